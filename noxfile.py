@@ -1,0 +1,96 @@
+"""
+What is done to the project. `nox` alone does all that must pass; `nox --list` shows the rest.
+
+Everything a session needs it installs itself, in the versions that `requirements/` locks.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+LOCKED = Path("requirements")
+
+
+def installed_pythons() -> list[str]:
+    """Return the versions of the classifiers that this machine has, the one that runs nox among them."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return [version for version in nox.project.python_versions(PROJECT) if version == own or _runs(f"python{version}")]
+
+
+def _runs(interpreter: str) -> bool:
+    """Tell an interpreter from a stand-in that only says how to install one."""
+    path = shutil.which(interpreter)
+    return path is not None and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+PYTHONS = installed_pythons()
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Test the installed package; on the newest Python also measure the coverage of branches, which must be 100 %."""
+    session.install("-r", str(LOCKED / "tests.txt"))
+    session.install("--no-deps", ".")
+    # Python 3.11 loses track of where it is when a coroutine is cancelled, so that lines seem not to run.
+    if session.python != PYTHONS[-1] or session.python == "3.11" or session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, and that imports point one way only."""
+    session.install("-r", str(LOCKED / "lint.txt"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.install("--no-deps", "-e", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types as mypy and pyright see them, of the source and of a program that uses it."""
+    session.install("-r", str(LOCKED / "typing.txt"))
+    session.install("--no-deps", "-e", ".")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demonstration: the main job against the emulated API. Takes the options of `commenda-customers demo`."""
+    session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")
+    session.run("commenda-customers", "demo", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure what a page costs, beside a loop written by hand."""
+    session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")
+    session.run("python", "benchmarks/page.py", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Lock the development environment anew."""
+    session.install("uv")
+    options = ["--universal", "--quiet", "--no-emit-index-url", "--upgrade", "--custom-compile-command", "nox -s lock"]
+    for name, wanted in {
+        "tests": ["--extra", "cli", "--group", "test"],
+        "lint": ["--group", "lint"],
+        "typing": ["--extra", "cli", "--group", "test", "--group", "typing"],
+    }.items():
+        session.run("uv", "pip", "compile", "pyproject.toml", *options, *wanted, "-o", str(LOCKED / f"{name}.txt"))

@@ -1,0 +1,275 @@
+"""Sends one request at a time, through the user's client or through one of its own."""
+
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import anyio.to_thread
+import httpx
+from anyio.lowlevel import current_token
+
+from .._child_task import in_child_task
+from .._version import __version__
+from ..auth import Secret
+from ..errors import APIConnectionError, CustomersError
+from .base_url import checked_base_url
+from .body import ACCEPT_ENCODING, BodyReader
+from .library import Library
+from .trace import ConnectionTrace
+
+if TYPE_CHECKING:
+    import httpx2
+
+    AnyAsyncClient = httpx.AsyncClient | httpx2.AsyncClient
+else:
+    AnyAsyncClient = httpx.AsyncClient
+
+MAX_CONNECTIONS = 100
+"""Connections at the most, and so requests under way at the most. It is the size of httpx's own default pool."""
+
+_ERROR_BODY_LIMIT = 64 * 1024
+_MOST_BUFFERED = 1024 * 1024
+_SECONDS_TO_ABANDON = 0.1
+_SECONDS_TO_CLOSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    An answer of the server, whatever its status.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers, by lower-case name.
+        body: The body after decompression. Of an error as much as could be read.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    _response: httpx.Response = field(repr=False)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    def drop_connection(self) -> None:
+        """Let no other request use the connection that the answer came through."""
+        stream = self._response.extensions.get("network_stream")
+        connection = stream and stream.get_extra_info("socket")
+        if connection is None:
+            return
+
+        # Shut down, not closed: the pool finds it at its end and closes it, whereas a closed socket makes the pool's
+        # check fail on trio. Through a duplicate, because uvloop's own object cannot do it.
+        with suppress(OSError), socket.fromfd(connection.fileno(), connection.family, connection.type) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+
+class HTTPClient:
+    """
+    Sends requests through the user's client, or through one of its own that it opens when first needed.
+
+    Attributes:
+        base_url: Where the API is.
+        slots: One for each connection. Who holds one does not wait in the pool, so that waiting for a connection is never
+            taken for a failed attempt.
+    """
+
+    def __init__(self, base_url: str, client: AnyAsyncClient | None, *, max_response_bytes: int) -> None:
+        """
+        Check the arguments; open nothing yet.
+
+        Raises:
+            ValueError: *base_url* is no URL that a token may be sent to.
+            TypeError: *client* is no asynchronous client of httpx or httpx2.
+        """
+        base = checked_base_url(base_url)
+        self.base_url = str(base).rstrip("/")
+        self._url = f"{self.base_url}/customers"
+        self._host = base.host
+        self._is_encrypted = base.scheme == "https"
+        self.slots = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
+        self._library = Library.of(httpx.AsyncClient if client is None else type(client))
+        # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
+        self._client = cast("httpx.AsyncClient | None", client)
+        self._is_own = client is None
+        self._is_closed = False
+        self._opening = anyio.Lock()
+        self._home: tuple[int, object] | None = None
+        self._max_response_bytes = max_response_bytes
+
+    async def open(self) -> httpx.AsyncClient:
+        """
+        Make ready to send; costs next to nothing when it is ready.
+
+        Raises:
+            RuntimeError: It was closed, or it is in use in another event loop or process.
+        """
+        self._check_usable()
+        return self._client or await self._open_own()
+
+    def _check_usable(self) -> None:
+        here = (os.getpid(), current_token())
+        self._home = self._home or here
+        if self._home != here:
+            raise RuntimeError("this AsyncCustomersAPI is in use in another event loop or process; make one for each")
+        if self._is_closed:
+            raise RuntimeError("this AsyncCustomersAPI is closed; make a new one")
+
+    async def _open_own(self) -> httpx.AsyncClient:
+        async with self._opening:
+            self._check_usable()
+            if self._client is None:
+                self._client = await self._new_client()
+            return self._client
+
+    async def _new_client(self) -> httpx.AsyncClient:
+        try:
+            if self._is_encrypted:
+                # Reading the certificates takes tens of milliseconds; the event loop must not stand still for them.
+                context = await anyio.to_thread.run_sync(httpx.create_ssl_context)
+            else:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not needed; trusts nobody
+
+            return httpx.AsyncClient(
+                verify=context,
+                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+                headers={"User-Agent": f"commenda-customers/{__version__}"},
+                # Plain http is for loopback: no proxy that the environment names may get to see the token.
+                trust_env=self._is_encrypted,
+            )
+        except (OSError, ImportError, ValueError, httpx.InvalidURL) as exc:
+            # Certificates or proxies that the environment names, and that are not there.
+            raise APIConnectionError(f"no HTTP client can be made from the settings of the environment: {exc}") from exc
+
+    async def aclose(self) -> None:
+        """Close what was opened here; a client of the user's stays open. May be called again."""
+        self._is_closed = True
+        # Who is cancelled leaves its block through here, and must not leave connections behind.
+        with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
+            await in_child_task(self._close_own)
+
+    async def _close_own(self) -> None:
+        async with self._opening:
+            if self._is_own and self._client is not None:
+                await self._client.aclose()
+
+    @asynccontextmanager
+    async def get(self, params: Sequence[tuple[str, str]], secret: Secret) -> AsyncGenerator[Answer]:
+        """
+        Send one GET request and give out its answer.
+
+        The connection goes back to the pool when the block ends and not before: there is time to drop it.
+
+        Raises:
+            APIConnectionError: No complete answer came.
+            InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
+        """
+        client = await self.open()
+        response = await self._send(client, params, secret)
+        try:
+            body = await self._body_of(response)
+            headers: Mapping[str, str] = response.headers
+            if not response.is_success:
+                # Some servers repeat what they do not like. What they list is not touched.
+                body = secret.redact_bytes(body)
+                headers = {name.lower(): secret.redact(value) for name, value in headers.items()}
+            yield Answer(response.status_code, headers, body, response)
+        finally:
+            await response.aclose()
+
+    async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
+        """Send a request and receive the head of its answer."""
+        while True:
+            trace = ConnectionTrace()
+            with self._library.errors_translated(self._host):
+                request = client.build_request(
+                    "GET",
+                    self._url,
+                    params=list(params),
+                    headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
+                    # The caller limits the whole attempt. The library's limits are for each read, and a drip meets them.
+                    timeout=None,
+                    extensions={"trace": trace},
+                )
+            try:
+                return await self._send_once(client, request, secret)
+            except APIConnectionError:
+                # The server closed a connection that had been kept: no failure, and gone from the pool. So this ends.
+                if not trace.was_kept:
+                    raise
+
+    async def _send_once(self, client: httpx.AsyncClient, request: httpx.Request, secret: Secret) -> httpx.Response:
+        request.headers["Authorization"] = secret.authorization()
+        try:
+            with self._library.errors_translated(self._host):
+                # No auth of the user's client, it would replace the token; no redirects, they would carry it elsewhere.
+                response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        except self._library.status_error as exc:
+            # A hook of the user's client raised it, for this answer or for one of its own affairs.
+            if exc.response.request is not request:
+                raise
+            response = exc.response
+        finally:
+            # Errors of the library hold the request, and ours hold those errors as their cause.
+            request.headers.pop("Authorization", None)
+
+        response.next_request = None  # where a redirect would have led, with a copy of the token
+        return response
+
+    async def _body_of(self, response: httpx.Response) -> bytes:
+        if response.is_closed:
+            # A hook of the user's client has read it, or has thrown it away.
+            try:
+                return response.content
+            except self._library.not_read:
+                return b""
+
+        encoding = response.headers.get("Content-Encoding", "")
+        if response.is_success:
+            reader = BodyReader(encoding, limit=self._max_response_bytes)
+            await self._read(response, reader)
+            return reader.finish()
+
+        # The status is known, and says more than that its explanation is cut, too long or cannot be read.
+        try:
+            reader = BodyReader(encoding, limit=_ERROR_BODY_LIMIT)
+        except CustomersError:
+            return b""
+        with suppress(CustomersError):
+            await self._read(response, reader)
+        return reader.so_far
+
+    async def _read(self, response: httpx.Response, reader: BodyReader) -> None:
+        # Not aiter_raw: that gives the connection back to the pool with the last chunk.
+        stream = aiter(cast("httpx.AsyncByteStream", response.stream))
+        with self._library.errors_translated(self._host):
+            async for chunk in stream:
+                try:
+                    reader.feed(chunk)
+                except CustomersError:
+                    await self._abandon(response, stream)
+                    raise
+
+    async def _abandon(self, response: httpx.Response, stream: AsyncIterator[bytes]) -> None:
+        """
+        Leave the rest of a body unread.
+
+        A stream that is closed and then left is a chain of generators for the garbage collector, and trio warns of each.
+        When read on, it ends with an error of its own as soon as what was already buffered has been read.
+        """
+        await response.aclose()
+        buffered = 0
+        # HTTP/2 would wait for more.
+        with suppress(self._library.request_error), anyio.move_on_after(_SECONDS_TO_ABANDON):
+            async for chunk in stream:
+                buffered += len(chunk)
+                if buffered > _MOST_BUFFERED:
+                    break

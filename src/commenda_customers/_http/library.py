@@ -1,0 +1,80 @@
+"""The exceptions of the HTTP library, and what they mean."""
+
+import ssl
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Self
+
+import httpx
+
+from ..errors import APIConnectionError, APITimeoutError
+
+
+class Library(NamedTuple):
+    """The exceptions of the library that a client comes from. Those of httpx2 have the names and the fields of httpx's."""
+
+    request_error: type[httpx.RequestError]
+    timeout: type[httpx.TimeoutException]
+    unsendable: tuple[type[Exception], ...]
+    connect_error: type[httpx.ConnectError]
+    status_error: type[httpx.HTTPStatusError]
+    not_read: type[httpx.ResponseNotRead]
+
+    @classmethod
+    def of(cls, client_type: type) -> Self:
+        """Find the library without importing it: who has a client of httpx2 has imported httpx2."""
+        for base in client_type.__mro__:
+            name = base.__module__.partition(".")[0]
+            if base.__name__ == "AsyncClient" and name in ("httpx", "httpx2"):
+                library = sys.modules[name]
+                return cls(
+                    library.RequestError,
+                    library.TimeoutException,
+                    (library.LocalProtocolError, library.UnsupportedProtocol, library.InvalidURL),
+                    library.ConnectError,
+                    library.HTTPStatusError,
+                    library.ResponseNotRead,
+                )
+
+        raise TypeError(
+            f"http_client: expected an httpx.AsyncClient or an httpx2.AsyncClient, got {client_type.__qualname__}"
+        )
+
+    @contextmanager
+    def errors_translated(self, host: str) -> Generator[None]:
+        """Raise our errors in place of those that say that no complete answer came from *host*."""
+        try:
+            yield
+        except self.timeout as exc:
+            raise APITimeoutError(f"the connection to {host} took too long: {_reason(exc)}", transient=True) from exc
+        except self.unsendable as exc:
+            raise APIConnectionError(f"the request could not be sent: {_reason(exc)}") from exc
+        except self.request_error as exc:
+            if isinstance(exc, self.connect_error) and _is_tls_failure(exc):
+                raise APIConnectionError(
+                    f"no trusted connection to {host}, its TLS certificate or protocol was not accepted: {_reason(exc)}"
+                ) from exc
+
+            raise APIConnectionError(f"the connection to {host} failed: {_reason(exc)}", transient=True) from exc
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """Yield *exc* and all that lies behind it."""
+    current: BaseException | None = exc
+    seen: set[int] = set()
+    while current is not None and id(current) not in seen:
+        yield current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+
+
+def _is_tls_failure(exc: BaseException) -> bool:
+    """Tell a handshake that the two ends will never agree on from one that merely broke off."""
+    broke_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return any(isinstance(link, ssl.SSLError) and not isinstance(link, broke_off) for link in _chain(exc))
+
+
+def _reason(exc: BaseException) -> str:
+    """Return what went wrong in words; on trio the outer exceptions have no text of their own."""
+    return next((str(link) for link in _chain(exc) if str(link)), type(exc).__name__)

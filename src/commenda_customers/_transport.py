@@ -1,0 +1,168 @@
+"""One logical request: as many attempts as the retry policy allows, each with a token, a time limit and a checked answer."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import anyio
+
+from . import _wire
+from ._child_task import in_child_task
+from ._http import Answer, HTTPClient
+from .auth import Secret, TokenAuth
+from .errors import APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError
+from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled
+from .models import CustomerPage
+from .query import CustomersQuery
+from .retry import Clock, RetryPolicy, call_with_retries
+
+_logger = logging.getLogger("commenda_customers")
+
+
+class Transport:
+    """What all requests of a client share. What belongs to one of them is in `_PageRequest`."""
+
+    def __init__(
+        self, http: HTTPClient, auth: TokenAuth, *, retry: RetryPolicy, timeout: float | None, hooks: Sequence[Hook]
+    ) -> None:
+        self.http = http
+        self.auth = auth
+        self.retry = retry
+        self.timeout = timeout
+        self.hooks = hooks
+
+    async def fetch(self, query: CustomersQuery, cursor: str | None) -> CustomerPage:
+        """
+        Return the page of *query* at *cursor*.
+
+        Raises:
+            CustomersError: No usable page came, in all the attempts that the retry policy allows.
+        """
+        return await _PageRequest(self, query, cursor).fetch()
+
+
+class _PageRequest:
+    """The request for one page, over all its attempts."""
+
+    def __init__(self, transport: Transport, query: CustomersQuery, cursor: str | None) -> None:
+        self._transport = transport
+        self._corporation_id = query.corporation_id
+        self._cursor = cursor
+        self._params = query.to_params(cursor)
+        self._attempt = 0
+        self._token_was_renewed = False
+        self._strangers_came = False
+
+    async def fetch(self) -> CustomerPage:
+        try:
+            return await call_with_retries(self._try_once, self._transport.retry, on_retry=self._report_retry)
+        except APITimeoutError as error:
+            # Where the deadline cut an attempt, no attempt could say where it was.
+            self._locate(error)
+            raise
+
+    async def _try_once(self, attempt: int, clock: Clock) -> CustomerPage:
+        self._attempt = attempt
+        auth = self._transport.auth
+        secret = await auth.secret()
+        try:
+            return await self._in_turn(secret, clock)
+        except AuthenticationError:
+            renewed = None if self._token_was_renewed else await auth.after_rejection(secret)
+            if renewed is None:
+                raise
+
+        self._token_was_renewed = True
+        return await self._in_turn(renewed, clock)
+
+    async def _in_turn(self, secret: Secret, clock: Clock) -> CustomerPage:
+        """Exchange when there is a free connection. To wait for it is no fault, so neither time limit runs meanwhile."""
+        slots = self._transport.http.slots
+        try:
+            slots.acquire_nowait()
+        except anyio.WouldBlock:
+            with clock.stopped():
+                await slots.acquire()
+        try:
+            return await in_child_task(lambda: self._exchange(secret))
+        except CustomersError as error:
+            self._locate(error)
+            self._redact(error, secret)
+            raise
+        finally:
+            slots.release()
+
+    async def _exchange(self, secret: Secret) -> CustomerPage:
+        timeout = self._transport.timeout
+        self._emit(RequestSent(corporation_id=self._corporation_id, cursor=self._cursor, attempt=self._attempt))
+        began = anyio.current_time()
+        with anyio.move_on_after(timeout):
+            async with self._transport.http.get(self._params, secret) as answer:
+                self._report_answer(answer, anyio.current_time() - began)
+                return self._accept(answer, secret)
+
+        # Only who was cut by the time limit gets here.
+        raise APITimeoutError(f"no complete answer within the timeout of {timeout:g} s", transient=True)
+
+    def _accept(self, answer: Answer, secret: Secret) -> CustomerPage:
+        status, headers = answer.status, answer.headers
+        if not answer.is_success:
+            raise _wire.status_error(status, headers, answer.body, now=time.time())
+
+        page = _wire.decode_page(
+            status, headers, answer.body, corporation_id=self._corporation_id, redact=secret.redact_bytes
+        )
+        stranger = _wire.foreign_corporation(page)
+        if stranger is None:
+            return page
+
+        # Most likely the connection is one answer behind: an answer that nobody had asked for was taken for ours. On
+        # another connection it is worth one more attempt; twice is no accident.
+        answer.drop_connection()
+        came_before, self._strangers_came = self._strangers_came, True
+        raise InvalidResponseError(
+            f"the answer holds a customer of another corporation, {stranger!r}",
+            status_code=status,
+            transient=not came_before,
+        )
+
+    def _locate(self, error: CustomersError) -> None:
+        """Say in *error* which request it is about."""
+        error.corporation_id = self._corporation_id
+        error.cursor = self._cursor
+        error.attempts = self._attempt
+
+    @staticmethod
+    def _redact(error: CustomersError, secret: Secret) -> None:
+        """Take the token out of *error*, should the server have repeated it."""
+        error.message = secret.redact(error.message)
+        error.args = (error.message,)
+        error.request_id = error.request_id and secret.redact(error.request_id)
+
+    def _report_answer(self, answer: Answer, elapsed: float) -> None:
+        self._emit(
+            ResponseReceived(
+                corporation_id=self._corporation_id,
+                cursor=self._cursor,
+                attempt=self._attempt,
+                status_code=answer.status,
+                size=len(answer.body),
+                elapsed=elapsed,
+            )
+        )
+
+    def _report_retry(self, error: CustomersError, wait: float) -> None:
+        self._emit(
+            RetryScheduled(
+                corporation_id=self._corporation_id,
+                cursor=self._cursor,
+                attempt=self._attempt,
+                error=error,
+                wait=wait,
+            )
+        )
+
+    def _emit(self, event: Event) -> None:
+        _logger.debug("%s", event)
+        for hook in self._transport.hooks:
+            hook(event)

@@ -1,0 +1,147 @@
+"""
+Who is asking: the Bearer token, given once or by a provider.
+
+A token lives in a `Secret` from the moment it comes in, and leaves it only inside the expression that writes the
+`Authorization` header. So no frame of the SDK has it in a local variable, and no repr, `vars`, pickle or copy shows it.
+"""
+
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import Never, Protocol, Self
+from urllib.parse import quote
+
+import anyio
+from pydantic import SecretStr
+
+__all__ = ["TokenProvider"]
+
+TokenProvider = Callable[[], Awaitable[str | SecretStr]]
+"""An async callable that returns a token. It is called for the first request, and again after a 401."""
+
+ENVIRONMENT_VARIABLE = "COMMENDA_API_TOKEN"
+
+# RFC 9110, section 5.5: what a header value may hold, here without blanks, which no token has. Anything else would be
+# refused by the HTTP library with the value in its message.
+_TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
+
+_SHORTEST_SECRET = 4
+
+
+class Secret:
+    """
+    A token that shows itself to nobody.
+
+    It has slots, so that `vars` finds nothing, and refuses to be pickled or copied.
+    """
+
+    __slots__ = ("_origin", "_value")
+
+    def __init__(self, value: object, origin: str) -> None:
+        self._value = value.get_secret_value() if isinstance(value, SecretStr) else value
+        self._origin = origin
+
+    def __repr__(self) -> str:
+        return "<token>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a token cannot be pickled or copied; make the client where it is used")
+
+    def check(self) -> Self:
+        """Refuse what cannot be sent in a header, without showing it."""
+        if not isinstance(self._value, str):
+            raise TypeError(f"{self._origin} is not a str but {type(self._value).__name__}")
+        if not self._value:
+            raise ValueError(f"{self._origin} is empty")
+        if not _TOKEN.fullmatch(self._value):
+            raise ValueError(f"{self._origin} holds a character that is not printable ASCII, or a blank")
+
+        return self
+
+    def authorization(self) -> str:
+        """Return the value of the `Authorization` header."""
+        return f"Bearer {self._value}"
+
+    def redact(self, text: str) -> str:
+        """Return *text* without the token; one that is shorter than a word is no secret, and would spoil every text."""
+        return self.redact_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+
+    def redact_bytes(self, data: bytes) -> bytes:
+        """Return *data* without the token, also where JSON or a URL has escaped it."""
+        if len(str(self._value)) < _SHORTEST_SECRET:
+            return data
+
+        for escaped in (str(self._value), str(self._value).replace("/", "\\/"), quote(str(self._value), safe="")):
+            data = data.replace(escaped.encode(), b"<token>")
+        return data
+
+
+def conceal(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:
+    """
+    Take the token out of sight before anything can go wrong; `None` is the environment variable's.
+
+    Never raises, because the traceback would show the argument; what is wrong with the token comes out in `token_auth`.
+    """
+    if token is None:
+        return Secret(os.environ.get(ENVIRONMENT_VARIABLE, ""), f"token: not given, and {ENVIRONMENT_VARIABLE}")
+    if callable(token):
+        return token
+
+    return Secret(token, "token: what was given")
+
+
+class TokenAuth(Protocol):
+    """Where the token of one client comes from."""
+
+    async def secret(self) -> Secret:
+        """Return the token to send."""
+        ...
+
+    async def after_rejection(self, rejected: Secret) -> Secret | None:
+        """Return another token than *rejected*, which the server has refused, or `None` if there is no other."""
+        ...
+
+
+class _FixedToken:
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+
+    async def secret(self) -> Secret:
+        return self._secret
+
+    async def after_rejection(self, rejected: Secret) -> Secret | None:  # noqa: ARG002 - one token is all there is
+        return None
+
+
+class _ProvidedToken:
+    """At most one call of the provider is in flight, however many requests wait for it."""
+
+    def __init__(self, provider: TokenProvider) -> None:
+        self._provider = provider
+        self._secret: Secret | None = None
+        self._asking = anyio.Lock()
+
+    async def secret(self) -> Secret:
+        return self._secret or await self._ask(None)
+
+    async def after_rejection(self, rejected: Secret) -> Secret | None:
+        return await self._ask(rejected)
+
+    async def _ask(self, known: Secret | None) -> Secret:
+        async with self._asking:
+            # Who waited for the lock finds the token that the one before it was given.
+            if self._secret is None or self._secret is known:
+                self._secret = Secret(await self._provider(), "token: what the provider returned").check()
+
+            return self._secret
+
+
+def token_auth(token: Secret | TokenProvider) -> TokenAuth:
+    """
+    Return the source of the token; takes what `conceal` made.
+
+    Raises:
+        ValueError: There is no token, or it holds what cannot be sent in a header.
+        TypeError: It is neither a string nor a callable.
+    """
+    return _FixedToken(token.check()) if isinstance(token, Secret) else _ProvidedToken(token)

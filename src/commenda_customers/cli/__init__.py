@@ -1,0 +1,29 @@
+"""The command `commenda-customers`. It needs the extra `cli`: click, rich and uvicorn."""
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """
+    Run the command line and return its exit code.
+
+    0: done. 1: the API, or the connection to it, failed. 2: the user was mistaken. 130: interrupted.
+
+    Args:
+        args: The arguments; `None` takes those of the process.
+    """
+    try:
+        from ._commands import run
+
+        return run(args)
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("click", "rich", "uvicorn"):
+            raise
+        print("error: the command line needs more packages: pip install 'commenda-customers[cli]'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

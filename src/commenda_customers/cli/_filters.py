@@ -1,0 +1,35 @@
+"""One command-line option for each filter of the API, made from the declaration of the filters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import click
+
+from ..query import CustomerFilters
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def filter_options(command: F) -> F:
+    """Add an option for each of `CustomerFilters` to a command."""
+    for name, hint in reversed(get_type_hints(CustomerFilters, include_extras=True).items()):
+        declared, help_text = get_args(hint)
+        command = _option(name, get_args(declared)[0], help_text)(command)
+
+    return command
+
+
+def _option(name: str, declared: Any, help_text: str) -> Callable[[F], F]:
+    flag = f"--{name.replace('_', '-')}"
+    if declared is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
+    if declared is str:
+        return click.option(flag, name, metavar="TEXT", help=help_text)
+
+    return click.option(
+        flag, name, multiple=True, callback=_split, metavar="TEXT,…", help=f"{help_text} Separated by commas, or repeated."
+    )
+
+
+def _split(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> Sequence[str] | None:
+    return [item for value in values for item in value.split(",")] or None

@@ -1,0 +1,84 @@
+"""`commenda-customers list`: a table on a terminal, JSON lines elsewhere."""
+
+from collections.abc import AsyncIterator
+from typing import Unpack
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..client import AsyncCustomersAPI
+from ..models import Customer, CustomerPage
+from ..query import CustomerFilters
+from ._output import give_up_output
+
+_COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2))
+"""Headings, and how much of the terminal's width each gets."""
+
+
+async def print_customers(
+    corporation_id: str,
+    *,
+    limit: int,
+    cursor: str | None,
+    base_url: str | None,
+    as_json: bool | None,
+    **filters: Unpack[CustomerFilters],
+) -> None:
+    """Print the customers of a corporation, page by page as they come."""
+    try:
+        api = AsyncCustomersAPI(base_url=base_url)
+        pages = api.list(corporation_id, limit=limit, cursor=cursor, **filters).pages()
+    except (ValueError, TypeError) as exc:
+        raise click.UsageError(str(exc)) from exc
+
+    try:
+        async with api:
+            await _print_pages(pages, as_json=as_json)
+    except BrokenPipeError:
+        give_up_output()  # the reader has had enough, as `head` has
+
+
+async def _print_pages(pages: AsyncIterator[CustomerPage], *, as_json: bool | None) -> None:
+    output = Console()
+    is_terminal = output.is_terminal
+    # On a terminal the customers themselves show that it goes on.
+    progress = Console(stderr=True, quiet=is_terminal)
+    printed = 0
+    with progress.status("waiting for the first page") as status:
+        async for page in pages:
+            if as_json or (as_json is None and not is_terminal):
+                _print_json(page)
+            else:
+                output.print(_table(page, with_header=not printed))
+            printed += len(page)
+            total = "" if page.total_customers is None else f" of {page.total_customers:,}"
+            status.update(f"{printed:,}{total} customers")
+
+
+def _print_json(page: CustomerPage) -> None:
+    if page.customers:
+        # As bytes: JSON is UTF-8, whatever the locale.
+        click.echo("\n".join(customer.model_dump_json() for customer in page).encode())
+
+
+def _table(page: CustomerPage, *, with_header: bool) -> Table:
+    """Return a page as a table. Widths follow from the terminal alone, so that the pages line up."""
+    table = Table(box=None, expand=True, show_header=with_header, pad_edge=False)
+    for name, ratio in _COLUMNS:
+        table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
+    for customer in page:
+        table.add_row(*(Text(_printable(value)) for value in _cells(customer)))
+
+    return table
+
+
+def _cells(customer: Customer) -> tuple[str | None, ...]:
+    created = None if customer.created_at is None else f"{customer.created_at:%Y-%m-%d}"
+    return customer.id, customer.name, customer.email, created, customer.source_platform
+
+
+def _printable(value: str | None) -> str:
+    """Keep what a customer is called from steering the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value or "")

@@ -1,0 +1,158 @@
+"""
+Everything that the SDK raises while it works.
+
+The tree:
+
+    CustomersError
+    ├── APIConnectionError
+    │   └── APITimeoutError
+    ├── APIStatusError
+    │   ├── AuthenticationError
+    │   ├── BadRequestError
+    │   ├── NotFoundError
+    │   ├── PermissionDeniedError
+    │   ├── RateLimitError
+    │   └── ServerError
+    └── InvalidResponseError
+        └── CursorLoopError
+
+The first split is *no answer came* (`APIConnectionError`), *the server answered with an error* (`APIStatusError`),
+*the answer made no sense* (`InvalidResponseError`). A wrong argument is a `ValueError` or a `TypeError`, use after close
+a `RuntimeError`: mistakes of the program are outside this tree.
+
+All errors hold plain data, survive `pickle`, and never hold the token.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "CursorLoopError",
+    "CustomersError",
+    "InvalidResponseError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "ServerError",
+]
+
+_LONGEST_SHOWN = 500
+
+
+def _rebuild(cls: type["CustomersError"], args: tuple[Any, ...], state: dict[str, Any]) -> "CustomersError":
+    """Unpickle an error without calling its constructor, so that no field and no note is lost."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def _shortened(cursor: str) -> str:
+    return cursor if len(cursor) <= _LONGEST_SHOWN else f"{cursor[:_LONGEST_SHOWN]}…"
+
+
+class CustomersError(Exception):
+    """
+    Root of all errors that the SDK raises while it works.
+
+    Attributes:
+        message: What happened, without the context that `str(error)` adds.
+        corporation_id: The corporation whose list was being read.
+        cursor: The cursor of the page that failed; `None` is the first page. Pass it as `cursor=` to go on from there.
+        attempts: How many attempts were made before this error was raised.
+        status_code: The HTTP status of the answer, if one came.
+        request_id: The server's name for the request, if it gave one.
+        retry_after: Seconds that the server asked to wait, if it did.
+        body_excerpt: The beginning of the answer's body. Never from a body that may hold customers.
+        transient: Whether the same request may well succeed later. The retry policy retries these errors only.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        corporation_id: str | None = None,
+        cursor: str | None = None,
+        attempts: int = 0,
+        status_code: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        body_excerpt: str | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.corporation_id = corporation_id
+        self.cursor = cursor
+        self.attempts = attempts
+        self.status_code = status_code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.body_excerpt = body_excerpt
+        self.transient = transient
+
+    def __str__(self) -> str:
+        """Return the message, followed by where it happened."""
+        where: list[str] = []
+        if self.corporation_id is not None:
+            where.append(f"corporation {self.corporation_id!r}")
+            where.append("first page" if self.cursor is None else f"cursor {_shortened(self.cursor)!r}")
+        if self.attempts:
+            where.append(f"attempt {self.attempts}")
+        if self.request_id is not None:
+            where.append(f"request id {self.request_id!r}")
+
+        return f"{self.message} [{', '.join(where)}]" if where else self.message
+
+    def __reduce__(self) -> tuple[Callable[..., "CustomersError"], tuple[Any, ...]]:
+        """Pickle by type, arguments and fields."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class APIConnectionError(CustomersError):
+    """No complete answer came: the connection could not be made, broke, or its certificate was not accepted."""
+
+
+class APITimeoutError(APIConnectionError):
+    """No complete answer came in time: the attempt took longer than `timeout`, or the request than `deadline`."""
+
+
+class APIStatusError(CustomersError):
+    """The server answered with a status other than 2xx. The subclasses name the common ones."""
+
+
+class BadRequestError(APIStatusError):
+    """400: the server refused a parameter; `body_excerpt` holds what it said."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the token is missing, wrong or expired. With a token provider: also after it was asked for a new one."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the token is valid, but not for this corporation."""
+
+
+class NotFoundError(APIStatusError):
+    """404: the server does not know the corporation, or `base_url` is wrong."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests, and the retry policy allows no further wait. `retry_after` says how long the server wants."""
+
+
+class ServerError(APIStatusError):
+    """5xx: the server failed, and went on failing for as long as the retry policy allows."""
+
+
+class InvalidResponseError(CustomersError):
+    """The answer made no sense: no JSON, neither documented envelope, too large, or customers of another corporation."""
+
+
+class CursorLoopError(InvalidResponseError):
+    """The server gave a cursor that it had given before in the same walk. `cursor` is that cursor."""

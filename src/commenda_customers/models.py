@@ -1,0 +1,165 @@
+"""
+What the API returns, as immutable pydantic models.
+
+Only what identifies a customer is required: its `id` and its `corporation_id`. The API page marks no field as required or
+nullable, so everything else may be absent or null, which mean the same here: `None`. Fields that are not documented are
+kept in `model_extra`, and enumerations are open: a value that nobody documented comes through as it is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, GetPydanticSchema
+from pydantic_core import core_schema
+
+__all__ = ["Address", "Customer", "CustomerPage", "ExemptionMetadata"]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return *moment* in UTC; without an offset it is taken to be in UTC already."""
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError("out of range in UTC") from exc
+
+
+_UTCDatetime = Annotated[
+    datetime,
+    # The first choice takes what the API documents, seconds since the epoch, without leaving pydantic's compiled core: a
+    # Python validator on every row would cost a page of 100 customers a tenth of its time.
+    GetPydanticSchema(
+        lambda _source, _handler: core_schema.union_schema(
+            [
+                core_schema.datetime_schema(tz_constraint=0),
+                core_schema.no_info_after_validator_function(_in_utc, core_schema.datetime_schema()),
+            ],
+            mode="left_to_right",
+        )
+    ),
+]
+
+
+class _Model(BaseModel):
+    # Validation errors must not show what came in: it may be customers' data, and errors end up in logs.
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+
+class Address(_Model):
+    """
+    Where a customer receives goods. Needs `extend=["shipping_address"]`.
+
+    The API documents two spellings of the street lines, `line1` and `address_line_1`; both are read into `line1`.
+
+    Attributes:
+        line1: First street line.
+        line2: Second street line.
+        line3: Third street line.
+        city: City.
+        state: Subdivision, the part of its ISO 3166-2 code after the hyphen.
+        postal_code: Postal code, in the form of its country.
+        country: ISO 3166 code of two letters.
+    """
+
+    line1: str | None = Field(default=None, validation_alias=AliasChoices("line1", "address_line_1"))
+    line2: str | None = Field(default=None, validation_alias=AliasChoices("line2", "address_line_2"))
+    line3: str | None = Field(default=None, validation_alias=AliasChoices("line3", "address_line_3"))
+    city: str | None = None
+    state: str | None = None
+    postal_code: str | None = None
+    country: str | None = None
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Let a null in one spelling count as absent, so that the other spelling is read."""
+        extra = self.model_extra
+        if not extra:
+            return
+
+        for number in "123":
+            line, other = f"line{number}", f"address_line_{number}"
+            if getattr(self, line) is None and isinstance(extra.get(other), str):
+                object.__setattr__(self, line, extra.pop(other))  # the model is frozen for everyone else
+
+
+class ExemptionMetadata(_Model):
+    """
+    A summary of a customer's tax exemptions. Needs `extend=["exemption_metadata"]`.
+
+    Attributes:
+        total_certificates: Number of exemption certificates.
+        certificate_types: Types of these certificates, for example `SINGLE_STATE`.
+        total_exempted_states: Number of states with an exemption.
+        exempted_states: Those states.
+        active_exemptions_count: Number of exemptions that are active.
+        inactive_exemptions_count: Number of exemptions that are inactive.
+        expired_exemptions_count: Number of exemptions that have expired.
+        non_expired_exemptions_count: Number of exemptions that have not expired.
+    """
+
+    total_certificates: int | None = None
+    certificate_types: tuple[str, ...] | None = None
+    total_exempted_states: int | None = None
+    exempted_states: tuple[str, ...] | None = None
+    active_exemptions_count: int | None = None
+    inactive_exemptions_count: int | None = None
+    expired_exemptions_count: int | None = None
+    non_expired_exemptions_count: int | None = None
+
+
+class Customer(_Model):
+    """
+    A customer of one corporation.
+
+    Attributes:
+        id: The API's identifier of the customer.
+        corporation_id: The corporation that the customer belongs to.
+        name: Name of the customer.
+        email: E-mail address.
+        created_at: When the customer was created, in UTC.
+        external_id: The identifier that the caller gave when the customer was created.
+        source_platform: Where the customer was imported from, for example `SHOPIFY`.
+        source_platform_id: The customer's identifier there.
+        business_identification_number: VAT id, EIN, GST number, or the like.
+        shipping_address: Present with `extend=["shipping_address"]`.
+        exemption_metadata: Present with `extend=["exemption_metadata"]`.
+    """
+
+    id: str
+    corporation_id: str
+    name: str | None = None
+    email: str | None = None
+    created_at: _UTCDatetime | None = None
+    external_id: str | None = None
+    source_platform: str | None = None
+    source_platform_id: str | None = None
+    business_identification_number: str | None = None
+    shipping_address: Address | None = None
+    exemption_metadata: ExemptionMetadata | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerPage:
+    """
+    One page of a corporation's customer list. Iterable and sized.
+
+    Attributes:
+        corporation_id: The corporation that was asked for; every customer of the page belongs to it.
+        customers: The customers, in the server's order. An empty page is not the end of the list: only the cursor is.
+        total_customers: How many customers match the query, as the server counts them; `None` if it did not say.
+        cursor: Where the next page begins; `None` after the last page.
+    """
+
+    corporation_id: str
+    customers: tuple[Customer, ...]
+    total_customers: int | None = None
+    cursor: str | None = None
+
+    def __iter__(self) -> Iterator[Customer]:
+        return iter(self.customers)
+
+    def __len__(self) -> int:
+        return len(self.customers)

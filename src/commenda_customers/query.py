@@ -1,0 +1,145 @@
+"""The question: all parameters of `GET /customers`, checked before any request and written as the API page wants them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypedDict, Unpack, cast
+from urllib.parse import urlencode
+
+__all__ = ["CustomerFilters", "CustomersQuery"]
+
+MAX_LIMIT = 100
+"""Customers per page at the most, says the API page."""
+
+_MAX_QUERY_LENGTH = 60_000
+"""httpx refuses URLs of 65,536 characters; the rest is for the cursor. Most servers refuse much shorter ones."""
+
+
+class CustomerFilters(TypedDict, total=False):
+    """
+    What narrows or extends a list: the keyword arguments of `AsyncCustomersAPI.list`. `None` is the same as leaving it out.
+
+    For the open values the API page names none; those in parentheses are from its neighbouring endpoints.
+    """
+
+    name: Annotated[str | None, "Only customers of exactly this name."]
+    search_term: Annotated[str | None, "Only customers with this in their name."]
+    source_platforms: Annotated[Sequence[str] | None, "Only customers imported from one of these platforms (SHOPIFY)."]
+    source_platform_ids: Annotated[Sequence[str] | None, "Only customers with one of these ids at their platform."]
+    extend: Annotated[Sequence[str] | None, "Parts to add to each customer: shipping_address, exemption_metadata."]
+    certificate_types: Annotated[
+        Sequence[str] | None, "Only customers with a certificate of these types (SINGLE_STATE, MULTI_STATE, BLANKET)."
+    ]
+    exemption_jurisdiction: Annotated[str | None, "Only customers with an exemption in this jurisdiction (US_CA)."]
+    expiration_status: Annotated[str | None, "Only customers with an exemption that is so (ACTIVE, EXPIRED)."]
+    exemption_status: Annotated[str | None, "Only customers with an exemption that is so (ACTIVE, INACTIVE)."]
+    has_exemption: Annotated[bool | None, "Only customers that have exemptions, or only those that have none."]
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name}: must not be empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"{name}: {value!r} is not valid Unicode text") from exc
+
+    return str.__str__(value)  # of a member of an enumeration the value, whose str() is its name
+
+
+def _comma_separated(name: str, value: object) -> str:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a sequence of str, got {type(value).__name__}")
+
+    items = [_text(f"{name}[{index}]", item) for index, item in enumerate(cast("Iterable[object]", value))]
+    if not items:
+        raise ValueError(f"{name}: must not be empty; leave it out if it is not wanted")
+    for index, item in enumerate(items):
+        if "," in item:
+            raise ValueError(f"{name}[{index}]: {item!r} holds a comma, which the API takes for a separator")
+
+    return ",".join(items)
+
+
+def _page_size(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if not 1 <= value <= MAX_LIMIT:
+        raise ValueError(f"{name}: must be from 1 to {MAX_LIMIT}, got {value}")
+
+    return int(value)
+
+
+def _flag(name: str, value: object) -> str:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+
+    return "true" if value else "false"
+
+
+_WIRE_FORM: dict[str, Callable[[str, object], str]] = {
+    "name": _text,
+    "search_term": _text,
+    "source_platforms": _comma_separated,
+    "source_platform_ids": _comma_separated,
+    "extend": _comma_separated,
+    "certificate_types": _comma_separated,
+    "exemption_jurisdiction": _text,
+    "expiration_status": _text,
+    "exemption_status": _text,
+    "has_exemption": _flag,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CustomersQuery:
+    """
+    A checked query for one corporation.
+
+    Attributes:
+        corporation_id: The corporation.
+        limit: Customers per page, 1 to 100.
+        filters: The filters in use, by name, in the form that they have on the wire.
+    """
+
+    corporation_id: str
+    limit: int
+    filters: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def build(cls, corporation_id: str, *, limit: int, **filters: Unpack[CustomerFilters]) -> Self:
+        """
+        Check all arguments.
+
+        Raises:
+            TypeError: An argument has a wrong type, or is not one of the API's parameters.
+            ValueError: An argument breaks a rule of the API page. The message names it.
+        """
+        corporation_id = _text("corporation_id", corporation_id)
+        limit = _page_size("limit", limit)
+        given: dict[str, Any] = dict(filters)
+        for name in given:
+            if name not in _WIRE_FORM:
+                raise TypeError(f"{name}: not a parameter of GET /customers; it has {', '.join(_WIRE_FORM)}")
+
+        wire = tuple((name, form(name, given[name])) for name, form in _WIRE_FORM.items() if given.get(name) is not None)
+        query = cls(corporation_id, limit, wire)
+        if len(urlencode(query.to_params(None))) > _MAX_QUERY_LENGTH:
+            name, value = max(query.to_params(None), key=lambda parameter: len(parameter[1]))
+            raise ValueError(f"{name}: {len(value):,} characters are too many for one URL; split them over several lists")
+
+        return query
+
+    def to_params(self, cursor: str | None) -> list[tuple[str, str]]:
+        """Return the query parameters of the page at *cursor*. Filters and limit go with every page."""
+        params = [("corporation_id", self.corporation_id), ("limit", str(self.limit)), *self.filters]
+        if cursor is not None:
+            params.append(("cursor", cursor))
+
+        return params
+
+
+def check_cursor(cursor: str | None) -> str | None:
+    """Return *cursor* if it can begin a walk; `None` is the first page."""
+    return None if cursor is None else _text("cursor", cursor)

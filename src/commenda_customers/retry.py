@@ -1,0 +1,196 @@
+"""
+When to try again, and after how long: a pure decision, and its thin adapter to tenacity.
+
+This is the only file that imports tenacity.
+"""
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+from tenacity import AsyncRetrying, RetryCallState
+
+from .errors import APITimeoutError, CustomersError
+
+__all__ = ["RetryPolicy"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """
+    How one request is retried. Every request is a GET, so a retry is always safe.
+
+    Retried are errors that are `transient`: failed and broken connections, attempts that took too long, the statuses 408,
+    429, 500, 502, 503 and 504, bodies that break off or are no JSON. The wait before the next attempt is random between
+    zero and `initial_wait`, twice that, four times that, and so on up to `max_wait` (full jitter). Where the server says
+    how long to wait, it is that long, and up to `initial_wait` longer, so that many who were told the same do not come
+    back at once.
+
+    `None` is no limit; zero and less are refused.
+
+    Attributes:
+        max_attempts: How many attempts a request has at the most, the first one included. To send again with a new token
+            after a 401 is not another attempt.
+        deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut;
+            a wait that would reach the deadline is not begun: the last error is raised instead. While a request waits for
+            a free connection the time does not count.
+        initial_wait: Seconds that the wait after the first attempt has at the most.
+        max_wait: Seconds that any wait has at the most, unless the server asks for more.
+        max_retry_after: Seconds. If the server asks to wait longer, its answer is raised at once, with the time that it
+            asked for in `retry_after`: better than to come back too early, or to sleep for a day.
+    """
+
+    max_attempts: int | None = 8
+    deadline: float | None = 300.0
+    initial_wait: float = 0.5
+    max_wait: float = 30.0
+    max_retry_after: float | None = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_attempts", "deadline", "max_retry_after"):
+            value = getattr(self, name)
+            if value is not None:
+                check_positive(name, value)
+        if isinstance(self.max_attempts, float):
+            raise TypeError("max_attempts: expected an int or None, got float")
+        check_positive("initial_wait", self.initial_wait)
+        check_positive("max_wait", self.max_wait)
+
+    def wait_after(self, error: CustomersError, *, attempt: int, elapsed: float, jitter: float) -> float | None:
+        """
+        Return the seconds to wait before the next attempt, or `None` to give up.
+
+        Args:
+            error: How the last attempt failed.
+            attempt: Its number; the first is 1.
+            elapsed: Seconds since the first attempt began.
+            jitter: A random number from 0 to 1.
+        """
+        if not error.transient or (self.max_attempts is not None and attempt >= self.max_attempts):
+            return None
+
+        if error.retry_after is None:
+            # The exponent is capped because 2.0 ** 1024 is an OverflowError.
+            wait = jitter * min(self.max_wait, self.initial_wait * 2.0 ** min(attempt - 1, 60))
+        elif self.max_retry_after is not None and error.retry_after > self.max_retry_after:
+            return None
+        else:
+            wait = error.retry_after + jitter * self.initial_wait
+
+        if self.deadline is not None and elapsed + wait >= self.deadline:
+            return None
+
+        return wait
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is not a number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not value > 0:
+        raise ValueError(f"{name}: must be above 0, got {value}")
+
+
+class Clock:
+    """
+    Measures one request against its deadline. It can be stopped while the request waits for its turn to be sent.
+
+    Attributes:
+        scope: Ends at the deadline.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self.scope = anyio.CancelScope(deadline=math.inf if deadline is None else anyio.current_time() + deadline)
+        self._began = anyio.current_time()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds for which it has been running."""
+        return anyio.current_time() - self._began
+
+    @contextmanager
+    def stopped(self) -> Generator[None]:
+        """Stop for the time of a block."""
+        stopped_at, deadline = anyio.current_time(), self.scope.deadline
+        self.scope.deadline = math.inf
+        try:
+            yield
+        finally:
+            waited = anyio.current_time() - stopped_at
+            self.scope.deadline = deadline + waited
+            self._began += waited
+
+
+async def call_with_retries(
+    attempt: Callable[[int, Clock], Awaitable[T]],
+    policy: RetryPolicy,
+    *,
+    on_retry: Callable[[CustomersError, float], None],
+) -> T:
+    """
+    Call *attempt* with 1, 2, 3 … until it returns, or until *policy* gives up.
+
+    Args:
+        attempt: One attempt, given its number and the clock that runs against the deadline. Only a `CustomersError` that
+            it raises is retried; everything else, cancellation above all, passes straight through.
+        policy: Decides.
+        on_retry: Called before each wait, with the error of the last attempt and the seconds to wait.
+
+    Raises:
+        CustomersError: The error of the last attempt.
+        APITimeoutError: The deadline cut the last attempt.
+    """
+    clock = Clock(policy.deadline)
+    attempts = 0
+    wait = 0.0
+    last_error: CustomersError | None = None
+
+    async def next_attempt() -> T:
+        nonlocal attempts
+        attempts += 1
+        return await attempt(attempts, clock)
+
+    # tenacity asks for the decision and for the wait separately; they are made together, here.
+    def goes_on(state: RetryCallState) -> bool:
+        nonlocal wait, last_error
+        error = state.outcome and state.outcome.exception()
+        if not isinstance(error, CustomersError):
+            return False
+
+        last_error = error
+        decided = policy.wait_after(error, attempt=attempts, elapsed=clock.elapsed, jitter=random.random())
+        if decided is None:
+            return False
+
+        wait = decided
+        on_retry(error, wait)
+        return True
+
+    # A new object for each call: concurrent calls through one tenacity object would mix their attempts.
+    retrying = AsyncRetrying(retry=goes_on, wait=lambda _: wait, sleep=anyio.sleep)
+    with clock.scope:
+        return await retrying(next_attempt)
+
+    raise _deadline_error(policy.deadline, attempts, last_error) from last_error
+
+
+def _deadline_error(deadline: float | None, attempts: int, last_error: CustomersError | None) -> APITimeoutError:
+    message = f"no answer within the deadline of {deadline:g} s"
+    if last_error is None:
+        return APITimeoutError(message, attempts=attempts, transient=True)
+
+    return APITimeoutError(
+        f"{message}; before that: {last_error.message}",
+        attempts=attempts,
+        status_code=last_error.status_code,
+        request_id=last_error.request_id,
+        retry_after=last_error.retry_after,
+        body_excerpt=last_error.body_excerpt,
+        transient=True,
+    )

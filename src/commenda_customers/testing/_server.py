@@ -1,0 +1,73 @@
+"""uvicorn in a thread: a real server on a real loopback socket, whatever event loop the tests run."""
+
+import socket
+import threading
+from typing import Any
+
+import anyio.to_thread
+import uvicorn
+
+from ._asgi import ABORT_EXTENSION, Receive, Scope, Send
+
+_HOST = "127.0.0.1"
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Who waits for an answer that hangs must not keep the server from stopping.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
+
+class LoopbackServer:
+    """
+    Serves an ASGI application on loopback, in a thread of its own.
+
+    A thread, because uvicorn runs on asyncio while tests run on trio as well; and because a client that blocks its event
+    loop must not stop the server that it talks to.
+    """
+
+    def __init__(self, app: Any, *, port: int = 0) -> None:
+        self._app = app
+        self._socket = socket.create_server((_HOST, port), backlog=1024)
+        # asyncio does it for sockets that it opens itself. Without it, the body of an answer may wait 40 ms for the client
+        # to acknowledge the headers.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        config = uvicorn.Config(
+            self._with_abort,
+            interface="asgi3",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="emulator", daemon=True)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"http://{_HOST}:{self._socket.getsockname()[1]}"
+
+    def start(self) -> None:
+        """Begin to serve. Who connects before the thread has come up waits in the socket's backlog."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Close all connections and end the thread."""
+        self._server.should_exit = True
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._thread.join)
+
+    async def _with_abort(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def abort() -> None:
+            for connection in self._server.server_state.connections:
+                if connection.transport.get_extra_info("peername") == tuple(scope["client"]):
+                    connection.transport.abort()
+
+        scope["extensions"] = {**scope.get("extensions", {}), ABORT_EXTENSION: abort}
+        await self._app(scope, receive, send)

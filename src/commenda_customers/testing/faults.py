@@ -1,0 +1,200 @@
+"""
+What can go wrong, for `Emulator(faults=[...])`.
+
+Every fault says when it strikes: `at` names requests by number (the emulator counts from 1, over all corporations), and
+`probability` is drawn for every request from the emulator's seed. At most one fault strikes a request: the first that
+matches, in the order in which they were given.
+"""
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from ._asgi import Exchange, Reply
+
+__all__ = [
+    "CutBody",
+    "Drop",
+    "EmptyPage",
+    "Fault",
+    "ForeignCustomer",
+    "Hang",
+    "NotJSON",
+    "RepeatedCursor",
+    "Slow",
+    "Status",
+    "TooManyRequests",
+    "WrongEnvelope",
+]
+
+Listing = dict[str, Any]
+"""`customers`, `total_customers` and `cursor` of a page, before they go into an envelope."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """
+    Something that goes wrong. A subclass changes the listing, the reply, or the way in which it is delivered.
+
+    Attributes:
+        at: Numbers of the requests that it strikes; the first request is 1.
+        probability: Chance, from 0 to 1, that it strikes any other request.
+    """
+
+    at: Collection[int] = ()
+    probability: float = 0.0
+
+    def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
+        """
+        Return the listing to send in place of *listing*.
+
+        Args:
+            listing: The right one.
+            asked: The cursor that was asked for.
+            again: Another cursor for the same place.
+        """
+        return listing
+
+    def change(self, reply: Reply) -> Reply:
+        """Return the reply to deliver in place of *reply*."""
+        return reply
+
+    async def deliver(self, exchange: Exchange, reply: Reply) -> None:
+        """Deliver *reply*, or fail to."""
+        await exchange.send(reply)
+
+
+class FaultPlan:
+    """Decides which fault strikes a request. The same seed and the same requests meet the same faults."""
+
+    def __init__(self, faults: Sequence[Fault], seed: int) -> None:
+        # Each fault draws from numbers of its own, so that another one beside it does not change when it strikes.
+        self._faults = [(fault, random.Random(f"{seed}/{index}")) for index, fault in enumerate(faults)]
+
+    def strike(self, number: int) -> Fault | None:
+        """Return the fault for request *number*, if any."""
+        drawn = [(fault, draws.random() < fault.probability) for fault, draws in self._faults]
+        return next((fault for fault, is_drawn in drawn if is_drawn or number in fault.at), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(Fault):
+    """The server answers with an error status, and `headers`."""
+
+    status: int = 503
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def change(self, reply: Reply) -> Reply:
+        return Reply.error(self.status, f"scripted fault: status {self.status}", self.headers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooManyRequests(Fault):
+    """429, with the two headers as they are given: seconds, a fraction, a date, junk. `None` leaves a header out."""
+
+    retry_after: str | None = None
+    retry_after_ms: str | None = None
+
+    def change(self, reply: Reply) -> Reply:
+        headers = {"Retry-After": self.retry_after, "Retry-After-Ms": self.retry_after_ms}
+        return Reply.error(
+            429, "scripted fault: too many requests", {name: value for name, value in headers.items() if value is not None}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop(Fault):
+    """The connection breaks before any answer. In memory, without a connection, it is a `ConnectionAbortedError`."""
+
+    async def deliver(self, exchange: Exchange, reply: Reply) -> None:
+        await exchange.abort()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutBody(Fault):
+    """The connection breaks in the middle of the body. In memory it is a `ConnectionAbortedError`."""
+
+    async def deliver(self, exchange: Exchange, reply: Reply) -> None:
+        await exchange.start(reply)
+        await exchange.send_part(reply.body[: len(reply.body) // 2])
+        await exchange.abort()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Fault):
+    """The body drips: `piece` bytes every `delay` seconds."""
+
+    delay: float = 0.2
+    piece: int = 1
+
+    async def deliver(self, exchange: Exchange, reply: Reply) -> None:
+        await exchange.start(reply)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._drip, exchange, reply.body)
+            await exchange.wait_until_gone()
+            tasks.cancel_scope.cancel()
+
+    async def _drip(self, exchange: Exchange, body: bytes) -> None:
+        for begin in range(0, len(body), self.piece):
+            await exchange.send_part(body[begin : begin + self.piece])
+            await anyio.sleep(self.delay)
+        await exchange.finish()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hang(Fault):
+    """No answer comes for as long as the client waits."""
+
+    async def deliver(self, exchange: Exchange, reply: Reply) -> None:
+        await exchange.wait_until_gone()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotJSON(Fault):
+    """Status 200 and a page of HTML, as from a proxy."""
+
+    def change(self, reply: Reply) -> Reply:
+        return Reply(200, {"Content-Type": "text/html"}, b"<html><body>Please log in</body></html>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongEnvelope(Fault):
+    """Status 200 and JSON in neither of the documented envelopes."""
+
+    def change(self, reply: Reply) -> Reply:
+        return Reply.json(200, {"result": "ok"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedCursor(Fault):
+    """The page is right, but its cursor is the one that was asked for. A first page is left alone."""
+
+    def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
+        return listing if asked is None else {**listing, "cursor": asked}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmptyPage(Fault):
+    """A page without customers, whose cursor leads to where it should have begun. No error: servers that filter do it."""
+
+    def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
+        return {**listing, "customers": [], "cursor": again}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignCustomer(Fault):
+    """The first customer of the page belongs to another corporation."""
+
+    corporation_id: str = "corp_foreign"
+
+    def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
+        return {
+            **listing,
+            "customers": [
+                {**customer, "corporation_id": customer["corporation_id"] if index else self.corporation_id}
+                for index, customer in enumerate(listing["customers"])
+            ],
+        }

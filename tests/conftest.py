@@ -1,0 +1,34 @@
+"""Fixtures for all tests. Every asynchronous test runs on asyncio and on trio, unless its module says otherwise."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from raw_server import RawServer
+
+TOKEN = "test-token-0123456789"
+
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the environment of whoever runs the tests out of them."""
+    for name in ("COMMENDA_API_TOKEN", "COMMENDA_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def token() -> str:
+    """Return the token that the tests use."""
+    return TOKEN
+
+
+@pytest.fixture
+def raw_server() -> Iterator[RawServer]:
+    """Serve hand-written bytes on a loopback socket."""
+    with RawServer() as server:
+        yield server

@@ -1,0 +1,155 @@
+"""A server that says exactly the bytes it is told to, for faults that no HTTP server would commit."""
+
+import json
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+Behaviour = Callable[["Connection"], None]
+
+
+def listing(*ids: str, corporation_id: str = "corp_1", cursor: str | None = None, **more: Any) -> dict[str, Any]:
+    """Return a bare listing with customers of these ids."""
+    customers = [{"id": name, "name": name, "corporation_id": corporation_id} for name in ids]
+    return {"customers": customers, "total_customers": len(ids), "cursor": cursor, **more}
+
+
+def ok(content: Any, *, body: bytes | None = None, headers: Sequence[str] = ()) -> bytes:
+    """Return the bytes of a 200 response."""
+    payload = json.dumps(content).encode() if body is None else body
+    lines = ["HTTP/1.1 200 OK", "Content-Type: application/json", f"Content-Length: {len(payload)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
+
+
+class Connection:
+    """One connection; the behaviour of the test talks through it."""
+
+    def __init__(self, accepted: socket.socket, stopped: threading.Event) -> None:
+        self._socket = accepted
+        self._stopped = stopped
+
+    def read_request(self) -> bytes:
+        """Return the head of the next request; empty at the end of the connection."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            try:
+                received = self._socket.recv(65536)
+            except OSError:
+                return b""
+            if not received:
+                return b""
+            head += received
+        return head
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; a client that has gone away is no error."""
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            self._stopped.wait(0)
+
+    def reset(self) -> None:
+        """Close with a reset instead of an end."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def wait_for_end(self) -> None:
+        """Wait until the test is over."""
+        self._stopped.wait(30)
+
+    def drip(self, data: bytes, *, every: float) -> None:
+        """Send a byte at a time."""
+        for index in range(len(data)):
+            if self._stopped.wait(every):
+                return
+            self.send(data[index : index + 1])
+
+
+class RawServer:
+    """
+    Serves one behaviour for each connection, in order; the last one also for all later connections.
+
+    Attributes:
+        requests: The heads of all requests that were read.
+        connections: How many connections came.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._behaviours: list[Behaviour] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._stopped = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._tls: ssl.SSLContext | None = None
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    @property
+    def url(self) -> str:
+        """What to pass as `base_url`."""
+        return f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from the next connection on."""
+        self._tls = context
+
+    def behave(self, *behaviours: Behaviour) -> None:
+        """Say what happens on the first connection, the second, and so on."""
+        self._behaviours = list(behaviours)
+
+    def answers(self, *responses: bytes) -> Behaviour:
+        """Return the behaviour of a server that gives these responses, one for each request."""
+
+        def behaviour(connection: Connection) -> None:
+            for response in responses:
+                head = connection.read_request()
+                if not head:
+                    return
+                self.requests.append(head)
+                connection.send(response)
+
+        return behaviour
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for accepted in self._sockets:
+            try:
+                accepted.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listening.accept()
+            except OSError:
+                return
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            behaviour = self._behaviours[min(self.connections, len(self._behaviours) - 1)]
+            self.connections += 1
+            self._sockets.append(accepted)
+            thread = threading.Thread(target=self._serve, args=(behaviour, accepted), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, behaviour: Behaviour, accepted: socket.socket) -> None:
+        try:
+            wrapped = accepted if self._tls is None else self._tls.wrap_socket(accepted, server_side=True)
+        except (ssl.SSLError, OSError):
+            accepted.close()
+            return
+        with wrapped:
+            behaviour(Connection(wrapped, self._stopped))

@@ -1,0 +1,99 @@
+"""Bodies: one layer of gzip, under a bound, cut ones noticed."""
+
+import gzip
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commenda_customers import APIConnectionError, InvalidResponseError
+from commenda_customers._http.body import BodyReader
+
+
+def read(raw: bytes, encoding: str = "gzip", *, limit: int = 1_000_000, pieces: int = 1) -> bytes:
+    """Read a body that comes in pieces of a size."""
+    reader = BodyReader(encoding, limit=limit)
+    for begin in range(0, len(raw), pieces):
+        reader.feed(raw[begin : begin + pieces])
+    return reader.finish()
+
+
+@given(st.lists(st.binary(max_size=500), min_size=1, max_size=3), st.integers(1, 600))
+def test_a_compressed_body_comes_out_whole(members: list[bytes], pieces: int) -> None:
+    """However gzip splits a body into members and the network into pieces, it comes out as it was."""
+    raw = b"".join(gzip.compress(member) for member in members)
+    assert read(raw, pieces=pieces) == b"".join(members)
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_a_plain_body_is_left_alone(encoding: str) -> None:
+    """Without compression the bytes are the body."""
+    assert read(b"plain", encoding) == b"plain"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP"])
+def test_gzip_has_more_than_one_name(encoding: str) -> None:
+    """All names of gzip are understood (RFC 9110, section 8.4.1.3)."""
+    assert read(gzip.compress(b"text"), encoding) == b"text"
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
+def test_what_was_not_asked_for_is_refused(encoding: str) -> None:
+    """Any other encoding, two layers of gzip above all, is refused unread and for good."""
+    with pytest.raises(InvalidResponseError, match=f"encoded as '{encoding}'") as caught:
+        BodyReader(encoding, limit=10)
+    assert not caught.value.transient
+
+
+@given(st.binary(min_size=1, max_size=300), st.data())
+def test_a_compressed_body_that_is_cut_is_noticed(body: bytes, data: st.DataObject) -> None:
+    """A gzip body that ends anywhere before its end is a transient error and never a short body."""
+    raw = gzip.compress(body)
+    cut = data.draw(st.integers(0, len(raw) - 1))
+    with pytest.raises(APIConnectionError, match="breaks off") as caught:
+        read(raw[:cut])
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize("pieces", [1, 1000])
+def test_padding_is_no_damage(pieces: int) -> None:
+    """Zeros after a complete gzip body, as some servers send, are not part of it."""
+    assert read(gzip.compress(b"text") + bytes(20), pieces=pieces) == b"text"
+
+
+def test_a_damaged_body_is_noticed() -> None:
+    """Bytes that are no gzip, or fail its checksum, are a transient error."""
+    raw = bytearray(gzip.compress(b"text" * 100))
+    raw[-6] ^= 0xFF
+    for damaged in (bytes(raw), b"no gzip at all"):
+        with pytest.raises(APIConnectionError, match="damaged") as caught:
+            read(damaged)
+        assert caught.value.transient
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_the_limit_is_exact(encoding: str) -> None:
+    """A body of exactly the limit is read, one byte more is refused for good."""
+    fits, beyond = b"x" * 1000, b"x" * 1001
+    if encoding:
+        fits, beyond = gzip.compress(fits), gzip.compress(beyond)
+    assert len(read(fits, encoding, limit=1000, pieces=7)) == 1000
+    with pytest.raises(InvalidResponseError, match="larger than max_response_bytes, 1,000 bytes") as caught:
+        read(beyond, encoding, limit=1000, pieces=7)
+    assert not caught.value.transient
+
+
+def test_a_bomb_does_not_fill_the_memory() -> None:
+    """Half a megabyte that would become half a gigabyte is given up at the limit."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(512)) + squeeze.flush()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidResponseError, match="larger than"):
+            read(bomb, limit=1 << 20, pieces=65536)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20

@@ -1,0 +1,183 @@
+"""The main job, over real HTTP: every customer of a corporation, whatever happens on the way."""
+
+from typing import Any
+
+import anyio
+import httpx
+import httpx2
+import pytest
+
+from commenda_customers import (
+    AsyncCustomersAPI,
+    AuthenticationError,
+    CursorLoopError,
+    InvalidResponseError,
+    RequestSent,
+    RetryPolicy,
+)
+from commenda_customers.testing import Emulator, RateLimit, faults
+
+pytestmark = pytest.mark.anyio
+
+QUICK = RetryPolicy(max_attempts=None, deadline=30, initial_wait=0.01, max_wait=0.05)
+MAYHEM = (
+    faults.Hang(at=[5]),
+    faults.Slow(at=[9], delay=0.01, piece=20),
+    faults.Slow(at=[11], delay=0.001, piece=2000),
+    faults.ForeignCustomer(at=[13]),
+    faults.Drop(probability=0.08),
+    faults.CutBody(probability=0.08),
+    faults.Status(status=503, probability=0.08, headers={"Retry-After": "0.01"}),
+    faults.TooManyRequests(probability=0.08, retry_after_ms="10"),
+    faults.NotJSON(probability=0.08),
+    faults.EmptyPage(probability=0.08),
+)
+
+
+def everyone(emulator: Emulator, corporation_id: str = "corp_1", **params: str) -> list[str]:
+    """Return the ids that a walk must bring."""
+    return [customer["id"] for customer in emulator.customers(corporation_id, **params)]
+
+
+@pytest.mark.parametrize(
+    ("library", "envelope"), [(None, "wrapped"), (httpx, "bare"), (httpx2, "wrapped")], ids=["own client", "httpx", "httpx2"]
+)
+async def test_everything_comes_through_mayhem(library: Any, envelope: Any) -> None:
+    """With half of all answers spoilt, every customer comes once and in order, whatever client and envelope."""
+    async with Emulator({"corp_1": 400}, seed=3, envelope=envelope, faults=MAYHEM) as server:
+        client = None if library is None else library.AsyncClient()
+        async with AsyncCustomersAPI(
+            server.token, base_url=server.base_url, http_client=client, timeout=0.3, retry=QUICK
+        ) as api:
+            walked = [customer.id async for customer in api.list("corp_1", limit=10)]
+        if client is not None:
+            await client.aclose()
+        assert walked == everyone(server)
+        assert len(server.requests) > 60
+
+
+async def test_many_corporations_through_a_rate_limit() -> None:
+    """Walks at the same time do not get in each other's way, and a rate limit slows them but loses nobody."""
+    walked: dict[str, list[str]] = {}
+    limit = RateLimit(rate=40, burst=5, retry_after="fraction")
+    async with (
+        Emulator({f"corp_{number}": 100 + number for number in range(12)}, rate_limit=limit) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url, retry=QUICK) as api,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def walk(corporation_id: str) -> None:
+            walked[corporation_id] = [customer.id async for customer in api.list(corporation_id, limit=20)]
+
+        for corporation_id in server.corporations:
+            tasks.start_soon(walk, corporation_id)
+    assert walked == {corporation_id: everyone(server, corporation_id) for corporation_id in server.corporations}
+    assert 429 in {request.status for request in server.requests}
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"search_term": "GmbH"},
+        {"source_platforms": ["SHOPIFY", "XERO"]},
+        {"source_platform_ids": ["shopify-3", "xero-5", "stripe-7"]},
+        {"certificate_types": ["BLANKET", "MULTI_STATE"]},
+        {"exemption_jurisdiction": "US_CA"},
+        {"expiration_status": "EXPIRED"},
+        {"exemption_status": "INACTIVE"},
+        {"has_exemption": True},
+        {"has_exemption": False, "search_term": "co"},
+        {"name": "Tidewater Imports Co."},
+    ],
+    ids=repr,
+)
+async def test_filters_reach_the_server(filters: Any) -> None:
+    """Each filter brings what the server has for it, on every page."""
+    params = {
+        name: str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else ",".join(value)
+        for name, value in filters.items()
+    }
+    async with (
+        Emulator({"corp_1": 200}) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url, retry=QUICK) as api,
+    ):
+        assert [customer.id async for customer in api.list("corp_1", limit=5, **filters)] == everyone(server, **params)
+
+
+async def test_parts_come_typed() -> None:
+    """Addresses and exemption metadata are read, in either spelling."""
+    cities: list[list[str | None]] = []
+    for spelling in ("line", "address_line"):
+        async with (
+            Emulator({"corp_1": 30}, address_spelling=spelling) as server,  # type: ignore[arg-type]  # a str in a loop is no Literal
+            AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
+        ):
+            page = await api.list("corp_1", extend=["shipping_address", "exemption_metadata"])
+        assert all(customer.exemption_metadata is not None for customer in page)
+        assert all(customer.model_extra == {} for customer in page)
+        cities.append([customer.shipping_address and customer.shipping_address.line1 for customer in page])
+    assert cities[0] == cities[1]
+    assert all(cities[0])
+
+
+async def test_a_token_that_expires_on_the_way() -> None:
+    """A provider is asked again when the server stops accepting the token; a fixed token is an error."""
+    async with Emulator({"corp_1": 50}) as server:
+
+        async def provide() -> str:
+            return server.token
+
+        for is_provided in (True, False):
+            token = provide if is_provided else server.token
+            async with AsyncCustomersAPI(token, base_url=server.base_url) as api:
+                walk = aiter(api.list("corp_1", limit=10))
+                walked = [(await anext(walk)).id for _ in range(10)]
+                server.token = f"{server.token}-renewed"
+                if is_provided:
+                    walked += [customer.id async for customer in walk]
+                    assert walked == everyone(server)
+                else:
+                    with pytest.raises(AuthenticationError, match="invalid or missing token"):
+                        await anext(walk)
+
+
+async def test_a_walk_can_be_continued_where_it_failed() -> None:
+    """An error names the cursor from which another walk brings the rest: together, everybody once."""
+    async with (
+        Emulator({"corp_1": 100}, faults=[faults.WrongEnvelope(at=[4])]) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
+    ):
+        walked: list[str] = []
+        with pytest.raises(InvalidResponseError) as caught:
+            async for customer in api.list("corp_1", limit=10):
+                walked.append(customer.id)
+        assert len(walked) == 30
+        walked += [customer.id async for customer in api.list("corp_1", limit=10, cursor=caught.value.cursor)]
+        assert walked == everyone(server)
+
+
+async def test_a_server_that_goes_in_circles() -> None:
+    """A cursor that comes again ends the walk with an error after the good customers."""
+    async with (
+        Emulator({"corp_1": 100}, faults=[faults.RepeatedCursor(at=[3])]) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
+    ):
+        walked: list[str] = []
+        with pytest.raises(CursorLoopError):
+            async for customer in api.list("corp_1", limit=10):
+                walked.append(customer.id)
+        assert walked == everyone(server)[:30]
+        assert len(server.requests) == 3
+
+
+async def test_leaving_early_costs_one_page() -> None:
+    """A walk that is left by `break` has asked for one page only, and the client goes on to work."""
+    sent: list[object] = []
+    async with (
+        Emulator() as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url, hooks=[sent.append]) as api,
+    ):
+        async for _customer in api.list("corp_123"):
+            break
+        assert len([event for event in sent if isinstance(event, RequestSent)]) == 1
+        assert len(await api.list("corp_123", limit=3)) == 3

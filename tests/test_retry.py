@@ -1,0 +1,231 @@
+"""When to try again: the decision as a pure function, the adapter in virtual time."""
+
+import math
+from typing import Any
+
+import anyio
+import pytest
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commenda_customers import APIConnectionError, APITimeoutError, CustomersError, RateLimitError, RetryPolicy, ServerError
+from commenda_customers.retry import Clock, call_with_retries
+
+FAULT = APIConnectionError("the connection failed", transient=True)
+
+
+def throttled(retry_after: float) -> RateLimitError:
+    """Return a 429 that asks for a wait."""
+    return RateLimitError("slow down", retry_after=retry_after, transient=True)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "most"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (6, 16.0), (7, 30.0), (8, 30.0), (5000, 30.0)]
+)
+def test_waits_double_up_to_a_limit(attempt: int, most: float) -> None:
+    """The wait is anywhere from zero to a bound that doubles with each attempt, up to `max_wait`."""
+    policy = RetryPolicy(max_attempts=None, deadline=None)
+    waits = [policy.wait_after(FAULT, attempt=attempt, elapsed=0, jitter=jitter) for jitter in (0.0, 0.25, 1.0)]
+    assert waits == [0.0, most / 4, most]
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+def test_the_server_is_obeyed_and_never_early(jitter: float) -> None:
+    """A wait that the server asked for is kept in full, with up to `initial_wait` on top."""
+    wait = RetryPolicy().wait_after(throttled(7), attempt=3, elapsed=0, jitter=jitter)
+    assert wait == 7 + 0.5 * jitter
+
+
+@pytest.mark.parametrize("retry_after", [120.1, 86400.0, math.inf])
+def test_a_wait_that_is_too_long_is_not_waited(retry_after: float) -> None:
+    """Beyond `max_retry_after` the answer is raised at once, neither shortened nor slept through."""
+    assert RetryPolicy().wait_after(throttled(retry_after), attempt=1, elapsed=0, jitter=0) is None
+    patient = RetryPolicy(max_retry_after=None, deadline=None)
+    assert patient.wait_after(throttled(retry_after), attempt=1, elapsed=0, jitter=0) == retry_after
+    assert RetryPolicy().wait_after(throttled(120), attempt=1, elapsed=0, jitter=0) == 120
+
+
+def test_attempts_are_limited() -> None:
+    """After `max_attempts` there is no other; `None` is no limit."""
+    policy = RetryPolicy(max_attempts=3)
+    assert [policy.wait_after(FAULT, attempt=n, elapsed=0, jitter=0) for n in (1, 2, 3)] == [0, 0, None]
+    assert RetryPolicy(max_attempts=None).wait_after(FAULT, attempt=10**6, elapsed=0, jitter=0) == 0
+
+
+def test_what_is_not_transient_is_final() -> None:
+    """An error that another attempt cannot mend is not tried again."""
+    assert RetryPolicy().wait_after(ServerError("no"), attempt=1, elapsed=0, jitter=0) is None
+
+
+@given(
+    elapsed=st.floats(0, 1000), jitter=st.floats(0, 1), attempt=st.integers(1, 20), asked=st.none() | st.floats(0.001, 500)
+)
+def test_no_wait_reaches_the_deadline(elapsed: float, jitter: float, attempt: int, asked: float | None) -> None:
+    """A wait that would end at the deadline or after it is not begun."""
+    error = FAULT if asked is None else throttled(asked)
+    wait = RetryPolicy(max_attempts=None).wait_after(error, attempt=attempt, elapsed=elapsed, jitter=jitter)
+    assert wait is None or (wait >= (asked or 0) and elapsed + wait < 300)
+
+
+@pytest.mark.parametrize("name", ["max_attempts", "deadline", "initial_wait", "max_wait", "max_retry_after"])
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)]
+)
+def test_limits_of_nothing_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    """Zero and what is no number are refused with the name of the argument: no limit is written `None`."""
+    with pytest.raises(error, match=name):
+        RetryPolicy(**{name: value})
+
+
+def test_attempts_are_whole() -> None:
+    """There is no half attempt."""
+    with pytest.raises(TypeError, match="max_attempts: expected an int or None, got float"):
+        RetryPolicy(max_attempts=1.5)  # type: ignore[arg-type]  # for callers without a type checker
+
+
+@pytest.mark.anyio
+class TestInVirtualTime:
+    """What the adapter does with the decision; hours pass in milliseconds."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, Any]]:
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+    async def test_it_goes_on_until_it_succeeds(self) -> None:
+        """Attempts are numbered from one, each failure is reported with its wait, the result is returned."""
+        seen: list[tuple[CustomersError, float]] = []
+
+        async def attempt(number: int, _clock: Clock) -> str:
+            if number < 4:
+                raise throttled(10 * number)
+            return f"attempt {number}"
+
+        began = anyio.current_time()
+        result = await call_with_retries(attempt, RetryPolicy(), on_retry=lambda error, wait: seen.append((error, wait)))
+        assert result == "attempt 4"
+        assert [error.retry_after for error, _ in seen] == [10, 20, 30]
+        assert anyio.current_time() - began == pytest.approx(sum(wait for _, wait in seen))
+
+    async def test_the_last_error_is_raised_as_itself(self) -> None:
+        """When attempts run out, what is raised is the very error of the last attempt."""
+        raised: list[CustomersError] = []
+
+        async def attempt(number: int, _clock: Clock) -> None:
+            raised.append(APIConnectionError(f"failure {number}", transient=True))
+            raise raised[-1]
+
+        with pytest.raises(APIConnectionError) as caught:
+            await call_with_retries(attempt, RetryPolicy(max_attempts=3), on_retry=lambda *_: None)
+        assert caught.value is raised[2]
+
+    async def test_errors_of_others_pass(self) -> None:
+        """An exception that is none of ours is neither retried nor changed."""
+        calls: list[int] = []
+
+        async def attempt(number: int, _clock: Clock) -> None:
+            calls.append(number)
+            raise KeyError("user's own")
+
+        with pytest.raises(KeyError, match="user's own"):
+            await call_with_retries(attempt, RetryPolicy(), on_retry=lambda *_: None)
+        assert calls == [1]
+
+    async def test_the_deadline_cuts_a_running_attempt(self) -> None:
+        """An attempt that would end after the deadline is cut at the deadline, and the error before it is told."""
+
+        async def attempt(number: int, _clock: Clock) -> None:
+            if number == 1:
+                raise throttled(20)
+            await anyio.sleep(3600)
+
+        began = anyio.current_time()
+        with pytest.raises(APITimeoutError, match="deadline of 60 s; before that: slow down") as caught:
+            await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None)
+        assert anyio.current_time() - began == pytest.approx(60)
+        assert isinstance(caught.value.__cause__, RateLimitError)
+        assert (caught.value.attempts, caught.value.retry_after, caught.value.transient) == (2, 20, True)
+
+    async def test_the_clock_can_be_stopped(self) -> None:
+        """Time for which an attempt has stopped the clock counts neither against the deadline nor as elapsed."""
+        elapsed: list[float] = []
+
+        async def attempt(number: int, clock: Clock) -> str:
+            with clock.stopped():
+                await anyio.sleep(1000)
+            await anyio.sleep(20)
+            elapsed.append(clock.elapsed)
+            if number == 1:
+                raise throttled(10)
+            return "done"
+
+        assert await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None) == "done"
+        assert elapsed[0] == pytest.approx(20)
+        assert 50 <= elapsed[1] <= 50.5
+
+    async def test_a_stopped_clock_goes_on(self) -> None:
+        """After it was stopped, the deadline is as far away as before."""
+
+        async def attempt(_number: int, clock: Clock) -> None:
+            await anyio.sleep(20)
+            with clock.stopped():
+                await anyio.sleep(1000)
+            await anyio.sleep_forever()
+
+        began = anyio.current_time()
+        with pytest.raises(APITimeoutError):
+            await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None)
+        assert anyio.current_time() - began == pytest.approx(1060)
+
+    async def test_a_wait_past_the_deadline_is_not_begun(self) -> None:
+        """If the next attempt could only come after the deadline, the error is raised now."""
+
+        async def attempt(_number: int, _clock: Clock) -> None:
+            raise throttled(61)
+
+        began = anyio.current_time()
+        with pytest.raises(RateLimitError):
+            await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None)
+        assert anyio.current_time() == began
+
+    async def test_the_deadline_may_cut_the_first_attempt(self) -> None:
+        """Without an earlier failure the message stands alone."""
+        with pytest.raises(APITimeoutError, match=r"deadline of 60 s \[attempt 1\]$"):
+            await call_with_retries(lambda *_: trio.sleep_forever(), RetryPolicy(deadline=60), on_retry=lambda *_: None)
+
+    async def test_calls_at_once_do_not_mix(self) -> None:
+        """Many calls through one policy each have their own count of attempts."""
+        finished: list[int] = []
+
+        async def call(failures: int) -> None:
+            async def attempt(number: int, _clock: Clock) -> int:
+                await anyio.sleep(1)
+                if number <= failures:
+                    raise FAULT
+                return number
+
+            finished.append(await call_with_retries(attempt, policy, on_retry=lambda *_: None) - failures)
+
+        policy = RetryPolicy()
+        async with anyio.create_task_group() as tasks:
+            for failures in [0, 1, 2, 3, 4, 5, 6, 7] * 5:
+                tasks.start_soon(call, failures)
+        assert finished == [1] * 40
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("when", ["attempt", "wait"])
+async def test_cancellation_passes_straight_through(when: str) -> None:
+    """Cancelled in an attempt or in a wait, a call ends there and then, on both event loops."""
+    calls: list[int] = []
+
+    async def attempt(number: int, _clock: Clock) -> None:
+        calls.append(number)
+        if when == "wait":
+            raise throttled(100)
+        await anyio.sleep_forever()
+
+    with anyio.move_on_after(0.01) as scope:
+        await call_with_retries(attempt, RetryPolicy(), on_retry=lambda *_: None)
+    assert scope.cancelled_caught
+    assert calls == [1]

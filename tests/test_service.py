@@ -1,0 +1,128 @@
+"""Use inside an asyncio service, with its own event loop and tasks: no anyio in sight."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+import pytest_asyncio
+
+from commenda_customers import AsyncCustomersAPI, RetryPolicy
+from commenda_customers.testing import Emulator, faults
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[Emulator]:
+    """Serve some corporations, with some faults."""
+    plan = [faults.Drop(probability=0.05), faults.Status(probability=0.05)]
+    async with Emulator({f"corp_{number}": 120 for number in range(6)}, faults=plan) as emulator:
+        yield emulator
+
+
+@pytest_asyncio.fixture
+async def api(server: Emulator) -> AsyncIterator[AsyncCustomersAPI]:
+    """Open the client as a service does at its start, and close it at its end."""
+    async with AsyncCustomersAPI(server.token, base_url=server.base_url, retry=RetryPolicy(initial_wait=0.01)) as client:
+        yield client
+
+
+async def test_tasks_of_a_service_share_a_client(server: Emulator, api: AsyncCustomersAPI) -> None:
+    """Tasks that asyncio runs at once each read their corporation through the one client."""
+
+    async def read(corporation_id: str) -> list[str]:
+        return [customer.id async for customer in api.list(corporation_id, limit=25)]
+
+    lists = await asyncio.gather(*(read(corporation_id) for corporation_id in server.corporations))
+    assert lists == [[c["id"] for c in server.customers(corporation_id)] for corporation_id in server.corporations]
+
+
+async def test_a_handler_may_await_one_page(api: AsyncCustomersAPI) -> None:
+    """A request handler awaits a page, under the time limit of its own framework."""
+    async with asyncio.timeout(10):
+        page = await api.list("corp_0", limit=20)
+    assert (len(page), page.total_customers) == (20, 120)
+
+
+async def test_cancelling_a_task_is_clean() -> None:
+    """A task that is cancelled while it reads ends as cancelled, and the client goes on to serve others."""
+    async with (
+        Emulator({"corp_0": 120}, faults=[faults.Hang(at=[2])]) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
+    ):
+        customers: list[str] = []
+
+        async def read() -> None:
+            async for customer in api.list("corp_0", limit=50):
+                customers.append(customer.id)
+
+        task = asyncio.create_task(read())
+        while len(server.requests) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(customers) == 50
+        assert len(await api.list("corp_0")) == 100
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_timeouts_of_asyncio_do_not_wear_out_the_connections(library: Any) -> None:
+    """Requests that asyncio cuts at whatever point they have reached leave no connection behind that nobody can use."""
+    limits = library.Limits(max_connections=3, max_keepalive_connections=1)
+    async with (
+        Emulator({"corp_0": 10}, latency=0.002) as server,
+        library.AsyncClient(limits=limits) as client,
+        AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client, timeout=5) as api,
+    ):
+        for number in range(150):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(number * 0.0001):
+                    await asyncio.gather(api.list("corp_0"), api.list("corp_0"), api.list("corp_0"))
+        async with asyncio.timeout(4):
+            pages = await asyncio.gather(*[api.list("corp_0") for _ in range(6)])
+    assert [len(page) for page in pages] == [10] * 6
+
+
+async def test_a_cancellation_from_inside_is_no_end() -> None:
+    """A future of the user's that somebody else cancelled is a cancellation as asyncio knows it, and nothing stranger."""
+
+    async def share(_request: httpx.Request) -> httpx.Response:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+        raise AssertionError
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(share)) as client,
+        AsyncCustomersAPI("token-0", base_url="https://api.example", http_client=client) as api,
+    ):
+        with pytest.raises(asyncio.CancelledError):
+            await api.list("corp_1")
+
+
+async def test_a_task_that_is_cancelled_leaves_its_block_in_order(server: Emulator) -> None:
+    """A task that asyncio cancels inside `async with` closes the connections of the client on its way out."""
+    opened = asyncio.Event()
+
+    async def use() -> None:
+        async with AsyncCustomersAPI(server.token, base_url=server.base_url) as api:
+            await api.list("corp_0")
+            clients.append(api)
+            opened.set()
+            await asyncio.sleep(3600)
+
+    clients: list[AsyncCustomersAPI] = []
+    task = asyncio.create_task(use())
+    await opened.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(RuntimeError, match="closed"):
+        await clients[0].list("corp_0")
+    gc.collect()  # an open socket would be a warning, and so an error

@@ -1,0 +1,538 @@
+"""One logical request over a transport in memory: attempts, waits, tokens, events. Time is virtual."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import respx
+import trio.testing
+
+from commenda_customers import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncCustomersAPI,
+    AuthenticationError,
+    CustomersError,
+    Event,
+    InvalidResponseError,
+    RateLimitError,
+    RequestSent,
+    ResponseReceived,
+    RetryPolicy,
+    RetryScheduled,
+    ServerError,
+)
+from raw_server import listing
+
+pytestmark = pytest.mark.anyio
+
+URL = "https://api.example/v1"
+GOOD = httpx.Response(200, json=listing("a"))
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Run on trio with a clock that jumps to whatever is waited for."""
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+Answer = httpx.Response | Exception | Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+class Script:
+    """Answers requests from a list, and fails loudly at one too many."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+        self.tokens: list[str] = []
+        self.times: list[float] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        self.tokens.append(request.headers["Authorization"])
+        self.times.append(anyio.current_time())
+        assert self.answers, f"unexpected request: {request.url}"
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, httpx.Response):
+            return answer
+        return await answer(request)
+
+    def api(self, **options: Any) -> AsyncCustomersAPI:
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self))
+        return AsyncCustomersAPI(**{"token": "test-token", "base_url": URL, "http_client": client, **options})
+
+
+async def hang(_request: httpx.Request) -> httpx.Response:
+    """Never answer."""
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def drip(_request: httpx.Request) -> httpx.Response:
+    """Send a byte a second, for ever."""
+
+    class Drip(httpx.AsyncByteStream):
+        async def __aiter__(self) -> Any:
+            while True:
+                await anyio.sleep(1)
+                yield b" "
+
+    return httpx.Response(200, stream=Drip())
+
+
+def status(code: int, **headers: str) -> httpx.Response:
+    """Return an error response; underscores in header names stand for hyphens."""
+    return httpx.Response(code, headers={name.replace("_", "-"): value for name, value in headers.items()}, text="why")
+
+
+async def test_the_request_is_as_the_page_documents() -> None:
+    """One GET to {base}/customers, with the token, all parameters as the API page writes them, and gzip at the most."""
+    with respx.mock(base_url=URL) as router:
+        route = router.get("/customers").mock(return_value=GOOD)
+        async with (
+            httpx.AsyncClient() as client,
+            AsyncCustomersAPI("test-token", base_url=f"{URL}/", http_client=client) as api,
+        ):
+            await api.list(
+                "corp_1",
+                limit=20,
+                cursor="c/+=&?",
+                name="Müller & Söhne",
+                search_term="acme",
+                source_platforms=["SHOPIFY", "XERO"],
+                source_platform_ids=["shopify-1", "xero-2"],
+                extend=["shipping_address", "exemption_metadata"],
+                certificate_types=["SINGLE_STATE", "BLANKET"],
+                exemption_jurisdiction="US_CA",
+                expiration_status="ACTIVE",
+                exemption_status="INACTIVE",
+                has_exemption=False,
+            )
+    request = route.calls.last.request
+    assert request.headers["Accept-Encoding"] == "gzip"
+    assert request.headers["Accept"] == "application/json"
+    assert dict(request.url.params.multi_items()) == {
+        "corporation_id": "corp_1",
+        "limit": "20",
+        "cursor": "c/+=&?",
+        "name": "Müller & Söhne",
+        "search_term": "acme",
+        "source_platforms": "SHOPIFY,XERO",
+        "source_platform_ids": "shopify-1,xero-2",
+        "extend": "shipping_address,exemption_metadata",
+        "certificate_types": "SINGLE_STATE,BLANKET",
+        "exemption_jurisdiction": "US_CA",
+        "expiration_status": "ACTIVE",
+        "exemption_status": "INACTIVE",
+        "has_exemption": "false",
+    }
+
+
+async def test_filters_and_limit_go_with_every_page() -> None:
+    """Pages after the first are asked for with the same filters and the same limit."""
+    script = Script(httpx.Response(200, json=listing("a", cursor="1")), httpx.Response(200, json=listing("b")))
+    async with script.api() as api:
+        assert [customer.id async for customer in api.list("corp_1", limit=7, search_term="x")] == ["a", "b"]
+    first, second = (dict(request.url.params) for request in script.requests)
+    assert second == {**first, "cursor": "1"}
+    assert first == {"corporation_id": "corp_1", "limit": "7", "search_term": "x"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *[status(code) for code in (408, 429, 500, 502, 503, 504)],
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("slow"),
+        httpx.ReadError("reset"),
+        httpx.ReadTimeout("slow"),
+        httpx.WriteError("reset"),
+        httpx.RemoteProtocolError("cut"),
+        httpx.ProxyError("502"),
+        httpx.PoolTimeout("full"),
+        httpx.Response(200, text='{"customers": ['),
+        httpx.Response(200, text="<html>"),
+        httpx.Response(204),
+        hang,
+        drip,
+    ],
+    ids=repr,
+)
+async def test_what_may_pass_is_tried_again(fault: Answer) -> None:
+    """Every fault that may be over by the next attempt is tried again, and the customers come."""
+    script = Script(fault, fault, GOOD)
+    async with script.api() as api:
+        assert [customer.id async for customer in api.list("corp_1")] == ["a"]
+    assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        *[(status(code), APIStatusError) for code in (302, 400, 401, 403, 404, 405, 409, 410, 422, 501)],
+        (httpx.Response(200, json={"error": "no"}), InvalidResponseError),
+        (httpx.Response(200, json=[]), InvalidResponseError),
+        (httpx.Response(200, headers={"Content-Encoding": "br"}, stream=httpx.ByteStream(b"x")), InvalidResponseError),
+        (httpx.LocalProtocolError("illegal header"), APIConnectionError),
+        (httpx.UnsupportedProtocol("ftp"), APIConnectionError),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+async def test_what_will_not_pass_fails_at_once(fault: Answer, error: type[CustomersError]) -> None:
+    """What another attempt cannot mend is raised after one request, with all that is known."""
+    script = Script(fault)
+    async with script.api() as api:
+        with pytest.raises(error) as caught:
+            await api.list("corp_1", cursor="abc")
+    assert (caught.value.corporation_id, caught.value.cursor, caught.value.attempts) == ("corp_1", "abc", 1)
+    assert len(script.requests) == 1
+
+
+async def test_errors_of_a_walk_say_where_to_go_on() -> None:
+    """An error in the middle of a list comes after all customers before it, and names the page to go on from."""
+    script = Script(httpx.Response(200, json=listing("a", cursor="1")), status(404, x_request_id="r-7"))
+    seen: list[str] = []
+    async with script.api() as api:
+        with pytest.raises(
+            APIStatusError, match=r"\[corporation 'corp_1', cursor '1', attempt 1, request id 'r-7'\]"
+        ) as caught:
+            async for customer in api.list("corp_1"):
+                seen.append(customer.id)
+    assert seen == ["a"]
+    assert caught.value.cursor == "1"
+    assert caught.value.body_excerpt == "why"
+
+
+@pytest.mark.parametrize(
+    ("answer", "least", "most"),
+    [
+        (status(429, retry_after="7"), 7, 7.5),
+        (status(503, retry_after="1.5"), 1.5, 2),
+        (status(429, retry_after_ms="250"), 0.25, 0.75),
+        (status(429, retry_after="120"), 120, 120.5),
+        (status(429, retry_after="soon"), 0, 0.5),
+        (status(429, retry_after="-1"), 0, 0.5),
+        (status(429), 0, 0.5),
+    ],
+    ids=lambda value: repr(getattr(value, "headers", value)),
+)
+async def test_the_next_attempt_comes_when_the_server_wants_it(answer: Answer, least: float, most: float) -> None:
+    """The wait that the server asked for is kept; without one that makes sense it is the backoff."""
+    script = Script(answer, GOOD)
+    async with script.api() as api:
+        await api.list("corp_1")
+    assert least <= script.times[1] - script.times[0] <= most
+
+
+async def test_a_date_to_come_back_at_is_kept() -> None:
+    """`Retry-After` as a date is measured against the wall clock."""
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    script = Script(status(429, retry_after=date), GOOD)
+    async with script.api() as api:
+        await api.list("corp_1")
+    assert 58 <= script.times[1] - script.times[0] <= 60.5
+
+
+@pytest.mark.parametrize(("code", "error"), [(429, RateLimitError), (503, ServerError)])
+async def test_a_wait_of_a_day_is_raised_at_once(code: int, error: type[CustomersError]) -> None:
+    """A wait beyond `max_retry_after` is not slept through: the error comes at once, with the time in it."""
+    script = Script(status(code, retry_after="86400"))
+    async with script.api() as api:
+        began = anyio.current_time()
+        with pytest.raises(error) as caught:
+            await api.list("corp_1")
+    assert anyio.current_time() == began
+    assert (caught.value.retry_after, caught.value.attempts) == (86400, 1)
+
+
+async def test_a_hanging_server_is_given_up_in_time() -> None:
+    """Attempts end after `timeout`, the request after `deadline`, whatever the server does or does not do."""
+    script = Script(drip, hang, hang, drip, hang)
+    async with script.api(timeout=10, retry=RetryPolicy(max_attempts=None, deadline=45, max_wait=0.001)) as api:
+        began = anyio.current_time()
+        with pytest.raises(APITimeoutError, match="deadline of 45 s; before that: .* timeout of 10 s") as caught:
+            await api.list("corp_1")
+    assert anyio.current_time() - began == pytest.approx(45, abs=0.1)
+    assert (caught.value.corporation_id, caught.value.attempts) == ("corp_1", 5)
+
+
+async def test_without_limits_it_is_patient() -> None:
+    """With `None` for every limit, an answer that takes a day is waited for."""
+
+    async def tomorrow(_request: httpx.Request) -> httpx.Response:
+        await anyio.sleep(86400)
+        return GOOD
+
+    script = Script(*[status(429, retry_after="86400")] * 20, tomorrow)
+    policy = RetryPolicy(max_attempts=None, deadline=None, max_retry_after=None)
+    async with script.api(timeout=None, retry=policy) as api:
+        assert len(await api.list("corp_1")) == 1
+
+
+async def test_an_endless_body_in_memory_is_left() -> None:
+    """A body that is too large is left alone even where there is no connection that could be closed."""
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> Any:
+            while True:
+                yield bytes(100_000)
+
+    script = Script(httpx.Response(200, stream=Endless()))
+    async with script.api(max_response_bytes=1000) as api:
+        with pytest.raises(InvalidResponseError, match="larger than max_response_bytes, 1,000 bytes"):
+            await api.list("corp_1")
+
+
+async def test_waiting_for_a_connection_is_no_failure() -> None:
+    """More requests than connections wait their turn; the time they wait is not that of their attempt."""
+    running, most = 0, 0
+
+    async def slow(_request: httpx.Request) -> httpx.Response:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.sleep(9)
+        running -= 1
+        return httpx.Response(200, json=listing("a"))
+
+    script = Script(*[slow] * 350)
+    async with script.api(timeout=10) as api, anyio.create_task_group() as tasks:
+        for _ in range(350):
+            tasks.start_soon(_first_page, api)
+    assert most == 100
+    assert anyio.current_time() - script.times[0] == pytest.approx(36)
+
+
+async def _first_page(api: AsyncCustomersAPI) -> None:
+    assert len(await api.list("corp_1")) == 1
+
+
+async def test_waiting_for_a_connection_is_not_against_the_deadline() -> None:
+    """However long a request waits for its turn, the deadline counts from when it can be sent."""
+
+    async def slow(_request: httpx.Request) -> httpx.Response:
+        await anyio.sleep(9)
+        return httpx.Response(200, json=listing("a"))
+
+    script = Script(*[slow] * 350)
+    async with script.api(retry=RetryPolicy(deadline=10)) as api, anyio.create_task_group() as tasks:
+        for _ in range(350):
+            tasks.start_soon(_first_page, api)
+    assert len(script.requests) == 350
+
+
+async def test_an_endless_trickle_after_too_much_is_left() -> None:
+    """A body that is too large, and then hangs, does not hold up the error."""
+
+    class TooMuchThenNothing(httpx.AsyncByteStream):
+        async def __aiter__(self) -> Any:
+            yield bytes(100_000)
+            await anyio.sleep_forever()
+
+    script = Script(httpx.Response(200, stream=TooMuchThenNothing()))
+    async with script.api(max_response_bytes=1000, timeout=None) as api:
+        began = anyio.current_time()
+        with pytest.raises(InvalidResponseError, match="larger than max_response_bytes"):
+            await api.list("corp_1")
+        assert anyio.current_time() - began < 1
+
+
+async def test_no_connection_is_held_while_waiting_for_a_retry() -> None:
+    """A hundred requests that wait for their retry do not keep another from being sent."""
+    script = Script(*[status(429, retry_after="60")] * 100, *[httpx.Response(200, json=listing("a"))] * 101)
+    async with script.api() as api, anyio.create_task_group() as tasks:
+        for _ in range(100):
+            tasks.start_soon(_first_page, api)
+        await anyio.sleep(1)
+        began = anyio.current_time()
+        await api.list("corp_1")
+        assert anyio.current_time() == began
+
+
+class TestForeignCustomers:
+    """An answer with a customer of another corporation."""
+
+    FOREIGN = httpx.Response(200, json=listing("x", corporation_id="corp_2"))
+
+    async def test_one_is_tried_again(self) -> None:
+        """One such answer is thrown away, and the right one is fetched."""
+        script = Script(self.FOREIGN, GOOD)
+        async with script.api() as api:
+            assert [customer.id async for customer in api.list("corp_1")] == ["a"]
+
+    async def test_two_are_an_error(self) -> None:
+        """A second such answer is an error that names the stranger; nothing was yielded."""
+        script = Script(self.FOREIGN, status(503), self.FOREIGN)
+        seen: list[str] = []
+        async with script.api() as api:
+            with pytest.raises(InvalidResponseError, match="customer of another corporation, 'corp_2'") as caught:
+                async for customer in api.list("corp_1"):
+                    seen.append(customer.id)
+        assert seen == []
+        assert (caught.value.attempts, caught.value.status_code) == (3, 200)
+
+
+class TestTokens:
+    """Who is asking, over the life of a token."""
+
+    async def test_a_provider_is_asked_again_after_a_401(self) -> None:
+        """When the token has expired in the middle of a list, the provider is asked once and the page is asked for again."""
+        first, second = (
+            httpx.Response(200, json=listing(name, cursor=cursor)) for name, cursor in (("a", "1"), ("b", None))
+        )
+        script = Script(first, status(401), second)
+        tokens = iter(["first-token", "second-token"])
+
+        async def provide() -> str:
+            return next(tokens)
+
+        async with script.api(token=provide) as api:
+            assert [customer.id async for customer in api.list("corp_1")] == ["a", "b"]
+        assert script.tokens == ["Bearer first-token", "Bearer first-token", "Bearer second-token"]
+        assert script.times[2] == script.times[1]
+
+    async def test_a_second_401_is_final(self) -> None:
+        """If the new token is refused as well, that is the answer."""
+        script, calls = Script(status(401), status(401)), 0
+
+        async def provide() -> str:
+            nonlocal calls
+            calls += 1
+            return f"token-{calls}"
+
+        async with script.api(token=provide) as api:
+            with pytest.raises(AuthenticationError):
+                await api.list("corp_1")
+        assert calls == 2
+
+    async def test_many_requests_share_one_call_of_the_provider(self) -> None:
+        """However many requests wait for a token, or were refused with the old one, the provider is called once."""
+        calls = 0
+
+        async def provide() -> str:
+            nonlocal calls
+            calls += 1
+            await anyio.sleep(5)
+            return f"token-{calls}"
+
+        async def server(request: httpx.Request) -> httpx.Response:
+            await anyio.sleep(1)
+            good = request.headers["Authorization"] == "Bearer token-2"
+            return httpx.Response(200, json=listing("a")) if good else status(401)
+
+        script = Script(*[server] * 40)
+        async with script.api(token=provide) as api, anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(_first_page, api)
+        assert calls == 2
+
+    async def test_a_provider_that_fails_is_not_hidden(self) -> None:
+        """An exception of the provider reaches the caller as itself, and is not retried."""
+
+        async def provide() -> str:
+            raise LookupError("vault is sealed")
+
+        async with Script().api(token=provide) as api:
+            with pytest.raises(LookupError, match="vault is sealed"):
+                await api.list("corp_1")
+
+    async def test_a_provider_that_is_cancelled_hands_over(self) -> None:
+        """If the request whose turn it is to ask is cancelled, the next one asks; nobody waits for ever."""
+        calls = 0
+
+        async def provide() -> str:
+            nonlocal calls
+            calls += 1
+            await anyio.sleep(5)
+            return "good-token"
+
+        script = Script(GOOD)
+        async with script.api(token=provide) as api, anyio.create_task_group() as tasks:
+            with anyio.move_on_after(2):
+                tasks.start_soon(self._later, api)
+                await api.list("corp_1")
+        assert calls == 2
+        assert script.tokens == ["Bearer good-token"]
+
+    @staticmethod
+    async def _later(api: AsyncCustomersAPI) -> None:
+        await anyio.sleep(1)
+        await _first_page(api)
+
+    async def test_the_token_is_renewed_once_for_a_page(self) -> None:
+        """A page that was refused with the new token, even after another fault, is refused."""
+        script = Script(status(401), status(503), status(401))
+        tokens = iter(["token-1", "token-2", "token-3"])
+
+        async def provide() -> str:
+            return next(tokens)
+
+        async with script.api(token=provide) as api:
+            with pytest.raises(AuthenticationError):
+                await api.list("corp_1")
+        assert script.tokens == ["Bearer token-1", "Bearer token-2", "Bearer token-2"]
+
+    async def test_a_provider_may_fall_short_of_a_token(self) -> None:
+        """What a provider returns is checked like any token."""
+
+        async def provide() -> str:
+            return "line\nbreak"
+
+        async with Script().api(token=provide) as api:
+            with pytest.raises(ValueError, match="token: what the provider returned holds a character") as caught:
+                await api.list("corp_1")
+        assert "break" not in str(caught.value)
+
+
+class TestEvents:
+    """What hooks are told."""
+
+    async def test_events_tell_the_story_of_a_page(self) -> None:
+        """Sent, received, retried: each with the corporation, the cursor and the attempt."""
+        events: list[Event] = []
+        script = Script(status(503), httpx.ConnectError("refused"), GOOD)
+        async with script.api(hooks=[events.append]) as api:
+            await api.list("corp_1", cursor="abc")
+        assert [(type(event), event.attempt) for event in events] == [
+            (RequestSent, 1),
+            (ResponseReceived, 1),
+            (RetryScheduled, 1),
+            (RequestSent, 2),
+            (RetryScheduled, 2),
+            (RequestSent, 3),
+            (ResponseReceived, 3),
+        ]
+        assert {(event.corporation_id, event.cursor) for event in events} == {("corp_1", "abc")}
+        received, retried = events[1], events[2]
+        assert isinstance(received, ResponseReceived)
+        assert (received.status_code, received.size) == (503, 3)
+        assert isinstance(retried, RetryScheduled)
+        assert isinstance(retried.error, ServerError)
+        assert retried.wait == pytest.approx(script.times[1] - script.times[0])
+
+    async def test_what_a_hook_raises_reaches_the_caller(self) -> None:
+        """A hook that fails is not hidden, and not retried."""
+
+        def hook(_event: Event) -> None:
+            raise ZeroDivisionError
+
+        async with Script(GOOD).api(hooks=[hook]) as api:
+            with pytest.raises(ZeroDivisionError):
+                await api.list("corp_1")
+
+    async def test_events_are_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        """At DEBUG the logger `commenda_customers` tells the same story."""
+        caplog.set_level(logging.DEBUG, logger="commenda_customers")
+        async with Script(GOOD).api() as api:
+            await api.list("corp_1")
+        logged = [record.message for record in caplog.records if record.name == "commenda_customers"]
+        assert [message.partition("(")[0] for message in logged] == ["RequestSent", "ResponseReceived"]

@@ -1,0 +1,273 @@
+"""Bytes and headers to a page or an error, without any network."""
+
+import json
+import tracemalloc
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commenda_customers import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    CustomerPage,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+)
+from commenda_customers._wire import decode_page, foreign_corporation, parse_retry_after, status_error
+from raw_server import listing
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+def decode(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> CustomerPage:
+    """Decode a body, given as bytes or as what to write as JSON."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return decode_page(status, headers or {}, body, corporation_id="corp_1", redact=bytes)
+
+
+def wrapped(content: Any) -> dict[str, Any]:
+    """Put a listing into the other documented envelope."""
+    return {"data": content, "message": "Successfully fetched customers."}
+
+
+@pytest.mark.parametrize("envelope", [lambda content: content, wrapped], ids=["bare", "wrapped"])
+def test_both_envelopes_are_read(envelope: Any) -> None:
+    """The bare and the wrapped envelope give the same page."""
+    page = decode(envelope(listing("a", "b", cursor="next")))
+    assert [customer.id for customer in page] == ["a", "b"]
+    assert (page.corporation_id, page.total_customers, page.cursor) == ("corp_1", 2, "next")
+
+
+@pytest.mark.parametrize("envelope", [lambda content: content, wrapped], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("end", [{"cursor": None}, {}, {"cursor": ""}], ids=["null", "absent", "empty"])
+def test_all_ends_of_a_list_are_alike(envelope: Any, end: dict[str, Any]) -> None:
+    """A cursor that is null, absent or empty means that there is no next page."""
+    content = {"customers": [], "total_customers": 0, **end}
+    assert decode(envelope(content)).cursor is None
+
+
+def test_a_listing_without_customers_may_say_null() -> None:
+    """Some servers write an empty array as null; that is an empty page and no error."""
+    assert len(decode(wrapped({"customers": None, "cursor": "next"}))) == 0
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json() -> None:
+    """A body that begins with a UTF-8 byte order mark is read (RFC 8259, section 8.1, leaves it open)."""
+    assert len(decode(b"\xef\xbb\xbf" + json.dumps(listing("a")).encode())) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"   ",
+        b"{",
+        b'{"customers": [',
+        b"<html>",
+        b'{"customers": [], "cursor": "\xff"}',
+        b'{"cursor": "\\ud800"}',
+        b"\xff\xfe{\x00}\x00",
+    ],
+    ids=["empty", "blank", "cut", "cut in a list", "html", "invalid utf-8", "lone surrogate", "utf-16"],
+)
+def test_a_body_that_is_no_json_may_be_tried_again(body: bytes) -> None:
+    """What is not JSON was mangled on its way: the error is transient, and says what came."""
+    with pytest.raises(InvalidResponseError, match=f"no JSON: {len(body)} bytes of 'text/x'") as caught:
+        decode(body, headers={"content-type": "text/x"})
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, r"neither documented envelope: an object with 0 keys$"),
+        (
+            {"error": "x", "message": "y"},
+            "neither documented envelope: an object with 2 keys, among them 'error', 'message'$",
+        ),
+        ({"data": None, "message": "y"}, "neither documented envelope"),
+        ({"data": {"result": 1}}, "neither documented envelope"),
+        ([], "not a list of customers: a JSON list; body: Input should be an object"),
+        ("text", "not a list of customers: a JSON str"),
+        ({"data": []}, "not a list of customers: .*; data: Input should be an object"),
+        ({"customers": [{"id": "a"}]}, "customers.0.corporation_id: Field required"),
+        ({"customers": {}, "cursor": 5, "total_customers": "x"}, "customers: .*; total_customers: .*; cursor: "),
+        ({"customers": [{}, {}]}, "customers.0.id: Field required; customers.0.corporation_id: Field required$"),
+        ({"total_customers": "x", "cursor": 1, "data": 1, "customers": 1}, "; and 1 more"),
+        ([0] * 50_000, "not a list of customers: 150,000 bytes of JSON"),
+    ],
+)
+def test_json_that_is_no_listing_is_final(content: Any, words: str) -> None:
+    """JSON in neither envelope will not get better by asking again; the error says what is wrong with it."""
+    with pytest.raises(InvalidResponseError, match=words) as caught:
+        decode(content)
+    assert not caught.value.transient
+
+
+def test_errors_about_bodies_show_no_customer() -> None:
+    """What may be customers' data is in no error, nor in the exception behind it; HTML is shown."""
+    for content in (
+        {"customers": [{"id": "jane@example.com"}]},
+        {f"jane{number}@example.com": number for number in range(1000)},
+        {f"jane_{number}" * 10: number for number in range(1000)},
+        b'{"customers": [{"id": "jane@example.com"',
+    ):
+        with pytest.raises(InvalidResponseError) as caught:
+            decode(content)
+        shown = f"{caught.value} {caught.value.body_excerpt} {caught.value.__cause__}"
+        assert "jane" not in shown
+        assert len(str(caught.value)) < 300
+
+    with pytest.raises(InvalidResponseError) as caught:
+        decode(b"<html>Please log in</html>")
+    assert caught.value.body_excerpt == "<html>Please log in</html>"
+
+
+def test_errors_about_bodies_name_the_answer() -> None:
+    """The status and the request id of a bad answer are in its error."""
+    with pytest.raises(InvalidResponseError) as caught:
+        decode(b"", status=204, headers={"x-request-id": "req-1"})
+    assert (caught.value.status_code, caught.value.request_id) == (204, "req-1")
+
+
+def test_a_foreign_customer_is_found() -> None:
+    """One customer of another corporation anywhere on a page is found."""
+    good = decode(listing("a", "b"))
+    bad = decode({"customers": [*listing("a")["customers"], *listing("b", corporation_id="corp_2")["customers"]]})
+    assert foreign_corporation(good) is None
+    assert foreign_corporation(bad) == "corp_2"
+
+
+@pytest.mark.parametrize(
+    ("status", "cls", "transient"),
+    [
+        (301, APIStatusError, False),
+        (400, BadRequestError, False),
+        (401, AuthenticationError, False),
+        (403, PermissionDeniedError, False),
+        (404, NotFoundError, False),
+        (408, APIStatusError, True),
+        (409, APIStatusError, False),
+        (422, APIStatusError, False),
+        (425, APIStatusError, False),
+        (429, RateLimitError, True),
+        (500, ServerError, True),
+        (501, ServerError, False),
+        (502, ServerError, True),
+        (503, ServerError, True),
+        (504, ServerError, True),
+        (599, ServerError, False),
+    ],
+)
+def test_each_status_has_its_error(status: int, cls: type[APIStatusError], transient: bool) -> None:
+    """A status becomes its error, which is transient if another attempt makes sense."""
+    error = status_error(status, {"x-request-id": "req-1"}, b'{"message": "why"}', now=0)
+    assert (type(error), error.transient, error.status_code, error.request_id) == (cls, transient, status, "req-1")
+    assert str(status) in str(error)
+    assert 'why"}' in str(error)
+
+
+def test_a_redirect_says_where_it_leads() -> None:
+    """A redirect is not followed; the error says so and shows the place."""
+    error = status_error(302, {"location": "https://login.example/"}, b"", now=0)
+    assert "redirects are not followed" in str(error)
+    assert "https://login.example/" in str(error)
+
+
+def test_a_million_bad_rows_are_as_quickly_refused_as_one() -> None:
+    """A small body can hold very many bad rows; the first is enough to refuse them all."""
+    body = b'{"customers":[' + b",".join([b"{}"] * 300_000) + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidResponseError, match=r"customers\.0\.id"):
+            decode(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_headers_are_shortened() -> None:
+    """What a server writes into its headers does not flood the log."""
+    headers = {"location": "x" * 60_000, "x-request-id": "y" * 60_000}
+    error = status_error(302, headers, b"", now=0)
+    assert len(str(error)) < 1000
+
+
+@given(st.binary(max_size=3000))
+def test_an_excerpt_is_one_short_printable_line(body: bytes) -> None:
+    """Whatever bytes an error body holds, its excerpt can be printed in one line of a log or terminal."""
+    excerpt = status_error(500, {}, body, now=0).body_excerpt
+    assert excerpt is None or (excerpt.isprintable() and 0 < len(excerpt) <= 201)
+
+
+def at(seconds: float) -> str:
+    """Return the HTTP date of the moment that many seconds from now."""
+    return format_datetime(datetime.fromtimestamp(NOW.timestamp() + seconds, UTC), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": " 7 "}, 7),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "2."}, 2),
+        ({"retry-after": "1, 5"}, 5),
+        ({"retry-after": "7, soon"}, 7),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9),
+        ({"retry-after-ms": "0", "retry-after": "9"}, 9),
+        ({"retry-after": "9999999"}, 9999999),
+        ({"retry-after": "9" * 400}, float("inf")),
+        ({"retry-after": at(30)}, 30),
+        ({"retry-after": "Monday, 23-Nov-26 12:00:30 GMT"}, 30),
+        ({"retry-after": "Mon Nov 23 12:00:30 2026"}, 30),
+        ({"retry-after": at(-60), "date": at(-90)}, 30),
+        ({"retry-after": at(30), "date": "junk"}, 30),
+    ],
+)
+def test_all_forms_of_a_wait_are_read(headers: dict[str, str], seconds: float) -> None:
+    """Seconds, fractions, milliseconds, the three forms of an HTTP date, and dates by the server's own clock."""
+    assert parse_retry_after(headers, now=NOW.timestamp()) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "soon",
+        "-5",
+        "0",
+        "0.0",
+        "nan",
+        "inf",
+        "1e3",
+        "0x10",
+        "٣",
+        "5 s",
+        at(-30),
+        "Mon, 99 Nov 2026 12:00:00 GMT",
+        "Mon, 23 Nov 0 99:99:99",
+    ],
+)
+def test_a_wait_that_makes_no_sense_is_none(value: str) -> None:
+    """Junk, zero and the past are no wait, and no crash."""
+    assert parse_retry_after({"retry-after": value}, now=NOW.timestamp()) is None
+    assert parse_retry_after({"retry-after-ms": value}, now=NOW.timestamp()) is None
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_header_can_crash_the_reading_of_a_wait(wait: str, milliseconds: str, date: str) -> None:
+    """Whatever the headers say, the outcome is a positive number or none."""
+    seconds = parse_retry_after({"retry-after": wait, "retry-after-ms": milliseconds, "date": date}, now=0)
+    assert seconds is None or seconds > 0

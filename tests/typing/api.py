@@ -1,0 +1,116 @@
+"""The public surface as a user's type checker sees it. It is checked, never run."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
+from typing import assert_type
+
+import httpx
+import httpx2
+from pydantic import SecretStr
+
+from commenda_customers import (
+    Address,
+    APIStatusError,
+    AsyncCustomersAPI,
+    Customer,
+    CustomerFilters,
+    CustomerList,
+    CustomerPage,
+    CustomersError,
+    Event,
+    ExemptionMetadata,
+    RateLimitError,
+    RetryPolicy,
+    RetryScheduled,
+)
+from commenda_customers.testing import Emulator, RateLimit, faults
+
+
+async def provider() -> str:
+    return "token"
+
+
+def on_event(event: Event) -> None:
+    if isinstance(event, RetryScheduled):
+        assert_type(event.error, CustomersError)
+        assert_type(event.wait, float)
+
+
+async def clients(own: httpx.AsyncClient, other: httpx2.AsyncClient) -> None:
+    AsyncCustomersAPI()
+    AsyncCustomersAPI("token", base_url="https://api.example/v1", timeout=None)
+    AsyncCustomersAPI(SecretStr("token"), http_client=own, max_response_bytes=1)
+    AsyncCustomersAPI(token=provider, http_client=other, hooks=[on_event], retry=RetryPolicy(max_attempts=None, deadline=60))
+
+
+async def lists(api: AsyncCustomersAPI) -> None:
+    async with api as entered:
+        assert_type(entered, AsyncCustomersAPI)
+
+    customers = api.list(
+        "corp_123",
+        limit=50,
+        cursor=None,
+        name="Acme Corporation",
+        search_term="acme",
+        source_platforms=["SHOPIFY"],
+        source_platform_ids=("shopify-1",),
+        extend=["shipping_address", "exemption_metadata"],
+        certificate_types=["BLANKET"],
+        exemption_jurisdiction="US_CA",
+        expiration_status="ACTIVE",
+        exemption_status="ACTIVE",
+        has_exemption=True,
+    )
+    assert_type(customers, CustomerList)
+    assert_type(await customers, CustomerPage)
+    async for customer in customers:
+        assert_type(customer, Customer)
+    async for page in customers.pages():
+        assert_type(page, CustomerPage)
+        assert_type([customer for customer in page], list[Customer])
+        assert_type(len(page), int)
+        assert_type(page.cursor, str | None)
+    async with aclosing(aiter(customers)) as walk:
+        assert_type(walk, AsyncGenerator[Customer, None])
+
+    filters: CustomerFilters = {"search_term": "acme"}
+    api.list("corp_123", **filters)
+    # Mistakes that a type checker must find.
+    api.list("corp_123", serch_term="acme")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    api.list("corp_123", limit="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def fields(customer: Customer) -> None:
+    assert_type(customer.id, str)
+    assert_type(customer.corporation_id, str)
+    assert_type(customer.name, str | None)
+    assert_type(customer.created_at, datetime | None)
+    assert_type(customer.shipping_address, Address | None)
+    assert_type(customer.exemption_metadata, ExemptionMetadata | None)
+
+
+async def errors(api: AsyncCustomersAPI) -> None:
+    try:
+        await api.list("corp_123")
+    except RateLimitError as error:
+        assert_type(error.retry_after, float | None)
+    except APIStatusError as error:
+        assert_type(error.status_code, int | None)
+    except CustomersError as error:
+        assert_type(error.corporation_id, str | None)
+        assert_type(error.cursor, str | None)
+        assert_type(error.attempts, int)
+        assert_type(error.transient, bool)
+
+
+async def emulators() -> AsyncIterator[str]:
+    async with Emulator(
+        {"corp_123": 10},
+        faults=[faults.Drop(at=[1]), faults.Status(status=500, probability=0.1)],
+        rate_limit=RateLimit(rate=5),
+    ) as server:
+        assert_type(server.base_url, str)
+        assert_type(server.token, str)
+        yield server.base_url
