@@ -118,11 +118,13 @@ class TestList:
             assert names == [customer["name"] for customer in server.customers("corp_1")]
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
-    def test_a_full_disk_is_one_line(self, serve: ServeEmulator) -> None:
-        """If the output cannot be written it says so, and fails."""
+    @pytest.mark.parametrize("buffered", [True, False])
+    def test_a_full_disk_is_one_line(self, buffered: bool, serve: ServeEmulator) -> None:
+        """If the output cannot be written it says so, and fails; what stays in Python's buffer is no second complaint."""
         serve({"corp_1": 5})
+        env = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
         with open("/dev/full", "wb") as full:
-            done = subprocess.run([*COMMAND, "list", "corp_1"], stdout=full, stderr=subprocess.PIPE, check=False)
+            done = subprocess.run([*COMMAND, "list", "corp_1"], stdout=full, stderr=subprocess.PIPE, env=env, check=False)
         assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device\n")
 
     def test_all_filters_are_options(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
