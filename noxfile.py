@@ -20,9 +20,10 @@ LOCKED = Path("requirements")
 
 
 def installed_pythons() -> list[str]:
-    """Return the versions of the classifiers that this machine has, the one that runs nox among them."""
+    """Return the versions of the classifiers that this machine has; a newer machine has none of them but its own."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return [version for version in nox.project.python_versions(PROJECT) if version == own or _runs(f"python{version}")]
+    known = nox.project.python_versions(PROJECT)
+    return [version for version in known if version == own or _runs(f"python{version}")] or [own]
 
 
 def _runs(interpreter: str) -> bool:

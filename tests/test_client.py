@@ -80,6 +80,7 @@ class TestArguments:
             ({"retry": 3}, TypeError),
             ({"hooks": print}, TypeError),
             ({"hooks": [print, 5]}, TypeError),
+            ({"hooks": [anyio.sleep]}, TypeError),
             ({"http_client": object()}, TypeError),
         ],
     )
@@ -146,7 +147,11 @@ class TestLife:
             with pytest.raises(RuntimeError, match="closed; make a new one"):
                 async with api:
                     pass
-        unused = AsyncCustomersAPI(TOKEN)
+
+        async def fail() -> str:
+            raise AssertionError("a closed client asks for no token")
+
+        unused = AsyncCustomersAPI(fail)
         await unused.aclose()
         with pytest.raises(RuntimeError, match="closed"):
             await unused.list("corp_1")
@@ -374,7 +379,7 @@ class TestElsewhere:
 
     def test_it_cannot_be_pickled(self) -> None:
         """A client belongs to its process, and its token to nobody else."""
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="a token cannot be pickled or copied"):
             pickle.dumps(AsyncCustomersAPI(TOKEN))
 
 

@@ -6,6 +6,7 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,10 +14,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from commenda_customers import AsyncCustomersAPI, CustomersError, RetryPolicy, TokenProvider
+import commenda_customers
+from commenda_customers import AsyncCustomersAPI, CustomersError, InvalidResponseError, RetryPolicy, TokenProvider
 from commenda_customers.auth import Secret
 from raw_server import Connection, RawServer, listing, ok
 
+PACKAGE = Path(commenda_customers.__file__).parent
 TOKEN = "s3cr3t-t0k3n-that-nobody-may-see"
 BAD_ENDS = ["\nline", "\r\nX: y", "\x00", "\u2028", "é", " ", "\x7f", "\t1"]
 
@@ -48,13 +51,16 @@ def see(thing: Any, depth: int = 6, seen: set[int] | None = None) -> str:
 
 def frames(error: BaseException | None) -> str:
     """Return what the local variables of our own frames show, for an error and all that lies behind it."""
+    ours = 0
     shown: list[str] = []
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            if "commenda_customers" in frame.f_code.co_filename and "tests" not in frame.f_code.co_filename:
+            if Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+                ours += 1
                 shown += [see(value) for value in frame.f_locals.values()]
         shown.append("".join(traceback.format_exception(error)))
         error = error.__cause__ or error.__context__
+    assert ours, "none of our frames was looked into"
     return " ".join(shown)
 
 
@@ -90,7 +96,7 @@ def test_a_bad_option_does_not_show_the_token() -> None:
 
 def test_without_a_token_nothing_begins() -> None:
     """No argument and no environment variable: an error at construction that says what to do."""
-    with pytest.raises(ValueError, match="token: not given, and COMMENDA_API_TOKEN is empty"):
+    with pytest.raises(ValueError, match="token: none was passed, and the environment variable COMMENDA_API_TOKEN is empty"):
         AsyncCustomersAPI()
 
 
@@ -181,6 +187,19 @@ async def test_a_server_that_repeats_the_token_is_not_repeated(failure: Failing,
         with pytest.raises(CustomersError, match="<token>") as caught:
             await api.list("corp_1")
     assert TOKEN[:8] not in see(caught.value) + see(events) + repr(pickle.dumps(caught.value))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("token", "body"), [("2024", b'{"code": 202420242024}'), ("true", b'{"ok": true}'), ("code", b"[0]")]
+)
+async def test_a_token_that_is_part_of_an_answers_grammar(token: str, body: bytes, raw_server: RawServer) -> None:
+    """A token that occurs in JSON outside of its strings is taken out of the error, and no reason for another one."""
+    raw_server.behave(raw_server.answers(ok(None, body=body)))
+    async with AsyncCustomersAPI(token, base_url=raw_server.url) as api:
+        with pytest.raises(InvalidResponseError) as caught:
+            await api.list("corp_1")
+    assert token not in str(caught.value)
 
 
 def test_an_escaped_token_is_a_token() -> None:

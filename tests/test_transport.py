@@ -481,6 +481,16 @@ class TestTokens:
                 await api.list("corp_1")
         assert script.tokens == ["Bearer token-1", "Bearer token-2", "Bearer token-2"]
 
+    async def test_a_provider_that_is_no_async_function(self) -> None:
+        """A provider that returns a token at once, and not a promise of one, is told what is wanted of it."""
+
+        def provide() -> str:
+            return "s3cr3t"
+
+        async with Script().api(token=provide) as api:
+            with pytest.raises(TypeError, match="token: the provider must be an async function"):
+                await api.list("corp_1")
+
     async def test_a_provider_may_fall_short_of_a_token(self) -> None:
         """What a provider returns is checked like any token."""
 

@@ -4,6 +4,7 @@ import gc
 import gzip
 import json
 import ssl
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +24,8 @@ from commenda_customers import (
     BadRequestError,
     CustomersError,
     InvalidResponseError,
+    NotFoundError,
+    RateLimitError,
     RetryPolicy,
     RetryScheduled,
     ServerError,
@@ -83,10 +86,15 @@ def hangs(after: bytes = b"") -> Behaviour:
     return behaviour
 
 
-def drips(connection: Connection) -> None:
-    """Send a good answer, a byte at a time, each in time for any read timeout."""
-    connection.read_request()
-    connection.drip(GOOD, every=0.1)
+def drips(after: bytes = b"", drops: bytes = GOOD) -> Behaviour:
+    """Send these bytes, then others a byte at a time, each in time for any read timeout."""
+
+    def behaviour(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(after)
+        connection.drip(drops, every=0.1)
+
+    return behaviour
 
 
 PASSING: dict[str, Behaviour] = {
@@ -105,7 +113,7 @@ PASSING: dict[str, Behaviour] = {
     "NUL in a header": sends(HEAD + b"X: a\x00b\r\nContent-Length: 2\r\n\r\n{}"),
     "hangs before the status": hangs(),
     "hangs in the body": hangs(GOOD[:-9]),
-    "drips": drips,
+    "drips": drips(),
     "gzip cut": sends(ok(None, body=gzip.compress(BODY)[:-12], headers=["Content-Encoding: gzip"])),
     "gzip damaged": sends(ok(None, body=b"\x1f\x8bnonsense", headers=["Content-Encoding: gzip"])),
     "no JSON": sends(ok(None, body=b"<html>")),
@@ -126,7 +134,7 @@ async def test_a_passing_fault_costs_nothing_but_time(fault: str, raw_server: Ra
 
 async def test_a_drip_is_cut_by_the_wall_clock(raw_server: RawServer) -> None:
     """A server that never lets a read time out is given up when the attempt has lasted long enough."""
-    raw_server.behave(drips)
+    raw_server.behave(drips())
     async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, timeout=0.3, retry=RetryPolicy(max_attempts=1)) as api:
         with pytest.raises(APITimeoutError, match="timeout of 0.3 s"):
             await api.list("corp_1")
@@ -225,6 +233,30 @@ async def test_redirects_lead_nowhere(raw_server: RawServer) -> None:
         assert elsewhere.connections == 0
 
 
+@pytest.mark.parametrize("stalls", [hangs, drips])
+@pytest.mark.parametrize(
+    ("head", "error"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 90\r\n\r\n", NotFoundError),
+        (b"HTTP/1.1 429 No\r\nRetry-After: 86400\r\nContent-Length: 90\r\n\r\n", RateLimitError),
+    ],
+    ids=["404", "429"],
+)
+async def test_the_status_counts_though_its_explanation_stalls(
+    stalls: Callable[[bytes], Behaviour],
+    head: bytes,
+    error: type[CustomersError],
+    raw_server: RawServer,
+    make_api: MakeAPI,
+) -> None:
+    """An error whose body does not end is the error of its status, with the wait that it asks for; it is not a timeout."""
+    raw_server.behave(stalls(head))
+    async with make_api() as api:
+        with pytest.raises(error) as caught:
+            await api.list("corp_1")
+    assert (caught.value.attempts, caught.value.retry_after) == (1, 86400 if error is RateLimitError else None)
+
+
 async def test_the_connection_is_kept(raw_server: RawServer, make_api: MakeAPI) -> None:
     """All pages of a walk come through one connection."""
     raw_server.behave(raw_server.answers(ok(listing("a", cursor="1")), ok(listing("b", cursor="2")), ok(listing("c"))))
@@ -254,6 +286,34 @@ async def test_a_kept_connection_that_was_closed_is_no_failure(raw_server: RawSe
         await fetch()
     assert pages == [2] * 4
     assert raw_server.connections == 4
+
+
+async def test_a_fault_on_kept_connections_is_counted(raw_server: RawServer, make_api: MakeAPI) -> None:
+    """Answers that are broken on every connection, kept ones too, use up the attempts, and not all the connections."""
+    kept = 20
+    everyone_is_here = threading.Barrier(kept)
+
+    def good_then_garbage(connection: Connection) -> None:
+        connection.read_request()
+        everyone_is_here.wait(10)
+        connection.send(GOOD)
+        while request := connection.read_request():
+            raw_server.requests.append(request)
+            connection.send(HEAD + b"X: a\x00b\r\n\r\n")
+
+    raw_server.behave(*[good_then_garbage] * kept, sends())
+    async with make_api(timeout=5, retry=RetryPolicy(max_attempts=2, initial_wait=0.01)) as api:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(kept):
+                tasks.start_soon(_first_page, api)
+        raw_server.requests.clear()
+        with pytest.raises(APIConnectionError, match="attempt 2"):
+            await api.list("corp_1")
+    assert len(raw_server.requests) == 2 * (1 + 3)
+
+
+async def _first_page(api: AsyncCustomersAPI) -> None:
+    await api.list("corp_1")
 
 
 async def test_a_new_connection_that_fails_is_a_failure(raw_server: RawServer, make_api: MakeAPI) -> None:

@@ -54,6 +54,7 @@ class _PageRequest:
         self._strangers_came = False
 
     async def fetch(self) -> CustomerPage:
+        self._transport.http.check_usable()
         try:
             return await call_with_retries(self._try_once, self._transport.retry, on_retry=self._report_retry)
         except APITimeoutError as error:

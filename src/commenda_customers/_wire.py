@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import (
     APIStatusError,
@@ -48,18 +48,11 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
 Redact = Callable[[bytes], bytes]
 
 
-class _FailFast(FailFast):
-    """pydantic's own cannot be hashed, and so not be part of a union."""
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
 class _Listing(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     # Fails at the first bad row: a small body can hold a million of them, each with errors to collect.
-    customers: Annotated[tuple[Customer, ...], _FailFast()] | None = None
+    customers: Annotated[tuple[Customer, ...], Field(fail_fast=True)] | None = None
     total_customers: int | None = None
     cursor: str | None = None
 
@@ -83,12 +76,12 @@ def decode_page(
     try:
         envelope = _Envelope.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
     except ValidationError as exc:
-        raise _unreadable(status, headers, redact(body), exc) from exc
+        raise _unreadable(status, headers, body, exc, redact=redact) from exc
 
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:
         raise InvalidResponseError(
-            f"the answer has neither documented envelope: {_shape_of(redact(body))}", **_context(status, headers)
+            f"the answer has neither documented envelope: {_shape_of(body)}", **_context(status, headers)
         )
 
     return CustomerPage(corporation_id, listing.customers or (), listing.total_customers, listing.cursor or None)
@@ -170,14 +163,16 @@ def _epoch(date: str) -> float | None:
         return None
 
 
-def _unreadable(status: int, headers: Mapping[str, str], body: bytes, exc: ValidationError) -> InvalidResponseError:
+def _unreadable(
+    status: int, headers: Mapping[str, str], body: bytes, exc: ValidationError, *, redact: Redact
+) -> InvalidResponseError:
     problems = exc.errors(include_url=False, include_context=False, include_input=False)
     if any(problem["type"] == "json_invalid" for problem in problems):
         return InvalidResponseError(
             f"the answer is no JSON: {len(body)} bytes of {_line(headers.get('content-type', 'no content type'))!r}",
             **_context(status, headers),
             # What begins like JSON may be a list of customers that was cut.
-            body_excerpt=None if body.lstrip()[:1] in (b"{", b"[") else _excerpt(body) or None,
+            body_excerpt=None if body.lstrip()[:1] in (b"{", b"[") else _excerpt(redact(body)) or None,
             transient=True,
         )
 

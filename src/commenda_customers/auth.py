@@ -8,6 +8,7 @@ A token lives in a `Secret` from the moment it comes in, and leaves it only insi
 import os
 import re
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Never, Protocol, Self
 from urllib.parse import quote
 
@@ -83,7 +84,10 @@ def conceal(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProv
     Never raises, because the traceback would show the argument; what is wrong with the token comes out in `token_auth`.
     """
     if token is None:
-        return Secret(os.environ.get(ENVIRONMENT_VARIABLE, ""), f"token: not given, and {ENVIRONMENT_VARIABLE}")
+        return Secret(
+            os.environ.get(ENVIRONMENT_VARIABLE, ""),
+            f"token: none was passed, and the environment variable {ENVIRONMENT_VARIABLE}",
+        )
     if callable(token):
         return token
 
@@ -131,7 +135,10 @@ class _ProvidedToken:
         async with self._asking:
             # Who waited for the lock finds the token that the one before it was given.
             if self._secret is None or self._secret is known:
-                self._secret = Secret(await self._provider(), "token: what the provider returned").check()
+                asked = self._provider()
+                if not isawaitable(asked):
+                    raise TypeError("token: the provider must be an async function")
+                self._secret = Secret(await asked, "token: what the provider returned").check()
 
             return self._secret
 

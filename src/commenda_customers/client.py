@@ -1,5 +1,6 @@
 """`AsyncCustomersAPI`: composition and documentation. All logic is in the files that it puts together."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -80,6 +81,8 @@ class AsyncCustomersAPI:
         hooks = tuple(_check_type("hooks", hooks, Iterable))
         for index, hook in enumerate(hooks):
             _check_type(f"hooks[{index}]", hook, Callable)
+            if inspect.iscoroutinefunction(hook):
+                raise TypeError(f"hooks[{index}]: must be an ordinary function; what it returns is not awaited")
         base_url = base_url or os.environ.get("COMMENDA_BASE_URL") or DEFAULT_BASE_URL
         self._transport = Transport(
             HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
@@ -124,7 +127,8 @@ class AsyncCustomersAPI:
                 requests as can be.
             cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error. It belongs to the same corporation
                 and filters. `None`: at the beginning.
-            **filters: See `CustomerFilters`.
+            **filters: `name`, `search_term`, `source_platforms`, `source_platform_ids`, `extend`, `certificate_types`,
+                `exemption_jurisdiction`, `expiration_status`, `exemption_status`, `has_exemption`: see `CustomerFilters`.
 
         Raises:
             ValueError: An argument breaks a rule of the API page (section *Query parameters*).

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, TypedDict, Unpack, cast
+from typing import Any, Self, TypedDict, Unpack, cast
 from urllib.parse import urlencode
 
-__all__ = ["CustomerFilters", "CustomersQuery"]
+__all__ = ["CustomerFilters"]
 
 MAX_LIMIT = 100
 """Customers per page at the most, says the API page."""
@@ -18,21 +18,31 @@ class CustomerFilters(TypedDict, total=False):
     """
     What narrows or extends a list: the keyword arguments of `AsyncCustomersAPI.list`. `None` is the same as leaving it out.
 
-    For the open values the API page names none; those in parentheses are from its neighbouring endpoints.
+    The API page lists no values for most of them; those in parentheses come from neighbouring endpoints.
+
+    Attributes:
+        name: Only customers of exactly this name.
+        search_term: Only customers with this in their name.
+        source_platforms: Only customers imported from one of these platforms (SHOPIFY).
+        source_platform_ids: Only customers with one of these ids at their platform.
+        extend: Parts to add to each customer: shipping_address, exemption_metadata.
+        certificate_types: Only customers with a certificate of one of these types (SINGLE_STATE, MULTI_STATE, BLANKET).
+        exemption_jurisdiction: Only customers with an exemption in this jurisdiction (US_CA).
+        expiration_status: Only customers with a certificate in this state of expiry (ACTIVE, EXPIRED).
+        exemption_status: Only customers with an exemption in this status (ACTIVE, INACTIVE).
+        has_exemption: Only customers that have exemptions, or only those that have none.
     """
 
-    name: Annotated[str | None, "Only customers of exactly this name."]
-    search_term: Annotated[str | None, "Only customers with this in their name."]
-    source_platforms: Annotated[Sequence[str] | None, "Only customers imported from one of these platforms (SHOPIFY)."]
-    source_platform_ids: Annotated[Sequence[str] | None, "Only customers with one of these ids at their platform."]
-    extend: Annotated[Sequence[str] | None, "Parts to add to each customer: shipping_address, exemption_metadata."]
-    certificate_types: Annotated[
-        Sequence[str] | None, "Only customers with a certificate of these types (SINGLE_STATE, MULTI_STATE, BLANKET)."
-    ]
-    exemption_jurisdiction: Annotated[str | None, "Only customers with an exemption in this jurisdiction (US_CA)."]
-    expiration_status: Annotated[str | None, "Only customers with an exemption that is so (ACTIVE, EXPIRED)."]
-    exemption_status: Annotated[str | None, "Only customers with an exemption that is so (ACTIVE, INACTIVE)."]
-    has_exemption: Annotated[bool | None, "Only customers that have exemptions, or only those that have none."]
+    name: str | None
+    search_term: str | None
+    source_platforms: Sequence[str] | None
+    source_platform_ids: Sequence[str] | None
+    extend: Sequence[str] | None
+    certificate_types: Sequence[str] | None
+    exemption_jurisdiction: str | None
+    expiration_status: str | None
+    exemption_status: str | None
+    has_exemption: bool | None
 
 
 def _text(name: str, value: object) -> str:
@@ -49,8 +59,8 @@ def _text(name: str, value: object) -> str:
 
 
 def _comma_separated(name: str, value: object) -> str:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: expected a sequence of str, got {type(value).__name__}")
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a list of str, got {type(value).__name__}")
 
     items = [_text(f"{name}[{index}]", item) for index, item in enumerate(cast("Iterable[object]", value))]
     if not items:
@@ -62,13 +72,13 @@ def _comma_separated(name: str, value: object) -> str:
     return ",".join(items)
 
 
-def _page_size(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if not 1 <= value <= MAX_LIMIT:
-        raise ValueError(f"{name}: must be from 1 to {MAX_LIMIT}, got {value}")
+def _page_size(limit: object) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"limit: expected an int, got {type(limit).__name__}")
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit: must be from 1 to {MAX_LIMIT}, got {limit}")
 
-    return int(value)
+    return int(limit)
 
 
 def _flag(name: str, value: object) -> str:
@@ -117,7 +127,7 @@ class CustomersQuery:
             ValueError: An argument breaks a rule of the API page. The message names it.
         """
         corporation_id = _text("corporation_id", corporation_id)
-        limit = _page_size("limit", limit)
+        limit = _page_size(limit)
         given: dict[str, Any] = dict(filters)
         for name in given:
             if name not in _WIRE_FORM:

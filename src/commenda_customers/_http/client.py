@@ -3,10 +3,10 @@
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import Any, Protocol, cast
 
 import anyio
 import anyio.to_thread
@@ -22,13 +22,6 @@ from .body import ACCEPT_ENCODING, BodyReader
 from .library import Library
 from .trace import ConnectionTrace
 
-if TYPE_CHECKING:
-    import httpx2
-
-    AnyAsyncClient = httpx.AsyncClient | httpx2.AsyncClient
-else:
-    AnyAsyncClient = httpx.AsyncClient
-
 MAX_CONNECTIONS = 100
 """Connections at the most, and so requests under way at the most. It is the size of httpx's own default pool."""
 
@@ -36,6 +29,27 @@ _ERROR_BODY_LIMIT = 64 * 1024
 _MOST_BUFFERED = 1024 * 1024
 _SECONDS_TO_ABANDON = 0.1
 _SECONDS_TO_CLOSE = 5.0
+_SECONDS_FOR_ERROR_BODY = 1.0
+
+_MOST_RESENDS = 3
+"""A server that closes all its kept connections at once is met once or twice; after a round trip the pool knows of the
+others. What goes on failing is more than that, and counts."""
+
+
+class AnyAsyncClient(Protocol):
+    """
+    What `httpx.AsyncClient` and `httpx2.AsyncClient` have in common, for type checkers; no other client is accepted.
+
+    A union of the two would let everything pass where httpx2 is not installed.
+    """
+
+    @property
+    def build_request(self) -> Callable[..., Any]:
+        """Make a request."""
+
+    @property
+    def send(self) -> Callable[..., Awaitable[Any]]:
+        """Send it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +126,16 @@ class HTTPClient:
         Raises:
             RuntimeError: It was closed, or it is in use in another event loop or process.
         """
-        self._check_usable()
+        self.check_usable()
         return self._client or await self._open_own()
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """
+        Refuse a use that cannot succeed.
+
+        Raises:
+            RuntimeError: It was closed, or it is in use in another event loop or process.
+        """
         here = (os.getpid(), current_token())
         self._home = self._home or here
         if self._home != here:
@@ -125,7 +145,7 @@ class HTTPClient:
 
     async def _open_own(self) -> httpx.AsyncClient:
         async with self._opening:
-            self._check_usable()
+            self.check_usable()
             if self._client is None:
                 self._client = await self._new_client()
             return self._client
@@ -187,26 +207,30 @@ class HTTPClient:
 
     async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
         """Send a request and receive the head of its answer."""
-        while True:
+        for _ in range(_MOST_RESENDS):
             trace = ConnectionTrace()
-            with self._library.errors_translated(self._host):
-                request = client.build_request(
-                    "GET",
-                    self._url,
-                    params=list(params),
-                    headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
-                    # The caller limits the whole attempt. The library's limits are for each read, and a drip meets them.
-                    timeout=None,
-                    extensions={"trace": trace},
-                )
             try:
-                return await self._send_once(client, request, secret)
+                return await self._send_once(client, params, secret, trace)
             except APIConnectionError:
-                # The server closed a connection that had been kept: no failure, and gone from the pool. So this ends.
+                # A server may close a kept connection at the very moment at which it is used again; that is no failure.
                 if not trace.was_kept:
                     raise
 
-    async def _send_once(self, client: httpx.AsyncClient, request: httpx.Request, secret: Secret) -> httpx.Response:
+        return await self._send_once(client, params, secret, ConnectionTrace())
+
+    async def _send_once(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
+    ) -> httpx.Response:
+        with self._library.errors_translated(self._host):
+            request = client.build_request(
+                "GET",
+                self._url,
+                params=list(params),
+                headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
+                # The caller limits the whole attempt. The library's limits are for each read, and a drip meets them.
+                timeout=None,
+                extensions={"trace": trace},
+            )
         request.headers["Authorization"] = secret.authorization()
         try:
             with self._library.errors_translated(self._host):
@@ -238,12 +262,13 @@ class HTTPClient:
             await self._read(response, reader)
             return reader.finish()
 
-        # The status is known, and says more than that its explanation is cut, too long or cannot be read.
+        # The status is known, and says more than that its explanation is cut, too long, too slow or cannot be read.
         try:
             reader = BodyReader(encoding, limit=_ERROR_BODY_LIMIT)
         except CustomersError:
             return b""
-        with suppress(CustomersError):
+        time_left = anyio.current_effective_deadline() - anyio.current_time()
+        with suppress(CustomersError), anyio.move_on_after(min(_SECONDS_FOR_ERROR_BODY, time_left / 2)):
             await self._read(response, reader)
         return reader.so_far
 

@@ -1,6 +1,7 @@
 """The commands and their options. What they do is in the file of each."""
 
 import io
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ def run(args: Sequence[str] | None) -> int:
         return exc.exit_code
     except CustomersError as error:
         click.echo(f"error: {error}", err=True)
+        if error.cursor is not None:
+            click.echo(f"to go on from there: --cursor {shlex.quote(error.cursor)}", err=True)
         return 1
     except OSError as exc:
         click.echo(f"error: {exc}", err=True)
@@ -58,7 +61,7 @@ def commands() -> None:
 @click.argument("corporation_id")
 @filter_options
 @click.option("--limit", type=int, default=100, show_default=True, help="Customers per page, 1 to 100.")
-@click.option("--cursor", help="Where to begin; an error names the cursor to go on from.")
+@click.option("--cursor", help="Where to begin. After a failure it is printed with what to go on from.")
 @click.option("--base-url", envvar="COMMENDA_BASE_URL", help="Where the API is.  [env: COMMENDA_BASE_URL]")
 @click.option("--json/--table", "as_json", default=None, help="JSON lines, or a table.  [default: a table on a terminal]")
 def list_command(

@@ -1,5 +1,7 @@
 """One command-line option for each filter of the API, made from the declaration of the filters."""
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -11,10 +13,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def filter_options(command: F) -> F:
-    """Add an option for each of `CustomerFilters` to a command."""
-    for name, hint in reversed(get_type_hints(CustomerFilters, include_extras=True).items()):
-        declared, help_text = get_args(hint)
-        command = _option(name, get_args(declared)[0], help_text)(command)
+    """Add an option for each of `CustomerFilters` to a command, with the text that its docstring has for it."""
+    help_texts = dict(re.findall(r"^ +(\w+): (.+)$", inspect.getdoc(CustomerFilters) or "", re.MULTILINE))
+    for name, hint in reversed(get_type_hints(CustomerFilters).items()):
+        command = _option(name, get_args(hint)[0], help_texts.get(name, ""))(command)
 
     return command
 
