@@ -1,11 +1,13 @@
 """Fixtures for all tests. Every asynchronous test runs on asyncio and on trio, unless its module says otherwise."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from raw_server import RawServer
+from virtual_time import VIRTUAL_BACKENDS
 
 TOKEN = "test-token-0123456789"
 
@@ -19,6 +21,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COMMENDA_API_TOKEN", "COMMENDA_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(params=VIRTUAL_BACKENDS, ids=["asyncio", "trio"])
+def virtual_backend(request: pytest.FixtureRequest) -> Any:
+    """Return a backend whose clock jumps to whatever is waited for; a fixture `anyio_backend` that returns it puts it in."""
+    return request.param
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -232,8 +231,9 @@ class TestRateLimit:
     """A token bucket in virtual time."""
 
     @pytest.fixture
-    def anyio_backend(self) -> tuple[str, dict[str, Any]]:
-        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    def anyio_backend(self, virtual_backend: Any) -> Any:
+        """Run on both backends with a clock that jumps to whatever is waited for."""
+        return virtual_backend
 
     async def test_the_bucket_refills(self) -> None:
         """After the burst, requests pass at the rate and no faster."""
@@ -400,11 +400,23 @@ async def test_it_stops_while_a_request_waits(waiting: dict[str, Any]) -> None:
     assert anyio.current_time() - began < 2
 
 
-@pytest.mark.parametrize("options", [{"corporations": {"corp_1": -1}}, {"latency": -1}])
-def test_negative_numbers_are_refused(options: dict[str, Any]) -> None:
-    """There are no fewer than no customers, and no answers before the question."""
-    with pytest.raises(ValueError, match="must not be negative"):
-        Emulator(**options)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Emulator({"corp_1": -1}), "must not be negative"),
+        (lambda: Emulator(latency=-0.1), "must not be negative"),
+        (lambda: Emulator(envelope="box"), "envelope: must be one of wrapped, bare, got 'box'"),
+        (lambda: Emulator(address_spelling="Line"), "address_spelling: must be one of line, address_line"),
+        (lambda: Emulator(end_of_list="nil"), "end_of_list: must be one of null, absent, empty"),
+        (lambda: RateLimit(rate=0), "rate: must be above 0"),
+        (lambda: RateLimit(rate=1, burst=0), "burst: must be 1 or more"),
+        (lambda: faults.Drop(probability=1.5), "probability: must be from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_emulated_is_refused(make: Callable[[], object], words: str) -> None:
+    """An argument that makes no sense is refused by name when it is given, not when a request comes."""
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 async def test_a_port_that_is_taken_is_an_error() -> None:

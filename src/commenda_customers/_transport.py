@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from typing import TypedDict
 
 import anyio
 
@@ -41,6 +42,14 @@ class Transport:
         return await _PageRequest(self, query, cursor).fetch()
 
 
+class _Place(TypedDict):
+    """Which request an event is about."""
+
+    corporation_id: str
+    cursor: str | None
+    attempt: int
+
+
 class _PageRequest:
     """The request for one page, over all its attempts."""
 
@@ -51,7 +60,7 @@ class _PageRequest:
         self._params = query.to_params(cursor)
         self._attempt = 0
         self._token_was_renewed = False
-        self._strangers_came = False
+        self._foreign_customers_came = False
 
     async def fetch(self) -> CustomerPage:
         self._transport.http.check_usable()
@@ -67,17 +76,17 @@ class _PageRequest:
         auth = self._transport.auth
         secret = await auth.secret()
         try:
-            return await self._in_turn(secret, clock)
+            return await self._with_slot(secret, clock)
         except AuthenticationError:
             renewed = None if self._token_was_renewed else await auth.after_rejection(secret)
             if renewed is None:
                 raise
 
         self._token_was_renewed = True
-        return await self._in_turn(renewed, clock)
+        return await self._with_slot(renewed, clock)
 
-    async def _in_turn(self, secret: Secret, clock: Clock) -> CustomerPage:
-        """Exchange when there is a free connection. To wait for it is no fault, so neither time limit runs meanwhile."""
+    async def _with_slot(self, secret: Secret, clock: Clock) -> CustomerPage:
+        """Exchange when there is a free connection. Waiting for it is no failure: neither time limit runs meanwhile."""
         slots = self._transport.http.slots
         try:
             slots.acquire_nowait()
@@ -95,14 +104,17 @@ class _PageRequest:
 
     async def _exchange(self, secret: Secret) -> CustomerPage:
         timeout = self._transport.timeout
-        self._emit(RequestSent(corporation_id=self._corporation_id, cursor=self._cursor, attempt=self._attempt))
+        self._emit(RequestSent(**self._place))
         began = anyio.current_time()
         with anyio.move_on_after(timeout):
             async with self._transport.http.get(self._params, secret) as answer:
-                self._report_answer(answer, anyio.current_time() - began)
+                elapsed = anyio.current_time() - began
+                self._emit(
+                    ResponseReceived(**self._place, status_code=answer.status, size=len(answer.body), elapsed=elapsed)
+                )
                 return self._accept(answer, secret)
 
-        # Only who was cut by the time limit gets here.
+        # Reached only when the time limit has cut the attempt.
         raise APITimeoutError(f"no complete answer within the timeout of {timeout:g} s", transient=True)
 
     def _accept(self, answer: Answer, secret: Secret) -> CustomerPage:
@@ -113,19 +125,23 @@ class _PageRequest:
         page = _wire.decode_page(
             status, headers, answer.body, corporation_id=self._corporation_id, redact=secret.redact_bytes
         )
-        stranger = _wire.foreign_corporation(page)
-        if stranger is None:
+        foreign = _wire.foreign_corporation(page)
+        if foreign is None:
             return page
 
         # Most likely the connection is one answer behind: an answer that nobody had asked for was taken for ours. On
         # another connection it is worth one more attempt; twice is no accident.
         answer.drop_connection()
-        came_before, self._strangers_came = self._strangers_came, True
+        came_before, self._foreign_customers_came = self._foreign_customers_came, True
         raise InvalidResponseError(
-            f"the answer holds a customer of another corporation, {stranger!r}",
+            f"the answer holds a customer of another corporation, {foreign!r}",
             status_code=status,
             transient=not came_before,
         )
+
+    @property
+    def _place(self) -> _Place:
+        return {"corporation_id": self._corporation_id, "cursor": self._cursor, "attempt": self._attempt}
 
     def _locate(self, error: CustomersError) -> None:
         """Say in *error* which request it is about."""
@@ -140,28 +156,8 @@ class _PageRequest:
         error.args = (error.message,)
         error.request_id = error.request_id and secret.redact(error.request_id)
 
-    def _report_answer(self, answer: Answer, elapsed: float) -> None:
-        self._emit(
-            ResponseReceived(
-                corporation_id=self._corporation_id,
-                cursor=self._cursor,
-                attempt=self._attempt,
-                status_code=answer.status,
-                size=len(answer.body),
-                elapsed=elapsed,
-            )
-        )
-
     def _report_retry(self, error: CustomersError, wait: float) -> None:
-        self._emit(
-            RetryScheduled(
-                corporation_id=self._corporation_id,
-                cursor=self._cursor,
-                attempt=self._attempt,
-                error=error,
-                wait=wait,
-            )
-        )
+        self._emit(RetryScheduled(**self._place, error=error, wait=wait))
 
     def _emit(self, event: Event) -> None:
         _logger.debug("%s", event)

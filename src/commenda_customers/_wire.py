@@ -132,7 +132,7 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None
 
     Reads `retry-after-ms`, then `Retry-After` as seconds, with or without a fraction, or as a date (RFC 9110, sections
     10.2.3 and 5.6.7). A date is measured against the answer's own `Date` where it has one, so that a clock that is wrong
-    on either side does no harm. Zero, negative and past are no wait.
+    on either side does no harm. Zero, negative numbers and the past count as no wait.
     """
     milliseconds = _seconds(headers.get("retry-after-ms", ""))
     if milliseconds:

@@ -133,7 +133,7 @@ class _ProvidedToken:
 
     async def _ask(self, known: Secret | None) -> Secret:
         async with self._asking:
-            # Who waited for the lock finds the token that the one before it was given.
+            # A task that waited for the lock finds the token that the task before it was given.
             if self._secret is None or self._secret is known:
                 asked = self._provider()
                 if not isawaitable(asked):

@@ -42,7 +42,7 @@ class ResponseReceived(Event):
     Attributes:
         status_code: The HTTP status.
         size: Bytes of the body, after decompression; of an error as much as could be read.
-        elapsed: Seconds from sending to the last byte.
+        elapsed: Seconds from the event `RequestSent` to the last byte; opening a connection is part of it.
     """
 
     status_code: int

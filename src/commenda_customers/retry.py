@@ -27,7 +27,8 @@ class RetryPolicy:
     How one request is retried. Every request is a GET, so a retry is always safe.
 
     Retried are errors that are `transient`: failed and broken connections, attempts that took too long, the statuses 408,
-    429, 500, 502, 503 and 504, bodies that break off or are no JSON. The wait before the next attempt is random between
+    429, 500, 502, 503 and 504, bodies that break off or are no JSON, and, once, an answer with customers of another
+    corporation. The wait before the next attempt is random between
     zero and `initial_wait`, twice that, four times that, and so on up to `max_wait` (full jitter). Where the server says
     how long to wait, it is that long, and up to `initial_wait` longer, so that many who were told the same do not come
     back at once.
@@ -35,8 +36,8 @@ class RetryPolicy:
     `None` is no limit; zero and less are refused.
 
     Attributes:
-        max_attempts: How many attempts a request has at the most, the first one included. To send again with a new token
-            after a 401 is not another attempt.
+        max_attempts: How many attempts a request has at the most, the first one included. Sending again with a new token
+            after a 401, or because the server closed a kept connection as it was used again, is not another attempt.
         deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut;
             a wait that would reach the deadline is not begun: the last error is raised instead. While a request waits for
             a free connection the time does not count.

@@ -41,6 +41,7 @@ async def clients(own: httpx.AsyncClient, other: httpx2.AsyncClient) -> None:
     AsyncCustomersAPI()
     AsyncCustomersAPI("token", base_url="https://api.example/v1", timeout=None)
     AsyncCustomersAPI(SecretStr("token"), http_client=own, max_response_bytes=1)
+    AsyncCustomersAPI(http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AsyncCustomersAPI(token=provider, http_client=other, hooks=[on_event], retry=RetryPolicy(max_attempts=None, deadline=60))
 
 

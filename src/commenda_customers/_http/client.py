@@ -46,10 +46,12 @@ class AnyAsyncClient(Protocol):
     @property
     def build_request(self) -> Callable[..., Any]:
         """Make a request."""
+        ...
 
     @property
     def send(self) -> Callable[..., Awaitable[Any]]:
         """Send it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class HTTPClient:
 
     Attributes:
         base_url: Where the API is.
-        slots: One for each connection. Who holds one does not wait in the pool, so that waiting for a connection is never
-            taken for a failed attempt.
+        slots: One for each connection. A task that holds one never waits in the pool, so that waiting for a connection is
+            never taken for a failed attempt.
     """
 
     def __init__(self, base_url: str, client: AnyAsyncClient | None, *, max_response_bytes: int) -> None:
@@ -172,7 +174,7 @@ class HTTPClient:
     async def aclose(self) -> None:
         """Close what was opened here; a client of the user's stays open. May be called again."""
         self._is_closed = True
-        # Who is cancelled leaves its block through here, and must not leave connections behind.
+        # A cancelled task leaves its block through here too, and must not leave connections behind.
         with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
             await in_child_task(self._close_own)
 

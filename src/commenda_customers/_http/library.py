@@ -23,7 +23,7 @@ class Library(NamedTuple):
 
     @classmethod
     def of(cls, client_type: type) -> Self:
-        """Find the library without importing it: who has a client of httpx2 has imported httpx2."""
+        """Find the library without importing it: a program that has a client of httpx2 has imported httpx2."""
         for base in client_type.__mro__:
             name = base.__module__.partition(".")[0]
             if base.__name__ == "AsyncClient" and name in ("httpx", "httpx2"):

@@ -7,7 +7,7 @@ import re
 import time
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
@@ -104,10 +104,13 @@ class Emulator:
             port: Port to serve on; 0 takes a free one.
 
         Raises:
-            ValueError: A number is negative.
+            ValueError: A number is negative, or a word is none of those above.
         """
         if min([*(corporations or {}).values(), latency, 0]) < 0:
             raise ValueError("corporations, latency: must not be negative")
+        _check_word("envelope", envelope, ("wrapped", "bare"))
+        _check_word("address_spelling", address_spelling, _ADDRESS_KEYS)
+        _check_word("end_of_list", end_of_list, ("null", "absent", "empty"))
 
         self.token = token
         self.requests: list[ReceivedRequest] = []
@@ -127,7 +130,7 @@ class Emulator:
         self._server: Any = None
 
     async def __aenter__(self) -> Self:
-        # uvicorn is not needed by who uses the emulator in memory.
+        # In memory, the emulator needs no uvicorn.
         from ._server import LoopbackServer
 
         self._server = LoopbackServer(self, port=self._port)
@@ -254,6 +257,11 @@ class Emulator:
                 if all(FILTERS[name](record, value) for name, value in filters)
             ]
         return self._matches[key]
+
+
+def _check_word(name: str, value: str, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def _unique(pairs: Sequence[tuple[str, str]]) -> Mapping[str, str]:

@@ -24,6 +24,12 @@ class RateLimit:
     burst: int = 1
     retry_after: RetryAfterForm | None = "seconds"
 
+    def __post_init__(self) -> None:
+        if not self.rate > 0:
+            raise ValueError(f"rate: must be above 0, got {self.rate}")
+        if self.burst < 1:
+            raise ValueError(f"burst: must be 1 or more, got {self.burst}")
+
     def headers(self, wait: float, *, now: float) -> dict[str, str]:
         """Return the headers that ask for a wait. *now* is in seconds since the epoch."""
         match self.retry_after:

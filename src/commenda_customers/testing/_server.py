@@ -14,7 +14,7 @@ _HOST = "127.0.0.1"
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Who waits for an answer that hangs must not keep the server from stopping.
+        # A client that waits for an answer that hangs must not keep the server from stopping.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
@@ -54,7 +54,7 @@ class LoopbackServer:
         return f"http://{_HOST}:{self._socket.getsockname()[1]}"
 
     def start(self) -> None:
-        """Begin to serve. Who connects before the thread has come up waits in the socket's backlog."""
+        """Begin to serve. A client that connects before the thread has come up waits in the socket's backlog."""
         self._thread.start()
 
     async def stop(self) -> None:

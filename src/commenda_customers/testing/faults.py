@@ -47,6 +47,10 @@ class Fault:
     at: Collection[int] = ()
     probability: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability: must be from 0 to 1, got {self.probability}")
+
     def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
         """
         Return the listing to send in place of *listing*.
