@@ -37,8 +37,14 @@ PYTHONS = installed_pythons()
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Test the installed package; on the newest Python also measure the coverage of branches, which must be 100 %."""
-    session.install("-r", str(LOCKED / "tests.txt"))
+    """
+    Test the installed package.
+
+    On the newest Python also measure the coverage of branches, which must be 100 %; on the oldest of several, with the
+    oldest libraries that `pyproject.toml` allows.
+    """
+    is_oldest = session.python == PYTHONS[0] != PYTHONS[-1]
+    session.install("-r", str(LOCKED / ("lowest.txt" if is_oldest else "tests.txt")))
     session.install("--no-deps", ".")
     # Python 3.11 loses track of where it is when a coroutine is cancelled, so that lines seem not to run.
     if session.python != PYTHONS[-1] or session.python == "3.11" or session.posargs:
@@ -91,6 +97,7 @@ def lock(session: nox.Session) -> None:
     options = ["--universal", "--quiet", "--no-emit-index-url", "--upgrade", "--custom-compile-command", "nox -s lock"]
     for name, wanted in {
         "tests": ["--extra", "cli", "--group", "test"],
+        "lowest": ["--extra", "cli", "--group", "test", "--resolution", "lowest-direct"],
         "lint": ["--group", "lint"],
         "typing": ["--extra", "cli", "--group", "test", "--group", "typing"],
     }.items():

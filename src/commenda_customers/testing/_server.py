@@ -62,6 +62,7 @@ class LoopbackServer:
         self._server.should_exit = True
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._thread.join)
+        self._socket.close()  # uvicorn leaves it open when it is told to stop before it has come up
 
     async def _with_abort(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def abort() -> None:
