@@ -1,6 +1,7 @@
 """A server that says exactly the bytes it is told to, for faults that no HTTP server would commit."""
 
 import json
+import os
 import socket
 import ssl
 import struct
@@ -51,6 +52,11 @@ class Connection:
             self._socket.sendall(data)
         except OSError:
             self._stopped.wait(0)
+
+    def send_past_tls(self, data: bytes) -> None:
+        """Send bytes on the connection below TLS."""
+        with socket.socket(fileno=os.dup(self._socket.fileno())) as below:
+            below.sendall(data)
 
     def reset(self) -> None:
         """Close with a reset instead of an end."""

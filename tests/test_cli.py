@@ -128,6 +128,15 @@ class TestList:
             done = subprocess.run([*COMMAND, "list", "corp_1"], stdout=full, stderr=subprocess.PIPE, env=env, check=False)
         assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device\n")
 
+    def test_without_an_output_nothing_is_done(self, serve: ServeEmulator) -> None:
+        """If there is no standard output at all it says so, and fails."""
+        server = serve({"corp_1": 5})
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "list", "corp_1"], stderr=subprocess.PIPE, check=False
+        )
+        assert (done.returncode, done.stderr) == (1, b"error: standard output is closed\n")
+        assert server.requests == []
+
     def test_all_filters_are_options(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
         """Each parameter of the API is an option, lists separated by commas or repeated, and reaches the server."""
         server = serve()
@@ -176,6 +185,7 @@ class TestList:
             (["list", "corp_1", "--serch-term", "x"], "No such option"),
             (["lst"], "No such command"),
             (["emulate", "--corporation", "corp_1"], "'corp_1' is not of the form ID=CUSTOMERS"),
+            (["emulate", "--corporation", f"a={'9' * 5000}"], "is not of the form ID=CUSTOMERS"),
             (["emulate", "--fault", "drop"], "'drop' is not of the form KIND=PROBABILITY"),
             (["emulate", "--fault", "drap=0.1"], "KIND is one of cut-body, drop"),
             (["emulate", "--fault", "drop=7"], "PROBABILITY is from 0 to 1"),

@@ -75,6 +75,7 @@ class TestArguments:
             ({"timeout": 0}, ValueError),
             ({"timeout": -1}, ValueError),
             ({"timeout": "30"}, TypeError),
+            ({"timeout": 10**400}, ValueError),
             ({"max_response_bytes": 0}, ValueError),
             ({"max_response_bytes": 1e6}, TypeError),
             ({"retry": 3}, TypeError),
@@ -88,6 +89,13 @@ class TestArguments:
         """An option that breaks its rule is refused with its name."""
         with pytest.raises(error, match=next(iter(options))):
             AsyncCustomersAPI(TOKEN, **options)
+
+    @pytest.mark.parametrize("library", [httpx, httpx2])
+    def test_a_client_that_would_change_the_question_is_refused(self, library: Any) -> None:
+        """A client whose own parameters would narrow every list is refused with their name; others are its affair."""
+        with pytest.raises(ValueError, match="http_client: its params hold 'search_term'"):
+            AsyncCustomersAPI(TOKEN, http_client=library.AsyncClient(params={"search_term": "labs"}))
+        AsyncCustomersAPI(TOKEN, http_client=library.AsyncClient(params={"tenant": "7"}))
 
     @pytest.mark.parametrize("library", [httpx, httpx2])
     def test_a_synchronous_client_is_refused(self, library: Any) -> None:
@@ -134,6 +142,14 @@ class TestLife:
         assert len(await api.list("corp_1")) == 1
         await api.aclose()
         await api.aclose()
+
+    async def test_it_keeps_no_cookies(self, raw_server: RawServer) -> None:
+        """A server that sets a cookie with each answer does not make the requests grow."""
+        raw_server.behave(raw_server.answers(*[ok(listing("a"), headers=[f"Set-Cookie: c{n}=1"]) for n in range(3)]))
+        async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url) as api:
+            for _ in range(3):
+                await api.list("corp_1")
+        assert raw_server.requests[0] == raw_server.requests[2]
 
     async def test_use_after_close_is_one_clear_error(self, raw_server: RawServer) -> None:
         """A closed client says so, whether it was ever used or not, and opens nothing."""

@@ -419,6 +419,16 @@ def test_what_cannot_be_emulated_is_refused(make: Callable[[], object], words: s
         make()
 
 
+async def test_it_serves_once_at_a_time() -> None:
+    """An emulator that serves already says so, and goes on serving."""
+    async with Emulator(CORPORATIONS) as server:
+        with pytest.raises(RuntimeError, match="serving already"):
+            async with server:
+                pass
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"{server.base_url}/customers")).status_code == 401
+
+
 async def test_a_port_that_is_taken_is_an_error() -> None:
     """To serve where somebody else serves already fails at once."""
     async with Emulator(CORPORATIONS) as server:

@@ -147,6 +147,20 @@ async def test_an_iteration_that_failed_goes_on_where_it_was(failing: str) -> No
     assert (walked, failed, server.asked) == ("abcde", 4, [None, "1", "2"])
 
 
+async def test_no_end_comes_from_elsewhere() -> None:
+    """A `StopAsyncIteration` of a hook or a token provider is not taken for the end of the list."""
+
+    async def fetch(_query: CustomersQuery, cursor: str | None) -> CustomerPage:
+        if cursor is None:
+            return CustomerPage("corp_1", (Customer(id="a", corporation_id="corp_1"),), None, "1")
+        raise StopAsyncIteration
+
+    walk = aiter(CustomerList(fetch, QUERY, None))
+    assert (await anext(walk)).id == "a"
+    with pytest.raises(RuntimeError, match="StopAsyncIteration was raised"):
+        await anext(walk)
+
+
 async def test_leaving_early_leaves_nothing() -> None:
     """A `break` requests nothing more, and no event loop warns of an iterator that was not closed."""
     server = Server(THREE)

@@ -6,6 +6,7 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -205,9 +206,41 @@ async def test_a_token_that_is_part_of_an_answers_grammar(token: str, body: byte
 def test_an_escaped_token_is_a_token() -> None:
     """A token is taken out of a text also where JSON or a URL has escaped it."""
     secret = Secret("abcd/efgh+ijkl=", "token")
-    for text in ("abcd/efgh+ijkl=", r"abcd\/efgh+ijkl=", "abcd%2Fefgh%2Bijkl%3D"):
+    for text in (
+        "abcd/efgh+ijkl=",
+        r"abcd\/efgh+ijkl=",
+        "abcd%2Fefgh%2Bijkl%3D",
+        "abcd%2fefgh%2bijkl%3d",
+        r"abcd\u002fefgh+ijkl\u003D",
+        "abcd&#x2F;efgh&#43;ijkl=",
+    ):
         assert secret.redact(f"<{text}>") == "<<token>>"
     assert secret.redact("lone \ud800 surrogates stay") == "lone \ud800 surrogates stay"
+
+
+@pytest.mark.anyio
+async def test_a_member_of_an_enumeration_is_its_value(raw_server: RawServer) -> None:
+    """Of a token that is kept in an enumeration the value is sent, and the value is what nobody sees."""
+
+    class Tokens(str, Enum):  # noqa: UP042 - of a StrEnum str() is the value
+        MINE = TOKEN
+
+    raw_server.behave(raw_server.answers(_response("400 Bad Request", f"bad {TOKEN}")))
+    async with AsyncCustomersAPI(Tokens.MINE, base_url=raw_server.url) as api:
+        with pytest.raises(CustomersError) as caught:
+            await api.list("corp_1")
+    assert f"Bearer {TOKEN}\r\n".encode() in raw_server.requests[0]
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_a_malformed_header_that_repeats_the_token_is_not_quoted(raw_server: RawServer) -> None:
+    """What the HTTP library says of an answer that it cannot read is dropped if the token is in it."""
+    raw_server.behave(lambda connection: connection.send(f"HTTP/1.1 400 No\r\nbad {TOKEN}\r\n\r\n".encode()))
+    async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, retry=RetryPolicy(max_attempts=1)) as api:
+        with pytest.raises(CustomersError) as caught:
+            await api.list("corp_1")
+    assert TOKEN not in frames(caught.value)
 
 
 @pytest.mark.anyio

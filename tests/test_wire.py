@@ -144,6 +144,7 @@ def test_a_foreign_customer_is_found() -> None:
     bad = decode({"customers": [*listing("a")["customers"], *listing("b", corporation_id="corp_2")["customers"]]})
     assert foreign_corporation(good) is None
     assert foreign_corporation(bad) == "corp_2"
+    assert len(foreign_corporation(decode(listing("a", corporation_id="x" * 10_000))) or "") < 300
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,27 @@ def test_a_million_bad_rows_are_as_quickly_refused_as_one() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("name", ["certificate_types", "exempted_states"])
+def test_a_million_bad_words_are_as_quickly_refused_as_one(name: str) -> None:
+    """Nor do the lists inside of a row collect an error for each of their items."""
+    words = b",".join([b"1"] * 300_000)
+    body = b'{"customers":[{"id":"a","corporation_id":"corp_1","exemption_metadata":{"%s":[%s]}}]}' % (name.encode(), words)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidResponseError, match=rf"{name}\.0"):
+            decode(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_a_cursor_outside_of_its_envelope_is_no_end() -> None:
+    """What should be in `data` and stands beside it is found: a list never ends because of where its cursor is."""
+    page = decode({"data": {"customers": listing("a")["customers"]}, "cursor": "next", "total_customers": 9})
+    assert (len(page), page.cursor, page.total_customers) == (1, "next", 9)
 
 
 def test_headers_are_shortened() -> None:

@@ -427,6 +427,32 @@ class TestTLS:
             await self._fetch(raw_server, authority)
         assert caught.value.attempts == 1
 
+    async def test_tls_that_breaks_after_its_handshake_is_tried_again(
+        self, raw_server: RawServer, authority: trustme.CA
+    ) -> None:
+        """What is no TLS, on a connection that was, is a broken connection on either backend."""
+
+        def breaks(connection: Connection) -> None:
+            connection.read_request()
+            connection.send_past_tls(b"this is no TLS record at all")
+
+        self._listen(raw_server, authority, "localhost")
+        raw_server.behave(breaks, raw_server.answers(GOOD))
+        assert await self._fetch(raw_server, authority) == ["a", "b"]
+
+    async def test_a_server_that_wants_our_certificate_is_final(self, raw_server: RawServer, authority: trustme.CA) -> None:
+        """A refusal that comes after the handshake, as with TLS 1.3, is one; the error says that it is about TLS."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.issue_cert("localhost").configure_cert(context)
+        authority.configure_trust(context)
+        raw_server.use_tls(context)
+        raw_server.behave(raw_server.answers(GOOD))
+        with pytest.raises(APIConnectionError) as caught:
+            await self._fetch(raw_server, authority, only_tls_1_3=True)
+        # The server may have closed the connection before its reason could be read: then it is worth another attempt.
+        assert caught.value.transient != ("certificate or protocol was not accepted" in str(caught.value))
+
     async def test_a_handshake_that_hangs_leaves_nothing(self, raw_server: RawServer, authority: trustme.CA) -> None:
         """A server that accepts connections and says nothing costs attempts, but leaves no socket open."""
         raw_server.behave(lambda connection: connection.wait_for_end())

@@ -6,6 +6,7 @@ It knows nothing of HTTP: it is given a function that fetches the page at a curs
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from hashlib import blake2b
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -111,24 +112,35 @@ class _Pages(_Walk[CustomerPage]):
         self._fetch = fetch
         self._query = query
         self._cursor = cursor
-        self._asked: set[str | None] = set()
+        self._asked: set[bytes | None] = set()
         self._was_last = False
 
     async def step(self) -> CustomerPage:
         if self._was_last:
             raise StopAsyncIteration
-        if self._cursor in self._asked:
+        asked = None if self._cursor is None else _digest(self._cursor)
+        if asked in self._asked:
             raise CursorLoopError(
                 f"the server gave a cursor a second time, within {len(self._asked)} pages; to follow it would never end",
                 corporation_id=self._query.corporation_id,
                 cursor=self._cursor,
             )
 
-        page = await self._fetch(self._query, self._cursor)
-        self._asked.add(self._cursor)
+        try:
+            page = await self._fetch(self._query, self._cursor)
+        except StopAsyncIteration as exc:
+            # From a hook or a token provider. Here it would be the end of the list, as in a generator it is not (PEP 479).
+            raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
+
+        self._asked.add(asked)
         self._cursor = page.cursor
         self._was_last = page.cursor is None
         return page
+
+
+def _digest(cursor: str) -> bytes:
+    """Return what stands for *cursor* among very many: some servers write kilobytes into each."""
+    return blake2b(cursor.encode(), digest_size=16).digest()
 
 
 class _Customers(_Walk[Customer]):

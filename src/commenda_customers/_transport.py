@@ -155,6 +155,9 @@ class _PageRequest:
         error.message = secret.redact(error.message)
         error.args = (error.message,)
         error.request_id = error.request_id and secret.redact(error.request_id)
+        # A server may also have repeated it where the HTTP library quotes it, in a header that is malformed.
+        if secret.is_shown_by(error.__cause__):
+            error.__cause__ = error.__context__ = None
 
     def _report_retry(self, error: CustomersError, wait: float) -> None:
         self._emit(RetryScheduled(**self._place, error=error, wait=wait))

@@ -84,14 +84,16 @@ def decode_page(
             f"the answer has neither documented envelope: {_shape_of(body)}", **_context(status, headers)
         )
 
-    return CustomerPage(corporation_id, listing.customers or (), listing.total_customers, listing.cursor or None)
+    # What one envelope lacks may stand beside it, as in the other one: a cursor that is missed would end the list too early.
+    total = envelope.total_customers if listing.total_customers is None else listing.total_customers
+    return CustomerPage(corporation_id, listing.customers or (), total, listing.cursor or envelope.cursor or None)
 
 
 def foreign_corporation(page: CustomerPage) -> str | None:
     """Return the corporation of the first customer that does not belong on *page*, or `None`."""
     for customer in page.customers:
         if customer.corporation_id != page.corporation_id:
-            return customer.corporation_id
+            return _line(customer.corporation_id)
 
     return None
 

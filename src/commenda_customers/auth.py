@@ -5,15 +5,17 @@ A token lives in a `Secret` from the moment it comes in, and leaves it only insi
 `Authorization` header. So no frame of the SDK has it in a local variable, and no repr, `vars`, pickle or copy shows it.
 """
 
+import html
 import os
 import re
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Never, Protocol, Self
-from urllib.parse import quote
 
 import anyio
 from pydantic import SecretStr
+
+from .errors import chain
 
 __all__ = ["TokenProvider"]
 
@@ -39,7 +41,9 @@ class Secret:
     __slots__ = ("_origin", "_value")
 
     def __init__(self, value: object, origin: str) -> None:
-        self._value = value.get_secret_value() if isinstance(value, SecretStr) else value
+        value = value.get_secret_value() if isinstance(value, SecretStr) else value
+        # Of a member of an enumeration the value, whose str() is its name.
+        self._value = str.__str__(value) if isinstance(value, str) else value
         self._origin = origin
 
     def __repr__(self) -> str:
@@ -67,14 +71,23 @@ class Secret:
         """Return *text* without the token; one that is shorter than a word is no secret, and would spoil every text."""
         return self.redact_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
+    def is_shown_by(self, exc: BaseException | None) -> bool:
+        """Tell whether the text of an exception, or of one behind it, shows the token."""
+        return any(self.redact(str(link)) != str(link) for link in chain(exc))
+
     def redact_bytes(self, data: bytes) -> bytes:
-        """Return *data* without the token, also where JSON or a URL has escaped it."""
+        """Return *data* without the token, also where JSON, a URL or HTML has escaped it."""
         if len(str(self._value)) < _SHORTEST_SECRET:
             return data
 
-        for escaped in (str(self._value), str(self._value).replace("/", "\\/"), quote(str(self._value), safe="")):
-            data = data.replace(escaped.encode(), b"<token>")
-        return data
+        return re.sub("".join(map(_spellings, str(self._value))).encode(), b"<token>", data, flags=re.IGNORECASE)
+
+
+def _spellings(char: str) -> str:
+    """Return a pattern for all that *char* may have been escaped to."""
+    code = ord(char)
+    forms = (char, f"\\{char}", f"\\u{code:04x}", f"%{code:02x}", f"&#x{code:x};", f"&#{code};", html.escape(char))
+    return char if char.isalnum() else f"(?:{'|'.join(map(re.escape, forms))})"
 
 
 def conceal(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:

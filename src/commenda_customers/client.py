@@ -62,7 +62,8 @@ class AsyncCustomersAPI:
             retry: When to try again. `None`: `RetryPolicy()`.
             timeout: Seconds for one attempt by the wall clock, from connecting to the last byte. `None`: no limit. The
                 calls of a token provider count against the deadline of `retry` only.
-            max_response_bytes: Bytes that one answer may have after decompression.
+            max_response_bytes: Bytes that one answer may have after decompression. A page that is read takes up to thirty
+                times as many in memory, if all its customers are as short as can be.
             hooks: Callables that receive the records of `commenda_customers.events`.
 
         Raises:

@@ -23,7 +23,7 @@ a `RuntimeError`: mistakes of the program are outside this tree.
 All errors hold plain data, survive `pickle`, and never hold the token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 __all__ = [
@@ -54,6 +54,15 @@ def _rebuild(cls: type["CustomersError"], args: tuple[Any, ...], state: dict[str
 
 def _shortened(cursor: str) -> str:
     return cursor if len(cursor) <= _LONGEST_SHOWN else f"{cursor[:_LONGEST_SHOWN]}…"
+
+
+def chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield *exc* and all that lies behind it."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        yield exc
+        seen.add(id(exc))
+        exc = exc.__cause__ or exc.__context__
 
 
 class CustomersError(Exception):

@@ -44,6 +44,10 @@ _UTCDatetime = Annotated[
 ]
 
 
+_Strings = Annotated[tuple[str, ...], Field(fail_fast=True)]
+"""Fails at its first bad item: a small body can hold a million of them, each with errors to collect."""
+
+
 class _Model(BaseModel):
     # Validation errors must not show what came in: it may be customers' data, and errors end up in logs.
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
@@ -101,9 +105,9 @@ class ExemptionMetadata(_Model):
     """
 
     total_certificates: int | None = None
-    certificate_types: tuple[str, ...] | None = None
+    certificate_types: _Strings | None = None
     total_exempted_states: int | None = None
-    exempted_states: tuple[str, ...] | None = None
+    exempted_states: _Strings | None = None
     active_exemptions_count: int | None = None
     inactive_exemptions_count: int | None = None
     expired_exemptions_count: int | None = None

@@ -102,6 +102,10 @@ _WIRE_FORM: dict[str, Callable[[str, object], str]] = {
 }
 
 
+PARAMETERS = ("corporation_id", "cursor", "limit", *_WIRE_FORM)
+"""All thirteen, by their name on the wire."""
+
+
 @dataclass(frozen=True, slots=True)
 class CustomersQuery:
     """

@@ -6,6 +6,7 @@ This is the only file that imports tenacity.
 
 import math
 import random
+import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def check_positive(name: str, value: object) -> None:
     """Refuse what is not a number above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if value > sys.float_info.max and value != math.inf:
+        raise ValueError(f"{name}: is too large; None is no limit")
     if not value > 0:
         raise ValueError(f"{name}: must be above 0, got {value}")
 

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol, cast
 
 import anyio
@@ -17,6 +18,7 @@ from .._child_task import in_child_task
 from .._version import __version__
 from ..auth import Secret
 from ..errors import APIConnectionError, CustomersError
+from ..query import PARAMETERS
 from .base_url import checked_base_url
 from .body import ACCEPT_ENCODING, BodyReader
 from .library import Library
@@ -103,7 +105,7 @@ class HTTPClient:
         Check the arguments; open nothing yet.
 
         Raises:
-            ValueError: *base_url* is no URL that a token may be sent to.
+            ValueError: *base_url* is no URL that a token may be sent to, or *client* has parameters of the API.
             TypeError: *client* is no asynchronous client of httpx or httpx2.
         """
         base = checked_base_url(base_url)
@@ -115,11 +117,18 @@ class HTTPClient:
         self._library = Library.of(httpx.AsyncClient if client is None else type(client))
         # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
         self._client = cast("httpx.AsyncClient | None", client)
+        self._check_params()
         self._is_own = client is None
         self._is_closed = False
         self._opening = anyio.Lock()
         self._home: tuple[int, object] | None = None
         self._max_response_bytes = max_response_bytes
+
+    def _check_params(self) -> None:
+        """Refuse a user's client that would add parameters of the API to every request: the list would be another one."""
+        for name in PARAMETERS:
+            if self._client is not None and name in self._client.params:
+                raise ValueError(f"http_client: its params hold {name!r}, which belongs into the call of list()")
 
     async def open(self) -> httpx.AsyncClient:
         """
@@ -164,6 +173,8 @@ class HTTPClient:
                 verify=context,
                 limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
                 headers={"User-Agent": f"commenda-customers/{__version__}"},
+                # None are kept: a server that sets a new one with each answer would make the requests grow without end.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 # Plain http is for loopback: no proxy that the environment names may get to see the token.
                 trust_env=self._is_encrypted,
             )

@@ -2,13 +2,13 @@
 
 import ssl
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 import httpx
 
-from ..errors import APIConnectionError, APITimeoutError
+from ..errors import APIConnectionError, APITimeoutError, chain
 
 
 class Library(NamedTuple):
@@ -50,8 +50,11 @@ class Library(NamedTuple):
             raise APITimeoutError(f"the connection to {host} took too long: {_reason(exc)}", transient=True) from exc
         except self.unsendable as exc:
             raise APIConnectionError(f"the request could not be sent: {_reason(exc)}") from exc
-        except self.request_error as exc:
-            if isinstance(exc, self.connect_error) and _is_tls_failure(exc):
+        except (
+            self.request_error,
+            ssl.SSLError,
+        ) as exc:  # on asyncio, TLS that breaks later than its handshake comes as it is
+            if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
                 raise APIConnectionError(
                     f"no trusted connection to {host}, its TLS certificate or protocol was not accepted: {_reason(exc)}"
                 ) from exc
@@ -59,22 +62,24 @@ class Library(NamedTuple):
             raise APIConnectionError(f"the connection to {host} failed: {_reason(exc)}", transient=True) from exc
 
 
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """Yield *exc* and all that lies behind it."""
-    current: BaseException | None = exc
-    seen: set[int] = set()
-    while current is not None and id(current) not in seen:
-        yield current
-        seen.add(id(current))
-        current = current.__cause__ or current.__context__
-
-
 def _is_tls_failure(exc: BaseException) -> bool:
     """Tell a handshake that the two ends will never agree on from one that merely broke off."""
     broke_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    return any(isinstance(link, ssl.SSLError) and not isinstance(link, broke_off) for link in _chain(exc))
+    return any(isinstance(link, ssl.SSLError) and not isinstance(link, broke_off) for link in chain(exc))
+
+
+def _is_refusal(exc: BaseException) -> bool:
+    """Tell whether the server refused us by its TLS; with TLS 1.3 that comes after the handshake (RFC 8446, section 6.2)."""
+    refused = (
+        "ALERT_CERTIFICATE",
+        "ALERT_BAD_CERTIFICATE",
+        "ALERT_UNSUPPORTED_CERTIFICATE",
+        "ALERT_UNKNOWN_CA",
+        "ALERT_ACCESS",
+    )
+    return any(isinstance(link, ssl.SSLError) and any(word in str(link) for word in refused) for link in chain(exc))
 
 
 def _reason(exc: BaseException) -> str:
     """Return what went wrong in words; on trio the outer exceptions have no text of their own."""
-    return next((str(link) for link in _chain(exc) if str(link)), type(exc).__name__)
+    return next((str(link) for link in chain(exc) if str(link)), type(exc).__name__)

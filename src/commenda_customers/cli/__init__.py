@@ -15,6 +15,9 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The arguments; `None` takes those of the process.
     """
+    if sys.stdout is None:
+        print("error: standard output is closed", file=sys.stderr)
+        return 1
     try:
         from ._commands import run
 

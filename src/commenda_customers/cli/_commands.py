@@ -19,6 +19,8 @@ from ._filters import filter_options
 from ._list import print_customers
 from ._output import give_up_output
 
+_MOST_DIGITS = 12
+
 
 def run(args: Sequence[str] | None) -> int:
     """Run a command; turn what goes wrong into one line and an exit code."""
@@ -95,7 +97,7 @@ def _corporation(_context: click.Context, _parameter: click.Parameter, values: S
     corporations: dict[str, int] = {}
     for value in values:
         name, _, customers = value.rpartition("=")
-        if not name or not customers.isdecimal():
+        if not name or not customers.isdecimal() or len(customers) > _MOST_DIGITS:
             raise click.BadParameter(f"{value!r} is not of the form ID=CUSTOMERS")
         corporations[name] = int(customers)
 

@@ -133,6 +133,9 @@ class Emulator:
         # In memory, the emulator needs no uvicorn.
         from ._server import LoopbackServer
 
+        if self._server is not None:
+            raise RuntimeError("this Emulator is serving already")
+
         self._server = LoopbackServer(self, port=self._port)
         self._server.start()
         return self
