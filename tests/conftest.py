@@ -1,5 +1,6 @@
 """Fixtures for all tests. Every asynchronous test runs on asyncio and on trio, unless its module says otherwise."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,10 @@ from hypothesis import settings
 
 from raw_server import RawServer
 from virtual_time import VIRTUAL_BACKENDS
+
+# A shell that runs the tests in the background ignores Ctrl-C for them and for all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOKEN = "test-token-0123456789"
 

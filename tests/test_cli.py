@@ -162,6 +162,24 @@ class TestList:
         }
         assert set(CustomerFilters.__annotations__) <= set(server.requests[0].params)
 
+    def test_retries_are_told_beside_the_customers(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """Whoever waits is told for what: each retry is a line, and not among the customers."""
+        serve({"corp_1": 20}, faults=[faults.Status(at=[1])])
+        assert main(["list", "corp_1"]) == 0
+        printed, complained = capfd.readouterr()
+        assert len(printed.splitlines()) == 20
+        assert complained.startswith("the server answered 503 Service Unavailable: ")
+        assert "; trying again in 0." in complained
+        assert complained.count("\n") == 1
+
+    def test_a_cursor_that_was_refused_is_none_to_go_on_from(
+        self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """What the server has just refused is not proposed again."""
+        serve({"corp_1": 20})
+        assert main(["list", "corp_1", "--cursor", "garbage"]) == 1
+        assert "go on" not in capfd.readouterr().err
+
     def test_an_error_names_the_cursor_to_go_on_from(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
         """A failure of the API is exit code 1, one line, and another to paste, with which the rest can be had."""
         server = serve({"corp_1": 20}, faults=[faults.WrongEnvelope(at=[2])])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -417,6 +418,14 @@ def test_what_cannot_be_emulated_is_refused(make: Callable[[], object], words: s
     """An argument that makes no sense is refused by name when it is given, not when a request comes."""
     with pytest.raises(ValueError, match=words):
         make()
+
+
+async def test_without_its_extra_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serving needs uvicorn; where there is none, the error says how to get it."""
+    monkeypatch.delitem(sys.modules, "commenda_customers.testing._server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'commenda-customers\[testing\]'"):
+        await Emulator().__aenter__()
 
 
 async def test_it_serves_once_at_a_time() -> None:

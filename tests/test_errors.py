@@ -58,6 +58,6 @@ def test_errors_survive_pickling(cls: type[CustomersError]) -> None:
 def test_the_text_says_where_it_happened() -> None:
     """The text of an error names the corporation, the place in the list, the attempt and the request."""
     error = RateLimitError("slow down", corporation_id="corp_1", cursor="abc", attempts=2, request_id="r")
-    assert str(error) == "slow down [corporation 'corp_1', cursor 'abc', attempt 2, request id 'r']"
+    assert str(error) == "slow down [corporation 'corp_1', cursor 'abc', after 2 attempts, request id 'r']"
     assert str(RateLimitError("slow down", corporation_id="corp_1")) == "slow down [corporation 'corp_1', first page]"
     assert str(RateLimitError("slow down")) == "slow down"

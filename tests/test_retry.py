@@ -190,7 +190,7 @@ class TestInVirtualTime:
 
     async def test_the_deadline_may_cut_the_first_attempt(self) -> None:
         """Without an earlier failure the message stands alone."""
-        with pytest.raises(APITimeoutError, match=r"deadline of 60 s \[attempt 1\]$"):
+        with pytest.raises(APITimeoutError, match=r"deadline of 60 s \[after 1 attempt\]$"):
             await call_with_retries(lambda *_: anyio.sleep_forever(), RetryPolicy(deadline=60), on_retry=lambda *_: None)
 
     async def test_calls_at_once_do_not_mix(self) -> None:

@@ -143,7 +143,9 @@ async def test_a_drip_is_cut_by_the_wall_clock(raw_server: RawServer) -> None:
 async def test_nobody_listens(make_api: MakeAPI) -> None:
     """When no connection can be made, all attempts are used, and the error names the host."""
     async with make_api(base_url="http://127.0.0.1:1") as api:
-        with pytest.raises(APIConnectionError, match=r"connection to 127\.0\.0\.1 failed: \w+.*attempt 4") as caught:
+        with pytest.raises(
+            APIConnectionError, match=r"connection to 127\.0\.0\.1:1 failed: \[Errno \d+\].*after 4 attempts"
+        ) as caught:
             await api.list("corp_1")
     assert caught.value.transient
 
@@ -307,7 +309,7 @@ async def test_a_fault_on_kept_connections_is_counted(raw_server: RawServer, mak
             for _ in range(kept):
                 tasks.start_soon(_first_page, api)
         raw_server.requests.clear()
-        with pytest.raises(APIConnectionError, match="attempt 2"):
+        with pytest.raises(APIConnectionError, match="after 2 attempts"):
             await api.list("corp_1")
     assert len(raw_server.requests) == 2 * (1 + 3)
 
@@ -320,7 +322,7 @@ async def test_a_new_connection_that_fails_is_a_failure(raw_server: RawServer, m
     """A connection that was opened for the request and closed without an answer counts: one attempt, one connection."""
     raw_server.behave(sends())
     async with make_api(retry=RetryPolicy(max_attempts=1)) as api:
-        with pytest.raises(APIConnectionError, match="attempt 1"):
+        with pytest.raises(APIConnectionError, match="after 1 attempt"):
             await api.list("corp_1")
     assert raw_server.connections == 1
 

@@ -55,11 +55,11 @@ class Secret:
     def check(self) -> Self:
         """Refuse what cannot be sent in a header, without showing it."""
         if not isinstance(self._value, str):
-            raise TypeError(f"{self._origin} is not a str but {type(self._value).__name__}")
+            raise TypeError(f"token: {self._origin} is not a str but {type(self._value).__name__}")
         if not self._value:
-            raise ValueError(f"{self._origin} is empty")
+            raise ValueError(f"token: {self._origin} is empty")
         if not _TOKEN.fullmatch(self._value):
-            raise ValueError(f"{self._origin} holds a character that is not printable ASCII, or a blank")
+            raise ValueError(f"token: {self._origin} contains a blank or a character that is not printable ASCII")
 
         return self
 
@@ -99,12 +99,12 @@ def conceal(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProv
     if token is None:
         return Secret(
             os.environ.get(ENVIRONMENT_VARIABLE, ""),
-            f"token: none was passed, and the environment variable {ENVIRONMENT_VARIABLE}",
+            f"none was passed, and the environment variable {ENVIRONMENT_VARIABLE}",
         )
     if callable(token):
         return token
 
-    return Secret(token, "token: what was given")
+    return Secret(token, "the one that was passed")
 
 
 class TokenAuth(Protocol):
@@ -151,7 +151,7 @@ class _ProvidedToken:
                 asked = self._provider()
                 if not isawaitable(asked):
                     raise TypeError("token: the provider must be an async function")
-                self._secret = Secret(await asked, "token: what the provider returned").check()
+                self._secret = Secret(await asked, "the one from the provider").check()
 
             return self._secret
 

@@ -52,13 +52,14 @@ class AsyncCustomersAPI:
 
         Args:
             token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns one: it
-                is called for the first request and once more after a 401, one call in flight at a time. `None`: the
+                is called for the first request and again after a 401, one call in flight at a time. `None`: the
                 environment variable `COMMENDA_API_TOKEN`.
             base_url: Where the API is. `None`: the environment variable `COMMENDA_BASE_URL`, else the address of the
                 vendor's indirect-tax API. Plain `http` is for loopback only.
             http_client: A client of your own, with its transport, proxies, certificates and hooks; it stays yours to
                 close. An `httpx2.AsyncClient` works as well. Its timeouts, auth and redirect settings are not used. Give
-                it as many connections as you run requests at once: waiting for one counts as part of an attempt.
+                its pool 100 connections, or as many as you run requests at once: waiting for one inside of it counts as
+                part of an attempt.
             retry: When to try again. `None`: `RetryPolicy()`.
             timeout: Seconds for one attempt by the wall clock, from connecting to the last byte. `None`: no limit. The
                 calls of a token provider count against the deadline of `retry` only.
@@ -67,7 +68,7 @@ class AsyncCustomersAPI:
             hooks: Callables that receive the records of `commenda_customers.events`.
 
         Raises:
-            ValueError: There is no token, or an argument breaks its rule.
+            ValueError: There is no token, or an argument is out of range.
             TypeError: An argument has a wrong type.
         """
         # First of all: the traceback of an error further down must not show it.
@@ -124,16 +125,27 @@ class AsyncCustomersAPI:
 
         Args:
             corporation_id: The corporation.
-            limit: Customers per page, 1 to 100. The API's own default is 10; a walk through the whole list wants as few
-                requests as can be.
+            limit: Customers per page, 1 to 100. The API's own default is 10; 100 means the fewest requests.
             cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error. It belongs to the same corporation
                 and filters. `None`: at the beginning.
-            **filters: `name`, `search_term`, `source_platforms`, `source_platform_ids`, `extend`, `certificate_types`,
-                `exemption_jurisdiction`, `expiration_status`, `exemption_status`, `has_exemption`: see `CustomerFilters`.
+            **filters: What narrows or extends the list. `None` leaves a filter out. How the server combines several, and
+                most of the values that it knows, are not documented; those in parentheses come from other endpoints.
+                name: Only customers of exactly this name.
+                search_term: Only customers with this in their name.
+                source_platforms: Only customers imported from one of these platforms (such as SHOPIFY).
+                source_platform_ids: Only customers with one of these ids at their platform.
+                extend: Parts to add to each customer: shipping_address, exemption_metadata.
+                certificate_types: Only customers with one of these certificates (SINGLE_STATE, MULTI_STATE, BLANKET).
+                exemption_jurisdiction: Only customers with an exemption in this jurisdiction (such as US_CA).
+                expiration_status: Only customers with a certificate in this state of expiry (ACTIVE, EXPIRED).
+                exemption_status: Only customers with an exemption in this status (ACTIVE, INACTIVE).
+                has_exemption: Only customers that have exemptions, or only those that have none.
 
         Raises:
             ValueError: An argument breaks a rule of the API page (section *Query parameters*).
             TypeError: An argument has a wrong type.
+
+        What can go wrong later, while the list is read, is a `CustomersError`.
         """
         query = CustomersQuery.build(corporation_id, limit=limit, **filters)
         return CustomerList(self._transport.fetch, query, check_cursor(cursor))

@@ -57,12 +57,13 @@ def _shortened(cursor: str) -> str:
 
 
 def chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield *exc* and all that lies behind it."""
+    """Yield *exc* and what lies behind it, down to its cause; of a group the first member."""
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
         yield exc
         seen.add(id(exc))
-        exc = exc.__cause__ or exc.__context__
+        members: tuple[BaseException, ...] = getattr(exc, "exceptions", ())
+        exc = next(iter(members), exc.__cause__ or exc.__context__)
 
 
 class CustomersError(Exception):
@@ -72,7 +73,8 @@ class CustomersError(Exception):
     Attributes:
         message: What happened, without the context that `str(error)` adds.
         corporation_id: The corporation whose list was being read.
-        cursor: The cursor of the page that failed; `None` is the first page. Pass it as `cursor=` to go on from there.
+        cursor: The cursor of the page that failed; `None` is the first page. Pass it as `cursor=` to go on from there,
+            unless the server has refused it (`BadRequestError`) or led the walk in a circle (`CursorLoopError`).
         attempts: How many attempts were made before this error was raised.
         status_code: The HTTP status of the answer, if one came.
         request_id: The server's name for the request, if it gave one.
@@ -112,7 +114,7 @@ class CustomersError(Exception):
             where.append(f"corporation {self.corporation_id!r}")
             where.append("first page" if self.cursor is None else f"cursor {_shortened(self.cursor)!r}")
         if self.attempts:
-            where.append(f"attempt {self.attempts}")
+            where.append("after 1 attempt" if self.attempts == 1 else f"after {self.attempts} attempts")
         if self.request_id is not None:
             where.append(f"request id {self.request_id!r}")
 

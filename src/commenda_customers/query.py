@@ -15,23 +15,7 @@ _MAX_QUERY_LENGTH = 60_000
 
 
 class CustomerFilters(TypedDict, total=False):
-    """
-    What narrows or extends a list: the keyword arguments of `AsyncCustomersAPI.list`. `None` is the same as leaving it out.
-
-    The API page lists no values for most of them; those in parentheses come from neighbouring endpoints.
-
-    Attributes:
-        name: Only customers of exactly this name.
-        search_term: Only customers with this in their name.
-        source_platforms: Only customers imported from one of these platforms (SHOPIFY).
-        source_platform_ids: Only customers with one of these ids at their platform.
-        extend: Parts to add to each customer: shipping_address, exemption_metadata.
-        certificate_types: Only customers with a certificate of one of these types (SINGLE_STATE, MULTI_STATE, BLANKET).
-        exemption_jurisdiction: Only customers with an exemption in this jurisdiction (US_CA).
-        expiration_status: Only customers with a certificate in this state of expiry (ACTIVE, EXPIRED).
-        exemption_status: Only customers with an exemption in this status (ACTIVE, INACTIVE).
-        has_exemption: Only customers that have exemptions, or only those that have none.
-    """
+    """What narrows or extends a list: the keyword arguments of `AsyncCustomersAPI.list`, whose help explains each."""
 
     name: str | None
     search_term: str | None

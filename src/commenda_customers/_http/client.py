@@ -111,7 +111,7 @@ class HTTPClient:
         base = checked_base_url(base_url)
         self.base_url = str(base).rstrip("/")
         self._url = f"{self.base_url}/customers"
-        self._host = base.host
+        self._netloc = base.netloc.decode("ascii")
         self._is_encrypted = base.scheme == "https"
         self.slots = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
         self._library = Library.of(httpx.AsyncClient if client is None else type(client))
@@ -234,7 +234,7 @@ class HTTPClient:
     async def _send_once(
         self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
     ) -> httpx.Response:
-        with self._library.errors_translated(self._host):
+        with self._library.errors_translated(self._netloc):
             request = client.build_request(
                 "GET",
                 self._url,
@@ -246,7 +246,7 @@ class HTTPClient:
             )
         request.headers["Authorization"] = secret.authorization()
         try:
-            with self._library.errors_translated(self._host):
+            with self._library.errors_translated(self._netloc):
                 # No auth of the user's client, it would replace the token; no redirects, they would carry it elsewhere.
                 response = await client.send(request, stream=True, auth=None, follow_redirects=False)
         except self._library.status_error as exc:
@@ -288,7 +288,7 @@ class HTTPClient:
     async def _read(self, response: httpx.Response, reader: BodyReader) -> None:
         # Not aiter_raw: that gives the connection back to the pool with the last chunk.
         stream = aiter(cast("httpx.AsyncByteStream", response.stream))
-        with self._library.errors_translated(self._host):
+        with self._library.errors_translated(self._netloc):
             async for chunk in stream:
                 try:
                     reader.feed(chunk)

@@ -42,12 +42,12 @@ class Library(NamedTuple):
         )
 
     @contextmanager
-    def errors_translated(self, host: str) -> Generator[None]:
-        """Raise our errors in place of those that say that no complete answer came from *host*."""
+    def errors_translated(self, netloc: str) -> Generator[None]:
+        """Raise our errors in place of those that say that no complete answer came from *netloc*."""
         try:
             yield
         except self.timeout as exc:
-            raise APITimeoutError(f"the connection to {host} took too long: {_reason(exc)}", transient=True) from exc
+            raise APITimeoutError(f"the connection to {netloc} took too long: {_reason(exc)}", transient=True) from exc
         except self.unsendable as exc:
             raise APIConnectionError(f"the request could not be sent: {_reason(exc)}") from exc
         except (
@@ -56,10 +56,10 @@ class Library(NamedTuple):
         ) as exc:  # on asyncio, TLS that breaks later than its handshake comes as it is
             if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
                 raise APIConnectionError(
-                    f"no trusted connection to {host}, its TLS certificate or protocol was not accepted: {_reason(exc)}"
+                    f"no trusted connection to {netloc}, its TLS certificate or protocol was not accepted: {_reason(exc)}"
                 ) from exc
 
-            raise APIConnectionError(f"the connection to {host} failed: {_reason(exc)}", transient=True) from exc
+            raise APIConnectionError(f"the connection to {netloc} failed: {_reason(exc)}", transient=True) from exc
 
 
 def _is_tls_failure(exc: BaseException) -> bool:
@@ -81,5 +81,5 @@ def _is_refusal(exc: BaseException) -> bool:
 
 
 def _reason(exc: BaseException) -> str:
-    """Return what went wrong in words; on trio the outer exceptions have no text of their own."""
-    return next((str(link) for link in chain(exc) if str(link)), type(exc).__name__)
+    """Return what went wrong in words: the innermost that there are, which name the cause."""
+    return next((str(link) for link in reversed(list(chain(exc))) if str(link)), type(exc).__name__)

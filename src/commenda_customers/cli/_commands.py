@@ -11,7 +11,7 @@ import anyio
 import click
 
 from .._version import __version__
-from ..errors import CustomersError
+from ..errors import BadRequestError, CursorLoopError, CustomersError
 from ..testing import Emulator, RateLimit
 from ._demo import demonstrate
 from ._emulate import FAULT_KINDS, serve
@@ -40,7 +40,7 @@ def run(args: Sequence[str] | None) -> int:
         return exc.exit_code
     except CustomersError as error:
         click.echo(f"error: {error}", err=True)
-        if error.cursor is not None:
+        if error.cursor is not None and not isinstance(error, BadRequestError | CursorLoopError):
             click.echo(f"to go on from there: --cursor {shlex.quote(error.cursor)}", err=True)
         return 1
     except OSError as exc:
@@ -63,8 +63,10 @@ def commands() -> None:
 @click.argument("corporation_id")
 @filter_options
 @click.option("--limit", type=int, default=100, show_default=True, help="Customers per page, 1 to 100.")
-@click.option("--cursor", help="Where to begin. After a failure it is printed with what to go on from.")
-@click.option("--base-url", envvar="COMMENDA_BASE_URL", help="Where the API is.  [env: COMMENDA_BASE_URL]")
+@click.option("--cursor", help="Cursor to begin at; printed after a failure.")
+@click.option(
+    "--base-url", envvar="COMMENDA_BASE_URL", help="Where the API is.  [env: COMMENDA_BASE_URL; default: the vendor's]"
+)
 @click.option("--json/--table", "as_json", default=None, help="JSON lines, or a table.  [default: a table on a terminal]")
 def list_command(
     corporation_id: str, limit: int, cursor: str | None, base_url: str | None, as_json: bool | None, **filters: Any
@@ -83,7 +85,7 @@ def list_command(
 @click.option("--corporations", type=click.IntRange(1, 100), default=8, show_default=True, help="How many to read.")
 @click.option("--customers", type=click.IntRange(0, 1_000_000), default=2750, show_default=True, help="In each of them.")
 @click.option("--rate", type=click.FloatRange(1), default=60, show_default=True, help="The server's limit per second.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Makes the customers and draws the faults.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of customers and faults.")
 def demo_command(corporations: int, customers: int, rate: float, seed: int) -> int:
     """
     Read several corporations from an emulated API that fails on purpose.
@@ -119,7 +121,9 @@ def _fault(_context: click.Context, _parameter: click.Parameter, values: Sequenc
 
 
 @commands.command("emulate")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen on; 0 picks a free one."
+)
 @click.option(
     "--corporation",
     "corporations",
@@ -131,7 +135,7 @@ def _fault(_context: click.Context, _parameter: click.Parameter, values: Sequenc
     help="A corporation to serve; may be repeated.",
 )
 @click.option("--token", default="emulator-token", show_default=True, help="The token to accept.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Makes the customers and draws the faults.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of customers and faults.")
 @click.option(
     "--envelope",
     type=click.Choice(["wrapped", "bare"]),
@@ -155,7 +159,7 @@ def _fault(_context: click.Context, _parameter: click.Parameter, values: Sequenc
     multiple=True,
     callback=_fault,
     metavar="KIND=PROBABILITY",
-    help=f"Something that goes wrong; may be repeated. Kinds: {', '.join(FAULT_KINDS)}.",
+    help=f"Something that goes wrong, with a probability from 0 to 1; may be repeated. Kinds: {', '.join(FAULT_KINDS)}.",
 )
 def emulate_command(
     port: int,

@@ -7,14 +7,15 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
+from ..client import AsyncCustomersAPI
 from ..query import CustomerFilters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def filter_options(command: F) -> F:
-    """Add an option for each of `CustomerFilters` to a command, with the text that its docstring has for it."""
-    help_texts = dict(re.findall(r"^ +(\w+): (.+)$", inspect.getdoc(CustomerFilters) or "", re.MULTILINE))
+    """Add an option for each of `CustomerFilters` to a command, with the text that the library's help has for it."""
+    help_texts = dict(re.findall(r"^ +(\w+): (.+)$", inspect.getdoc(AsyncCustomersAPI.list) or "", re.MULTILINE))
     for name, hint in reversed(get_type_hints(CustomerFilters).items()):
         command = _option(name, get_args(hint)[0], help_texts.get(name, ""))(command)
 

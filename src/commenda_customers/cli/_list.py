@@ -1,6 +1,7 @@
 """`commenda-customers list`: a table on a terminal, JSON lines elsewhere."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Unpack
 
 import click
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..client import AsyncCustomersAPI
+from ..events import Event, RetryScheduled
 from ..models import Customer, CustomerPage
 from ..query import CustomerFilters
 from ._output import give_up_output
@@ -27,26 +29,34 @@ async def print_customers(
     **filters: Unpack[CustomerFilters],
 ) -> None:
     """Print the customers of a corporation, page by page as they come."""
+    messages = Console(stderr=True)
+
+    def tell_of_retry(event: Event) -> None:
+        if isinstance(event, RetryScheduled):
+            messages.print(
+                f"{event.error}; trying again in {event.wait:.1f} s", markup=False, highlight=False, soft_wrap=True
+            )
+
     try:
-        api = AsyncCustomersAPI(base_url=base_url)
+        api = AsyncCustomersAPI(base_url=base_url, hooks=[tell_of_retry])
         pages = api.list(corporation_id, limit=limit, cursor=cursor, **filters).pages()
     except (ValueError, TypeError) as exc:
         raise click.UsageError(str(exc)) from exc
 
     try:
         async with api:
-            await _print_pages(pages, as_json=as_json)
+            await _print_pages(pages, messages, as_json=as_json)
     except BrokenPipeError:
         give_up_output()  # the reader has had enough, as `head` has
 
 
-async def _print_pages(pages: AsyncIterator[CustomerPage], *, as_json: bool | None) -> None:
+async def _print_pages(pages: AsyncIterator[CustomerPage], messages: Console, *, as_json: bool | None) -> None:
     output = Console()
     is_terminal = output.is_terminal
-    # On a terminal the customers themselves show that it goes on.
-    progress = Console(stderr=True, quiet=is_terminal)
     printed = 0
-    with progress.status("waiting for the first page") as status:
+    status = messages.status("waiting for the first page")
+    # On a terminal the customers themselves show that it goes on.
+    with nullcontext() if is_terminal else status:
         async for page in pages:
             if as_json or (as_json is None and not is_terminal):
                 _print_json(page)

@@ -131,7 +131,11 @@ class Emulator:
 
     async def __aenter__(self) -> Self:
         # In memory, the emulator needs no uvicorn.
-        from ._server import LoopbackServer
+        try:
+            from ._server import LoopbackServer
+        except ModuleNotFoundError as exc:
+            message = "serving the emulator needs uvicorn: pip install 'commenda-customers[testing]'"
+            raise ModuleNotFoundError(message, name=exc.name) from exc
 
         if self._server is not None:
             raise RuntimeError("this Emulator is serving already")
