@@ -288,6 +288,7 @@ class TestDemo:
         printed = capfd.readouterr().out
         assert " pages, " in printed
         assert "3,600 of 3 corporations" in printed
+        assert " requests/s learned, 5 is true" in printed
         assert "yes: every customer once, in the server's order" in printed
         assert "RateLimitError" in printed
 

@@ -11,6 +11,7 @@ from commenda_customers import (
     AsyncCustomersAPI,
     AuthenticationError,
     CursorLoopError,
+    FixedRate,
     InvalidResponseError,
     RequestSent,
     RetryPolicy,
@@ -73,6 +74,46 @@ async def test_many_corporations_through_a_rate_limit() -> None:
             tasks.start_soon(walk, corporation_id)
     assert walked == {corporation_id: everyone(server, corporation_id) for corporation_id in server.corporations}
     assert 429 in {request.status for request in server.requests}
+
+
+async def test_hardly_a_request_is_refused_once_the_limit_is_known() -> None:
+    """Over real sockets the limiter finds the rate of the server, and few requests are refused."""
+    limit = RateLimit(rate=100, burst=10, retry_after=None)
+    async with (
+        Emulator({f"corp_{number}": 20 for number in range(12)}, rate_limit=limit) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
+    ):
+        async with anyio.create_task_group() as tasks:
+            for corporation_id in server.corporations:
+                tasks.start_soon(_walk, api, corporation_id)
+        assert api.rate_limit is not None
+        learned = api.rate_limit.snapshot().rate
+    refused = [request.status for request in server.requests].count(429)
+    assert 0 < refused < 60
+    assert learned is not None
+    assert 20 < learned < 140
+
+
+async def _walk(api: AsyncCustomersAPI, corporation_id: str) -> None:
+    assert len([customer async for customer in api.list(corporation_id, limit=1)]) == 20
+
+
+async def test_a_fixed_rate_holds_at_the_server() -> None:
+    """Over real sockets too, a server never sees more than the fixed rate, but for what the way there shifts."""
+    async with (
+        Emulator({"corp_1": 30, "corp_2": 30}) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url, rate_limit=FixedRate(5, per=0.2)) as api,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def walk(corporation_id: str) -> None:
+            assert len([customer async for customer in api.list(corporation_id, limit=2)]) == 30
+
+        tasks.start_soon(walk, "corp_1")
+        tasks.start_soon(walk, "corp_2")
+    times = [request.at for request in server.requests]
+    assert min(later - first for first, later in zip(times, times[5:], strict=False)) > 0.2 - 0.1
+    assert times[-1] - times[0] >= 5 * 0.2 - 0.1
 
 
 @pytest.mark.parametrize(

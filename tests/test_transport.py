@@ -20,6 +20,7 @@ from commenda_customers import (
     AuthenticationError,
     CustomersError,
     Event,
+    FixedRate,
     InvalidResponseError,
     RateLimitError,
     RequestSent,
@@ -27,6 +28,7 @@ from commenda_customers import (
     RetryPolicy,
     RetryScheduled,
     ServerError,
+    Throttled,
 )
 from raw_server import listing
 
@@ -313,7 +315,7 @@ async def test_waiting_for_a_connection_is_no_failure() -> None:
         return httpx.Response(200, json=listing("a"))
 
     script = Script(*[slow] * 350)
-    async with script.api(timeout=10) as api, anyio.create_task_group() as tasks:
+    async with script.api(timeout=10, rate_limit=None) as api, anyio.create_task_group() as tasks:
         for _ in range(350):
             tasks.start_soon(_first_page, api)
     assert most == 100
@@ -357,13 +359,118 @@ async def test_an_endless_trickle_after_too_much_is_left() -> None:
 async def test_no_connection_is_held_while_waiting_for_a_retry() -> None:
     """A hundred requests that wait for their retry do not keep another from being sent."""
     script = Script(*[status(429, retry_after="60")] * 100, *[httpx.Response(200, json=listing("a"))] * 101)
-    async with script.api() as api, anyio.create_task_group() as tasks:
+    async with script.api(rate_limit=None) as api, anyio.create_task_group() as tasks:
         for _ in range(100):
             tasks.start_soon(_first_page, api)
         await anyio.sleep(1)
         began = anyio.current_time()
         await api.list("corp_1")
         assert anyio.current_time() == began
+
+
+class TestLimiter:
+    """What a limiter makes of the requests of a client."""
+
+    async def test_a_refusal_of_one_pauses_all(self) -> None:
+        """A 429 with a wait keeps every other request from being sent before it is over, and is told in an event."""
+        events: list[Event] = []
+        script = Script(status(429, retry_after="30"), *[httpx.Response(200, json=listing("a"))] * 9)
+        async with script.api(hooks=[events.append]) as api:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_first_page, api)
+                await anyio.sleep(1)
+                for _ in range(8):
+                    tasks.start_soon(_first_page, api)
+            assert api.rate_limit is not None
+            rate = api.rate_limit.snapshot().rate
+        assert all(at - script.times[0] >= 30 for at in script.times[1:])
+        throttled = [event for event in events if isinstance(event, Throttled)]
+        assert [(event.attempt, round(event.pause)) for event in throttled] == [(1, 30)]
+        assert throttled[0].rate is not None
+        assert rate is not None
+        assert [round(event.wait) for event in events if isinstance(event, RetryScheduled)] == [30]
+
+    async def test_refusals_use_up_no_attempts(self) -> None:
+        """However often a request is refused for its rate, the deadline ends it, not the number of attempts."""
+        script = Script(*[status(429)] * 12, status(503), GOOD)
+        async with script.api(retry=RetryPolicy(max_attempts=2)) as api:
+            assert len(await api.list("corp_1")) == 1
+        script = Script(*[status(429)] * 60)
+        async with script.api(retry=RetryPolicy(max_attempts=2, deadline=100)) as api:
+            with pytest.raises((RateLimitError, APITimeoutError)) as caught:
+                await api.list("corp_1")
+        assert 80 <= script.times[-1] - script.times[0] <= 100
+        assert caught.value.attempts > 5
+
+    async def test_without_a_limiter_they_do(self) -> None:
+        """With `rate_limit=None` a 429 is a failed attempt like any other."""
+        script = Script(status(429), status(429))
+        async with script.api(retry=RetryPolicy(max_attempts=2), rate_limit=None) as api:
+            assert api.rate_limit is None
+            with pytest.raises(RateLimitError):
+                await api.list("corp_1")
+
+    async def test_a_handler_of_web_requests_can_fail_fast(self) -> None:
+        """With `max_wait` a page that would have to wait is refused at once, with the wait, and without a request."""
+        script = Script(GOOD)
+        async with script.api(rate_limit=FixedRate(1, per=60)) as api:
+            await api.list("corp_1", max_wait=1)
+            began = anyio.current_time()
+            with pytest.raises(RateLimitError, match="more than max_wait, 1 s .*corporation 'corp_1'") as caught:
+                await api.list("corp_1", max_wait=1)
+        assert anyio.current_time() == began
+        assert (caught.value.attempts, caught.value.status_code) == (0, None)
+        assert caught.value.retry_after == pytest.approx(60)
+
+    @pytest.mark.parametrize("rate_limit", [5, "fast", FixedRate], ids=repr)
+    async def test_what_is_no_limiter_is_refused(self, rate_limit: Any) -> None:
+        """Anything that has not the methods of a limiter is refused by name."""
+        with pytest.raises(TypeError, match="rate_limit"):
+            Script().api(rate_limit=rate_limit)
+
+    async def test_one_limiter_may_serve_several_clients(self) -> None:
+        """Clients that share a token share its limit, if they are given the same limiter."""
+        script, limiter = Script(*[httpx.Response(200, json=listing("a"))] * 6), FixedRate(2)
+        async with (
+            script.api(rate_limit=limiter) as first,
+            script.api(rate_limit=limiter) as second,
+            anyio.create_task_group() as tasks,
+        ):
+            for api in (first, second) * 3:
+                tasks.start_soon(_first_page, api)
+        assert [round(at - script.times[0]) for at in script.times] == [0, 0, 1, 1, 2, 2]
+
+    async def test_a_server_that_says_only_when_its_quota_resets(self) -> None:
+        """A 429 without `Retry-After` is waited out until the reset that another header tells."""
+        script = Script(status(429, x_ratelimit_remaining="0", x_ratelimit_reset="40"), GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert 40 <= script.times[1] - script.times[0] <= 41
+
+    async def test_waiting_for_the_first_turn_is_not_against_the_deadline(self) -> None:
+        """However long the queue at the limiter is, the deadline counts from when a request may first be sent."""
+        script = Script(*[httpx.Response(200, json=listing("a"))] * 30)
+        async with (
+            script.api(rate_limit=FixedRate(1), retry=RetryPolicy(deadline=5)) as api,
+            anyio.create_task_group() as tasks,
+        ):
+            for _ in range(30):
+                tasks.start_soon(_first_page, api)
+        assert script.times[-1] - script.times[0] == pytest.approx(29)
+
+    async def test_a_cancelled_request_leaves_nothing_under_way(self) -> None:
+        """Whether a request was waiting or being answered when it was cancelled, the limiter knows that it is over."""
+        script = Script(hang, GOOD, GOOD)
+        async with script.api(rate_limit=FixedRate(1, per=10)) as api:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_first_page, api)
+                tasks.start_soon(_first_page, api)
+                await anyio.sleep(5)
+                tasks.cancel_scope.cancel()
+            assert api.rate_limit is not None
+            snapshot = api.rate_limit.snapshot()
+            assert (snapshot.in_flight, snapshot.waiting) == (0, 0)
+            await api.list("corp_1")
 
 
 class TestForeignCustomers:

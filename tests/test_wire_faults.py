@@ -304,7 +304,7 @@ async def test_a_fault_on_kept_connections_is_counted(raw_server: RawServer, mak
             connection.send(HEAD + b"X: a\x00b\r\n\r\n")
 
     raw_server.behave(*[good_then_garbage] * kept, sends())
-    async with make_api(timeout=5, retry=RetryPolicy(max_attempts=2, initial_wait=0.01)) as api:
+    async with make_api(timeout=5, retry=RetryPolicy(max_attempts=2, initial_wait=0.01), rate_limit=None) as api:
         async with anyio.create_task_group() as tasks:
             for _ in range(kept):
                 tasks.start_soon(_first_page, api)

@@ -18,7 +18,8 @@ from .errors import (
     RateLimitError,
     ServerError,
 )
-from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled
+from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled, Throttled
+from .limits import AdaptiveLimiter, Feedback, FixedRate, LimiterSnapshot, Permit, RateLimiter
 from .models import Address, Customer, CustomerPage, ExemptionMetadata
 from .query import CustomerFilters
 from .retry import RetryPolicy
@@ -36,12 +37,20 @@ __all__ = [  # by the file they live in
     # auth.py, retry.py
     "RetryPolicy",
     "TokenProvider",
+    # limits/
+    "AdaptiveLimiter",
+    "Feedback",
+    "FixedRate",
+    "LimiterSnapshot",
+    "Permit",
+    "RateLimiter",
     # events.py
     "Event",
     "Hook",
     "RequestSent",
     "ResponseReceived",
     "RetryScheduled",
+    "Throttled",
     # errors.py
     "APIConnectionError",
     "APIStatusError",

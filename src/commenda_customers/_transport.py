@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from http import HTTPStatus
 from typing import TypedDict
 
 import anyio
@@ -10,9 +12,11 @@ import anyio
 from . import _wire
 from ._child_task import in_child_task
 from ._http import Answer, HTTPClient
+from ._quota import parse_quota
 from .auth import Secret, TokenAuth
-from .errors import APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError
-from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled
+from .errors import APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError, RateLimitError
+from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled, Throttled
+from .limits import Feedback, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
 from .retry import Clock, RetryPolicy, call_with_retries
@@ -24,22 +28,35 @@ class Transport:
     """What all requests of a client share. What belongs to one of them is in `_PageRequest`."""
 
     def __init__(
-        self, http: HTTPClient, auth: TokenAuth, *, retry: RetryPolicy, timeout: float | None, hooks: Sequence[Hook]
+        self,
+        http: HTTPClient,
+        auth: TokenAuth,
+        *,
+        limiter: RateLimiter | None,
+        retry: RetryPolicy,
+        timeout: float | None,
+        hooks: Sequence[Hook],
     ) -> None:
         self.http = http
         self.auth = auth
+        self.limiter = limiter
         self.retry = retry
         self.timeout = timeout
         self.hooks = hooks
 
-    async def fetch(self, query: CustomersQuery, cursor: str | None) -> CustomerPage:
+    async def fetch(self, query: CustomersQuery, cursor: str | None, *, max_wait: float | None = None) -> CustomerPage:
         """
         Return the page of *query* at *cursor*.
+
+        Args:
+            query: What to ask for.
+            cursor: Where.
+            max_wait: Seconds that it may wait for the limiter, each time; `None` is no limit.
 
         Raises:
             CustomersError: No usable page came, in all the attempts that the retry policy allows.
         """
-        return await _PageRequest(self, query, cursor).fetch()
+        return await _PageRequest(self, query, cursor, max_wait).fetch()
 
 
 class _Place(TypedDict):
@@ -53,8 +70,10 @@ class _Place(TypedDict):
 class _PageRequest:
     """The request for one page, over all its attempts."""
 
-    def __init__(self, transport: Transport, query: CustomersQuery, cursor: str | None) -> None:
+    def __init__(self, transport: Transport, query: CustomersQuery, cursor: str | None, max_wait: float | None) -> None:
         self._transport = transport
+        self._max_wait = max_wait
+        self._feedback = Feedback()
         self._corporation_id = query.corporation_id
         self._cursor = cursor
         self._params = query.to_params(cursor)
@@ -65,7 +84,12 @@ class _PageRequest:
     async def fetch(self) -> CustomerPage:
         self._transport.http.check_usable()
         try:
-            return await call_with_retries(self._try_once, self._transport.retry, on_retry=self._report_retry)
+            return await call_with_retries(
+                self._try_once,
+                self._transport.retry,
+                is_paced=self._transport.limiter is not None,
+                on_retry=self._report_retry,
+            )
         except APITimeoutError as error:
             # Where the deadline cut an attempt, no attempt could say where it was.
             self._locate(error)
@@ -76,14 +100,38 @@ class _PageRequest:
         auth = self._transport.auth
         secret = await auth.secret()
         try:
-            return await self._with_slot(secret, clock)
+            return await self._with_permit(secret, clock)
         except AuthenticationError:
             renewed = None if self._token_was_renewed else await auth.after_rejection(secret)
             if renewed is None:
                 raise
 
         self._token_was_renewed = True
-        return await self._with_slot(renewed, clock)
+        return await self._with_permit(renewed, clock)
+
+    async def _with_permit(self, secret: Secret, clock: Clock) -> CustomerPage:
+        """Exchange when the limiter lets it. To wait for the first turn is no failure, so no time limit runs meanwhile."""
+        limiter = self._transport.limiter
+        if limiter is None:
+            return await self._with_slot(secret, clock)
+
+        again = self._feedback.is_throttled
+        try:
+            with nullcontext() if again else clock.stopped():
+                permit = await limiter.acquire(again=again, max_wait=self._max_wait)
+        except RateLimitError as error:
+            self._locate(error)
+            error.attempts -= 1  # this one was not made
+            raise
+
+        self._feedback = Feedback()
+        try:
+            return await self._with_slot(secret, clock)
+        finally:
+            limiter.release(permit, self._feedback)
+            if self._feedback.is_throttled:
+                now = limiter.snapshot()
+                self._emit(Throttled(**self._place, pause=now.paused_for, rate=now.rate))
 
     async def _with_slot(self, secret: Secret, clock: Clock) -> CustomerPage:
         """Exchange when there is a free connection. Waiting for it is no failure: neither time limit runs meanwhile."""
@@ -112,6 +160,7 @@ class _PageRequest:
                 self._emit(
                     ResponseReceived(**self._place, status_code=answer.status, size=len(answer.body), elapsed=elapsed)
                 )
+                self._feedback = _feedback_of(answer)
                 return self._accept(answer, secret)
 
         # Reached only when the time limit has cut the attempt.
@@ -160,9 +209,23 @@ class _PageRequest:
             error.__cause__ = error.__context__ = None
 
     def _report_retry(self, error: CustomersError, wait: float) -> None:
+        limiter = self._transport.limiter
+        if limiter is not None and self._feedback.is_throttled:
+            wait = limiter.snapshot().paused_for
         self._emit(RetryScheduled(**self._place, error=error, wait=wait))
 
     def _emit(self, event: Event) -> None:
         _logger.debug("%s", event)
         for hook in self._transport.hooks:
             hook(event)
+
+
+def _feedback_of(answer: Answer) -> Feedback:
+    """Return what a limiter can learn from an answer."""
+    now = time.time()
+    quota = parse_quota(answer.headers, now=now)
+    if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+        return Feedback(is_answered=True, remaining=quota.remaining)
+
+    wait = _wire.parse_retry_after(answer.headers, now=now) or quota.reset
+    return Feedback(is_answered=True, is_throttled=True, wait=wait, remaining=quota.remaining)

@@ -3,22 +3,23 @@
 import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Literal, Self, Unpack
 
 from pydantic import SecretStr
 
+from ._checks import check_positive, check_type
 from ._http import AnyAsyncClient, HTTPClient
 from ._paging import CustomerList
 from ._transport import Transport
 from .auth import TokenProvider, conceal, token_auth
 from .events import Hook
+from .limits import AdaptiveLimiter, RateLimiter
 from .query import CustomerFilters, CustomersQuery, check_cursor
-from .retry import RetryPolicy, check_positive
+from .retry import RetryPolicy
 
 __all__ = ["AsyncCustomersAPI"]
-
-T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://transaction-tax.api.in.commenda.io/api/v1"
 DEFAULT_TIMEOUT = 30.0
@@ -43,6 +44,7 @@ class AsyncCustomersAPI:
         base_url: str | None = None,
         http_client: AnyAsyncClient | None = None,
         retry: RetryPolicy | None = None,
+        rate_limit: RateLimiter | Literal["adaptive"] | None = "adaptive",
         timeout: float | None = DEFAULT_TIMEOUT,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         hooks: Sequence[Hook] = (),
@@ -61,6 +63,9 @@ class AsyncCustomersAPI:
                 its pool 100 connections, or as many as you run requests at once: waiting for one inside of it counts as
                 part of an attempt.
             retry: When to try again. `None`: `RetryPolicy()`.
+            rate_limit: The limiter of all requests of the client. `"adaptive"`: an `AdaptiveLimiter` of its own, which finds
+                the server's limit by itself. `FixedRate(10)` keeps to a limit that is known. Give clients that share a
+                token the same object. `None`: no limiter; each request that gets a 429 then waits for itself.
             timeout: Seconds for one attempt by the wall clock, from connecting to the last byte. `None`: no limit. The
                 calls of a token provider count against the deadline of `retry` only.
             max_response_bytes: Bytes that one answer may have after decompression. A page that is read takes up to thirty
@@ -77,18 +82,24 @@ class AsyncCustomersAPI:
         if timeout is not None:
             check_positive("timeout", timeout)
         check_positive("max_response_bytes", max_response_bytes)
-        _check_type("max_response_bytes", max_response_bytes, int)
+        check_type("max_response_bytes", max_response_bytes, int)
         if retry is not None:
-            _check_type("retry", retry, RetryPolicy)
-        hooks = tuple(_check_type("hooks", hooks, Iterable))
+            check_type("retry", retry, RetryPolicy)
+        limiter = AdaptiveLimiter() if rate_limit == "adaptive" else rate_limit
+        if limiter is not None:
+            check_type("rate_limit", limiter, RateLimiter)
+            if isinstance(limiter, type):
+                raise TypeError(f"rate_limit: expected a limiter, got its class; write {limiter.__name__}(...)")
+        hooks = tuple(check_type("hooks", hooks, Iterable))
         for index, hook in enumerate(hooks):
-            _check_type(f"hooks[{index}]", hook, Callable)
+            check_type(f"hooks[{index}]", hook, Callable)
             if inspect.iscoroutinefunction(hook):
                 raise TypeError(f"hooks[{index}]: must be an ordinary function; what it returns is not awaited")
         base_url = base_url or os.environ.get("COMMENDA_BASE_URL") or DEFAULT_BASE_URL
         self._transport = Transport(
             HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
             token_auth(secret),
+            limiter=limiter,
             retry=retry or RetryPolicy(),
             timeout=timeout,
             hooks=hooks,
@@ -98,6 +109,11 @@ class AsyncCustomersAPI:
     def base_url(self) -> str:
         """Where the API is."""
         return self._transport.http.base_url
+
+    @property
+    def rate_limit(self) -> RateLimiter | None:
+        """The limiter, for its `snapshot()` and `estimate_wait()`."""
+        return self._transport.limiter
 
     async def __aenter__(self) -> Self:
         await self._transport.http.open()
@@ -118,6 +134,7 @@ class AsyncCustomersAPI:
         *,
         limit: int = 100,
         cursor: str | None = None,
+        max_wait: float | None = None,
         **filters: Unpack[CustomerFilters],
     ) -> CustomerList:
         """
@@ -128,6 +145,9 @@ class AsyncCustomersAPI:
             limit: Customers per page, 1 to 100. The API's own default is 10; 100 means the fewest requests.
             cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error. It belongs to the same corporation
                 and filters. `None`: at the beginning.
+            max_wait: Seconds that a page may wait until the rate limit allows it, each time it is sent. If it would take
+                longer, `RateLimitError` is raised at once, with the expected wait in `retry_after`: for handlers of web
+                requests, which had better answer soon. `None`: wait for as long as it takes.
             **filters: What narrows or extends the list. `None` leaves a filter out. How the server combines several, and
                 most of the values that it knows, are not documented; those in parentheses come from other endpoints.
                 name: Only customers of exactly this name.
@@ -148,11 +168,6 @@ class AsyncCustomersAPI:
         What can go wrong later, while the list is read, is a `CustomersError`.
         """
         query = CustomersQuery.build(corporation_id, limit=limit, **filters)
-        return CustomerList(self._transport.fetch, query, check_cursor(cursor))
-
-
-def _check_type(name: str, value: T, expected: Any) -> T:
-    if not isinstance(value, expected):
-        raise TypeError(f"{name}: expected {expected.__name__}, got {type(value).__name__}")
-
-    return value
+        if max_wait is not None:
+            check_positive("max_wait", max_wait)
+        return CustomerList(partial(self._transport.fetch, max_wait=max_wait), query, check_cursor(cursor))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .errors import CustomersError
 
-__all__ = ["Event", "Hook", "RequestSent", "ResponseReceived", "RetryScheduled"]
+__all__ = ["Event", "Hook", "RequestSent", "ResponseReceived", "RetryScheduled", "Throttled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,20 @@ class RetryScheduled(Event):
 
     error: CustomersError
     wait: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttled(Event):
+    """
+    The server answered 429, and the limiter has learned from it.
+
+    Attributes:
+        pause: Seconds for which no request begins.
+        rate: Requests per second that may begin after it; `None` if the limiter knows no rate.
+    """
+
+    pause: float
+    rate: float | None
 
 
 Hook = Callable[[Event], None]

@@ -6,7 +6,6 @@ This is the only file that imports tenacity.
 
 import math
 import random
-import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import TypeVar
 import anyio
 from tenacity import AsyncRetrying, RetryCallState
 
-from .errors import APITimeoutError, CustomersError
+from ._checks import check_positive
+from .errors import APITimeoutError, CustomersError, RateLimitError
 
 __all__ = ["RetryPolicy"]
 
@@ -38,10 +38,11 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: How many attempts a request has at the most, the first one included. Sending again with a new token
-            after a 401, or because the server closed a kept connection as it was used again, is not another attempt.
+            after a 401, or because the server closed a kept connection as it was used again, is not another attempt. With
+            a limiter neither is a 429: those are bounded by the deadline.
         deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut;
             a wait that would reach the deadline is not begun: the last error is raised instead. While a request waits for
-            a free connection the time does not count.
+            its first turn, at the limiter or for a free connection, the time does not count.
         initial_wait: Seconds that the wait after the first attempt has at the most.
         max_wait: Seconds that any wait has at the most, unless the server asks for more.
         max_retry_after: Seconds. If the server asks to wait longer, its answer is raised at once, with the time that it
@@ -91,16 +92,6 @@ class RetryPolicy:
         return wait
 
 
-def check_positive(name: str, value: object) -> None:
-    """Refuse what is not a number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if value > sys.float_info.max and value != math.inf:
-        raise ValueError(f"{name}: is too large; None is no limit")
-    if not value > 0:
-        raise ValueError(f"{name}: must be above 0, got {value}")
-
-
 class Clock:
     """
     Measures one request against its deadline. It can be stopped while the request waits for its turn to be sent.
@@ -135,6 +126,7 @@ async def call_with_retries(
     attempt: Callable[[int, Clock], Awaitable[T]],
     policy: RetryPolicy,
     *,
+    is_paced: bool = False,
     on_retry: Callable[[CustomersError, float], None],
 ) -> T:
     """
@@ -144,6 +136,7 @@ async def call_with_retries(
         attempt: One attempt, given its number and the clock that runs against the deadline. Only a `CustomersError` that
             it raises is retried; everything else, cancellation above all, passes straight through.
         policy: Decides.
+        is_paced: Whether a limiter lets each attempt begin. Then a 429 is no failed attempt: the limiter has the wait.
         on_retry: Called before each wait, with the error of the last attempt and the seconds to wait.
 
     Raises:
@@ -151,7 +144,7 @@ async def call_with_retries(
         APITimeoutError: The deadline cut the last attempt.
     """
     clock = Clock(policy.deadline)
-    attempts = 0
+    attempts = failures = 0
     wait = 0.0
     last_error: CustomersError | None = None
 
@@ -162,17 +155,19 @@ async def call_with_retries(
 
     # tenacity asks for the decision and for the wait separately; they are made together, here.
     def goes_on(state: RetryCallState) -> bool:
-        nonlocal wait, last_error
+        nonlocal failures, wait, last_error
         error = state.outcome and state.outcome.exception()
         if not isinstance(error, CustomersError):
             return False
 
         last_error = error
-        decided = policy.wait_after(error, attempt=attempts, elapsed=clock.elapsed, jitter=random.random())
+        limiter_waits = is_paced and isinstance(error, RateLimitError)
+        failures += not limiter_waits
+        decided = policy.wait_after(error, attempt=failures, elapsed=clock.elapsed, jitter=random.random())
         if decided is None:
             return False
 
-        wait = decided
+        wait = 0.0 if limiter_waits else decided
         on_retry(error, wait)
         return True
 

@@ -79,8 +79,15 @@ async def demonstrate(*, corporations: int, customers: int, rate: float, seed: i
         began = anyio.current_time()
         await _read_all(api, emulator, tally, console)
         elapsed = anyio.current_time() - began
+        learned = f"{_learned(api)} learned, {rate:g} is true"
 
-    return 0 if _report(emulator, tally, elapsed, console) else 1
+    return 0 if _report(emulator, tally, elapsed, learned, console) else 1
+
+
+def _learned(api: AsyncCustomersAPI) -> str:
+    """Say what the limiter has found out about the server."""
+    rate = api.rate_limit and api.rate_limit.snapshot().rate
+    return f"{rate:.0f} requests/s" if rate else "no limit met yet"
 
 
 async def _read_all(api: AsyncCustomersAPI, emulator: Emulator, tally: _Tally, console: Console) -> None:
@@ -98,7 +105,7 @@ async def _read_all(api: AsyncCustomersAPI, emulator: Emulator, tally: _Tally, c
                 ids.extend(customer.id for customer in page)
                 tally.pages += 1
                 progress.update(bars[corporation_id], completed=len(ids))
-                progress.update(summary, completed=tally.customers, description=tally.in_short)
+                progress.update(summary, completed=tally.customers, description=f"{tally.in_short}, {_learned(api)}")
         except CustomersError as error:
             failures.append(error)
             reading.cancel_scope.cancel()
@@ -106,7 +113,7 @@ async def _read_all(api: AsyncCustomersAPI, emulator: Emulator, tally: _Tally, c
     async def print_lines() -> None:
         while not console.is_terminal:
             await anyio.sleep(_SECONDS_PER_LINE)
-            console.print(f"  {tally.customers:,} customers, {tally.in_short}", highlight=False)
+            console.print(f"  {tally.customers:,} customers, {tally.in_short}, {_learned(api)}", highlight=False)
 
     with progress:
         async with anyio.create_task_group() as reporting:
@@ -119,7 +126,7 @@ async def _read_all(api: AsyncCustomersAPI, emulator: Emulator, tally: _Tally, c
         raise failures[0]
 
 
-def _report(emulator: Emulator, tally: _Tally, elapsed: float, console: Console) -> bool:
+def _report(emulator: Emulator, tally: _Tally, elapsed: float, learned: str, console: Console) -> bool:
     wrong = [
         corporation_id
         for corporation_id in emulator.corporations
@@ -132,6 +139,7 @@ def _report(emulator: Emulator, tally: _Tally, elapsed: float, console: Console)
         ("pages", str(tally.pages)),
         ("requests", str(tally.requests)),
         ("retries", f"{tally.retries.total()} ({causes})"),
+        ("limit", learned),
         ("time", f"{elapsed:.1f} s"),
         ("complete", f"NO: {', '.join(wrong)} differ" if wrong else "yes: every customer once, in the server's order"),
     ):

@@ -1,0 +1,25 @@
+"""What arguments have in common to be refused for."""
+
+import math
+import sys
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is not a number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if value > sys.float_info.max and value != math.inf:
+        raise ValueError(f"{name}: is too large; None is no limit")
+    if not value > 0:
+        raise ValueError(f"{name}: must be above 0, got {value}")
+
+
+def check_type(name: str, value: T, expected: Any) -> T:
+    """Refuse what is not an instance."""
+    if not isinstance(value, expected):
+        raise TypeError(f"{name}: expected {expected.__name__}, got {type(value).__name__}")
+
+    return value

@@ -1,0 +1,119 @@
+"""The waiting: first come, first served, whoever decides when the next may begin."""
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+
+import anyio
+from anyio.lowlevel import current_token
+
+from ..errors import RateLimitError
+from .base import Feedback, Permit
+
+
+class QueueingLimiter(ABC):
+    """
+    A queue in front of a decision.
+
+    Only the request at the head of the queue looks at the clock. The others wait until it is their turn to be the head, so
+    that however many wait, there is one timer. A waiter that is cancelled leaves the queue and wakes the next.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[anyio.Event] = deque()
+        self._in_flight = 0
+        self._home: object = None
+
+    @abstractmethod
+    def _delay(self, now: float) -> float:
+        """Return the seconds until the next request may begin; infinity is until one under way has ended."""
+
+    @abstractmethod
+    def _begin(self, now: float) -> None:
+        """Take note that a request begins."""
+
+    @abstractmethod
+    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
+        """Take note of what came of a request."""
+
+    @abstractmethod
+    def _rebase(self) -> None:
+        """Forget all moments: another event loop has another clock."""
+
+    @abstractmethod
+    def estimate_wait(self) -> float:
+        """Return about how many seconds a request would wait that came now."""
+
+    async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
+        """Wait until a request may begin; see `RateLimiter`."""
+        self._settle_here()
+        if not self._queue and self._delay(anyio.current_time()) <= 0:
+            return self._start()
+
+        expected = self.estimate_wait()
+        if max_wait is not None and expected > max_wait:
+            raise _too_long(max_wait, expected)
+        with anyio.move_on_after(max_wait):
+            await self._wait_in_line(again=again)
+            return self._start()
+
+        raise _too_long(max_wait or 0.0, self.estimate_wait())
+
+    def release(self, permit: Permit, feedback: Feedback) -> None:
+        """Take note that a request has ended, and of what came of it; see `RateLimiter`."""
+        self._in_flight -= 1
+        self._learn(permit, feedback, anyio.current_time())
+        self._wake_head()
+
+    def _settle_here(self) -> None:
+        here = current_token()
+        if self._home == here:
+            return
+        if self._queue or self._in_flight:
+            raise RuntimeError("this limiter is in use in another event loop; make one for each that runs at the same time")
+
+        self._rebase()
+        self._home = here
+
+    async def _wait_in_line(self, *, again: bool) -> None:
+        turn = anyio.Event()
+        if again:
+            self._queue.appendleft(turn)
+        else:
+            self._queue.append(turn)
+        place = turn
+        try:
+            while True:
+                delay = self._delay(anyio.current_time()) if self._queue[0] is place else math.inf
+                if delay <= 0:
+                    break
+                with anyio.move_on_after(delay):
+                    await place.wait()
+                if place.is_set():
+                    place = self._renew(place)
+        finally:
+            self._queue.remove(place)
+            self._wake_head()
+
+    def _renew(self, place: anyio.Event) -> anyio.Event:
+        """Put an event that has not happened yet in the place of one that has."""
+        index = self._queue.index(place)
+        self._queue[index] = anyio.Event()
+        return self._queue[index]
+
+    def _start(self) -> Permit:
+        now = anyio.current_time()
+        self._begin(now)
+        self._in_flight += 1
+        return Permit(now, self._in_flight)
+
+    def _wake_head(self) -> None:
+        if self._queue:
+            self._queue[0].set()
+
+
+def _too_long(max_wait: float, expected: float) -> RateLimitError:
+    return RateLimitError(
+        f"the rate limit allows the request in about {expected:.1f} s, which is more than max_wait, {max_wait:g} s",
+        retry_after=expected,
+    )

@@ -1,0 +1,70 @@
+"""The default limiter: it finds the server's limit by itself."""
+
+import math
+
+import anyio
+
+from ._controller import Controller
+from ._queue import QueueingLimiter
+from .base import Feedback, LimiterSnapshot, Permit
+
+__all__ = ["AdaptiveLimiter"]
+
+
+class AdaptiveLimiter(QueueingLimiter):
+    """
+    Learns how many requests the server takes, from its 429s and from what it says of its quota.
+
+    Nothing is limited before the first 429, but that it begins with few requests at once and goes on to more with each round
+    trip. From then on requests begin evenly, a little below what the server was found to take, and the limit is probed the
+    more rarely the longer it has held.
+
+    One object stands for one quota: pass it to all clients that share a token.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._controller = Controller()
+
+    def __repr__(self) -> str:
+        return f"<AdaptiveLimiter, {self._controller.rate.now:.3g} requests per second>"
+
+    def estimate_wait(self) -> float:
+        """Return about how many seconds a request would wait that came now."""
+        controller, now = self._controller, anyio.current_time()
+        ahead = len(self._queue)
+        delay = controller.delay(now, self._in_flight)
+        if delay == math.inf:
+            # One in the window has to end for each that begins.
+            return (ahead + 1) * controller.round_trip / max(1, int(controller.window.now))
+
+        return delay + ahead / controller.rate.now
+
+    def snapshot(self) -> LimiterSnapshot:
+        """Return what is going on."""
+        controller = self._controller
+        return LimiterSnapshot(
+            rate=controller.rate.now if controller.is_limited else None,
+            in_flight=self._in_flight,
+            max_in_flight=int(controller.window.now) if controller.is_limited else None,
+            waiting=len(self._queue),
+            paused_for=max(0.0, controller.paused_until - anyio.current_time()),
+        )
+
+    def _delay(self, now: float) -> float:
+        return self._controller.delay(now, self._in_flight)
+
+    def _begin(self, now: float) -> None:
+        self._controller.begin(now)
+
+    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
+        if feedback.is_throttled:
+            self._controller.throttled(permit, now, feedback.wait)
+        elif feedback.is_answered:
+            self._controller.succeeded(permit, now)
+            if feedback.remaining == 0:
+                # As good as a 429, and cheaper. It only ever slows us down.
+                self._controller.throttled(permit, now, None)
+
+    def _rebase(self) -> None:
+        self._controller.forget_times()

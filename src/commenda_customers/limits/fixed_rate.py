@@ -1,0 +1,77 @@
+"""The limiter for a limit that is known."""
+
+from collections import deque
+
+import anyio
+
+from .._checks import check_positive
+from ._queue import QueueingLimiter
+from .base import Feedback, LimiterSnapshot, Permit
+
+__all__ = ["FixedRate"]
+
+_NAP = 1.0
+"""Seconds to pause after a 429 that does not say how long."""
+
+
+class FixedRate(QueueingLimiter):
+    """
+    Lets *limit* requests begin in any *per* seconds: never more, wherever one begins to count.
+
+    Should the server answer 429 all the same, all requests pause for as long as it asks.
+    """
+
+    def __init__(self, limit: int, *, per: float = 1.0) -> None:
+        """
+        Set the limit.
+
+        Args:
+            limit: Requests, 1 or more.
+            per: Seconds.
+
+        Raises:
+            ValueError: A number is not above zero.
+            TypeError: An argument has a wrong type.
+        """
+        check_positive("limit", limit)
+        if isinstance(limit, float):
+            raise TypeError("limit: expected an int, got float")
+        check_positive("per", per)
+        super().__init__()
+        self.limit = limit
+        self.per = per
+        self._begun: deque[float] = deque(maxlen=limit)
+        self._paused_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"FixedRate({self.limit}, per={self.per})"
+
+    def estimate_wait(self) -> float:
+        """Return about how many seconds a request would wait that came now."""
+        return self._delay(anyio.current_time()) + len(self._queue) * self.per / self.limit
+
+    def snapshot(self) -> LimiterSnapshot:
+        """Return what is going on."""
+        return LimiterSnapshot(
+            rate=self.limit / self.per,
+            in_flight=self._in_flight,
+            max_in_flight=None,
+            waiting=len(self._queue),
+            paused_for=max(0.0, self._paused_until - anyio.current_time()),
+        )
+
+    def _delay(self, now: float) -> float:
+        is_full = len(self._begun) == self.limit
+        return max(self._begun[0] + self.per if is_full else now, self._paused_until) - now
+
+    def _begin(self, now: float) -> None:
+        self._begun.append(now)
+
+    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:  # noqa: ARG002 - every answer counts alike
+        if feedback.is_throttled:
+            self._paused_until = max(self._paused_until, now + (_NAP if feedback.wait is None else feedback.wait))
+
+    def _rebase(self) -> None:
+        # Requests may have begun just before: the whole window has to pass.
+        self._begun.clear()
+        self._paused_until = anyio.current_time() + (self.per if self._home is not None else 0.0)

@@ -1,0 +1,349 @@
+"""The limiters: what a controller learns, who may begin and when. Time is virtual."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, Permit, RateLimiter, RateLimitError
+from commenda_customers._quota import Quota, parse_quota
+from commenda_customers.limits._controller import Controller
+
+OK = Feedback(is_answered=True)
+
+
+class Bucket:
+    """A server with a token bucket."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst, self.tokens, self.at = rate, burst, burst, 0.0
+
+    def admits(self, now: float) -> bool:
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+def drive(controller: Controller, admits: Callable[[float], bool], *, seconds: float, wait: float | None) -> list[float]:
+    """Send as fast as the controller lets, with a round trip of 0.1 s; return when requests were admitted."""
+    now, admitted = 0.0, list[float]()
+    under_way: deque[tuple[float, Permit, bool]] = deque()
+    while now < seconds:
+        while under_way and under_way[0][0] <= now:
+            _, permit, good = under_way.popleft()
+            if good:
+                controller.succeeded(permit, now)
+            else:
+                controller.throttled(permit, now, wait)
+        delay = controller.delay(now, len(under_way))
+        if delay <= 0:
+            controller.begin(now)
+            good = admits(now)
+            under_way.append((now + 0.1, Permit(now, len(under_way) + 1), good))
+            admitted += [now] * good
+        else:
+            now = min(now + delay, under_way[0][0] if under_way else math.inf)
+    return admitted
+
+
+class TestController:
+    """The pure decision."""
+
+    @pytest.mark.parametrize("wait", [None, 1.0])
+    @pytest.mark.parametrize(("rate", "burst"), [(50, 50), (50, 10), (5, 5), (200, 20)])
+    def test_it_finds_the_rate_of_the_server(self, rate: float, burst: float, wait: float | None) -> None:
+        """Most of what a server takes is used once its limit is known, and hardly anything is sent that it does not take."""
+        bucket, controller, refused = Bucket(rate, burst), Controller(), 0
+
+        def admits(now: float) -> bool:
+            nonlocal refused
+            good = bucket.admits(now)
+            refused += not good
+            return good
+
+        admitted = [at for at in drive(controller, admits, seconds=200, wait=wait) if at > 20]
+        assert len(admitted) >= 0.88 * 180 * rate
+        assert refused <= 0.02 * len(admitted) + 5
+
+    def test_a_limit_that_falls_is_followed(self) -> None:
+        """When the server takes less than before, the rate follows within seconds, and rises again when it may."""
+        bucket, controller = Bucket(100, 20), Controller()
+
+        def admits(now: float) -> bool:
+            bucket.rate = 20 if 50 <= now < 150 else 100
+            return bucket.admits(now)
+
+        admitted = drive(controller, admits, seconds=300, wait=None)
+        assert sum(70 <= at < 150 for at in admitted) >= 0.9 * 80 * 20
+        assert sum(240 <= at < 300 for at in admitted) >= 0.85 * 60 * 100
+
+    def test_a_limit_of_requests_in_flight_is_found(self) -> None:
+        """A server that counts what is under way, and cannot say when to come back, is met by a window."""
+        controller, active = Controller(), deque[float]()
+
+        def admits(now: float) -> bool:
+            while active and active[0] <= now:
+                active.popleft()
+            if len(active) >= 6:
+                return False
+            active.append(now + 0.1)
+            return True
+
+        admitted = drive(controller, admits, seconds=120, wait=None)
+        assert int(controller.window.value) == 6
+        assert sum(at > 60 for at in admitted) >= 0.95 * 60 * 6 / 0.1
+
+    def test_without_a_limit_it_is_in_nobodys_way(self) -> None:
+        """Where nothing is refused, the number of requests at once grows by half with each round trip, without an end."""
+        controller = Controller()
+        admitted = drive(controller, lambda _now: True, seconds=1.5, wait=None)
+        assert not controller.is_limited
+        assert sum(at > 1.4 for at in admitted) > 500
+
+    def test_one_episode_is_one_lesson(self) -> None:
+        """Refusals of requests that were sent before the first of them was known teach nothing new."""
+        controller = Controller()
+        permits = [Permit(number / 100, number + 1) for number in range(20)]
+        for permit in permits:
+            controller.begin(permit.sent)
+        controller.succeeded(permits[0], 0.5)
+        controller.throttled(permits[1], 0.6, None)
+        rate, pause = controller.rate.value, controller.paused_until
+        for permit in permits[2:]:
+            controller.throttled(permit, 0.7, None)
+        assert (controller.rate.value, controller.paused_until) == (rate, pause)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["ok", "throttled", "waits", "lost"]),
+                st.floats(0, 5),
+                st.floats(0.001, 60),
+                st.booleans(),
+            ),
+            max_size=80,
+        )
+    )
+    def test_nothing_stops_it_for_ever(self, story: list[tuple[str, float, float, bool]]) -> None:
+        """Whatever has happened, when nothing is under way the next request may begin within the pause and a few seconds."""
+        controller, now, last_wait = Controller(), 0.0, 0.0
+        for outcome, passes, wait, is_probe in story:
+            delay = controller.delay(now, 0)
+            assert 0 <= delay <= max(last_wait, 8.0) + 1 / controller.LEAST_RATE
+            now += delay if is_probe else passes
+            permit = Permit(now, 1)
+            controller.begin(now)
+            now += 0.1
+            if outcome == "ok":
+                controller.succeeded(permit, now)
+            elif outcome != "lost":
+                controller.throttled(permit, now, wait if outcome == "waits" else None)
+                last_wait = max(last_wait, wait)
+
+
+@pytest.fixture
+def anyio_backend(virtual_backend: Any) -> Any:
+    """Run on both backends with a clock that jumps to whatever is waited for."""
+    return virtual_backend
+
+
+async def use(limiter: RateLimiter, begun: list[tuple[Any, float]], name: Any = None, *, again: bool = False) -> None:
+    """Make a request that takes a tenth of a second, and take note of when it began."""
+    permit = await limiter.acquire(again=again)
+    begun.append((name, anyio.current_time()))
+    await anyio.sleep(0.1)
+    limiter.release(permit, OK)
+
+
+async def throttle(limiter: RateLimiter, wait: float | None) -> None:
+    """Let a request be answered with a 429."""
+    limiter.release(await limiter.acquire(), Feedback(is_answered=True, is_throttled=True, wait=wait))
+
+
+@pytest.mark.anyio
+class TestQueue:
+    """Who may begin, and when."""
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(5)])
+    async def test_one_refusal_pauses_all(self, make: Callable[[], RateLimiter]) -> None:
+        """After a 429 with a wait nobody begins before it is over; then they begin in turn, and not as a herd."""
+        limiter, begun = make(), list[tuple[Any, float]]()
+        began = anyio.current_time()
+        await throttle(limiter, 30)
+        assert limiter.snapshot().paused_for == pytest.approx(30)
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(use, limiter, begun, number)
+                await anyio.wait_all_tasks_blocked()
+            assert limiter.snapshot().waiting == 12
+        assert [name for name, _ in begun] == list(range(12))
+        assert all(at >= began + 30 for _, at in begun)
+        assert begun[-1][1] - begun[0][1] > 1
+
+    async def test_who_was_refused_is_first(self) -> None:
+        """A request that has waited for its turn already does not go back to the end of the queue."""
+        limiter, begun = FixedRate(1), list[tuple[Any, float]]()
+        async with anyio.create_task_group() as tasks:
+            for name in "abc":
+                tasks.start_soon(use, limiter, begun, name)
+                await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.5)
+            await use(limiter, begun, "refused", again=True)
+        assert [name for name, _ in begun] == ["a", "refused", "b", "c"]
+
+    async def test_who_is_cancelled_gives_its_place_back(self) -> None:
+        """However many of those that wait are cancelled, at the head or behind it, the others go on without delay."""
+        limiter, begun = FixedRate(1), list[tuple[Any, float]]()
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as cancelled:
+            for number in range(8):
+                (cancelled if number % 2 else tasks).start_soon(use, limiter, begun, number)
+                await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        assert [(name, round(at - began)) for name, at in begun] == [(0, 0), (2, 1), (4, 2), (6, 3)]
+        assert limiter.snapshot().waiting == limiter.snapshot().in_flight == 0
+
+    async def test_a_request_of_which_nothing_came_frees_its_place(self) -> None:
+        """A request that failed without an answer is over all the same: the next may begin."""
+        limiter = AdaptiveLimiter()
+        for _ in range(100):
+            limiter.release(await limiter.acquire(), Feedback())
+        assert limiter.snapshot().in_flight == 0
+
+    async def test_it_fails_fast_if_it_is_told_to(self) -> None:
+        """Who cannot wait is told so at once, with how long it would take."""
+        limiter = FixedRate(2, per=10)
+        for _ in range(2):
+            limiter.release(await limiter.acquire(max_wait=0.1), OK)
+        began = anyio.current_time()
+        assert limiter.estimate_wait() == pytest.approx(10)
+        with pytest.raises(RateLimitError, match=r"in about 10\.0 s, which is more than max_wait, 3 s") as caught:
+            await limiter.acquire(max_wait=3)
+        assert anyio.current_time() == began
+        assert caught.value.retry_after == pytest.approx(10)
+        assert not caught.value.transient
+        await limiter.acquire(max_wait=11)
+        assert anyio.current_time() == pytest.approx(began + 10)
+
+    async def test_a_wait_that_becomes_too_long_ends(self) -> None:
+        """If the estimate was too good, `max_wait` holds all the same, and the place is given back."""
+        limiter = AdaptiveLimiter()
+        held = [await limiter.acquire() for _ in range(4)]
+        began = anyio.current_time()
+        with pytest.raises(RateLimitError, match="max_wait"):
+            await limiter.acquire(max_wait=3)
+        assert anyio.current_time() == pytest.approx(began + 3)
+        assert limiter.snapshot().waiting == 0
+        for permit in held:
+            limiter.release(permit, OK)
+        await limiter.acquire(max_wait=0.001)
+
+    async def test_quota_that_is_used_up_slows_down(self) -> None:
+        """An answer that says that nothing remains is as good as a refusal."""
+        limiter = AdaptiveLimiter()
+        limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=0))
+        assert limiter.snapshot().paused_for > 0
+        assert limiter.snapshot().rate is not None
+        assert "requests per second" in repr(limiter)
+
+    @given(
+        limit=st.integers(1, 12),
+        per=st.floats(0.05, 30),
+        gaps=st.lists(st.floats(0, 3) | st.just(0.0), min_size=1, max_size=60),
+    )
+    def test_a_fixed_rate_is_strict(self, limit: int, per: float, gaps: list[float]) -> None:
+        """However requests come, no stretch of *per* seconds sees more than *limit* of them begin, not even the first."""
+
+        async def main() -> list[float]:
+            limiter, begun = FixedRate(limit, per=per), list[tuple[Any, float]]()
+            async with anyio.create_task_group() as tasks:
+                for gap in gaps:
+                    tasks.start_soon(use, limiter, begun)
+                    await anyio.sleep(gap)
+            return [at for _, at in begun]
+
+        import trio.testing
+
+        begun = anyio.run(main, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+        assert len(begun) == len(gaps)
+        for first, later in zip(begun, begun[limit:], strict=False):
+            assert later - first >= per or math.isclose(later - first, per)
+
+    @pytest.mark.parametrize("args", [(0,), (1.5,), (-1,), (5, 0), (5, "s"), (True,)])
+    def test_a_rate_that_is_none_is_refused(self, args: tuple[Any, ...]) -> None:
+        """A rate must be made of positive numbers; the message names what is not."""
+        with pytest.raises((ValueError, TypeError), match="limit|per"):
+            FixedRate(args[0], **({"per": args[1]} if len(args) > 1 else {}))
+
+
+class TestEventLoops:
+    """One limiter, several event loops."""
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(3)])
+    def test_one_after_the_other(self, make: Callable[[], RateLimiter]) -> None:
+        """In a second event loop, with another clock, it goes on with what it has learned."""
+        limiter = make()
+
+        async def main() -> float | None:
+            await throttle(limiter, 0.01)
+            limiter.release(await limiter.acquire(), OK)
+            return limiter.snapshot().rate
+
+        rates = [anyio.run(main, backend=backend) for backend in ("asyncio", "trio", "asyncio")]
+        assert all(rates)
+        assert "FixedRate(3, per=1.0)" in repr(FixedRate(3))
+
+    def test_two_at_once_are_refused(self) -> None:
+        """While a request is under way in one event loop, another is told what to do."""
+        limiter = AdaptiveLimiter()
+
+        async def leave_one() -> None:
+            await limiter.acquire()
+
+        anyio.run(leave_one)
+        with pytest.raises(RuntimeError, match="in use in another event loop"):
+            anyio.run(leave_one)
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "quota"),
+    [
+        ({}, Quota()),
+        ({"ratelimit": '"default";r=50;t=30'}, Quota(50, 30)),
+        ({"ratelimit": '"burst";r=0;t=7, "daily";r=900;t=36000'}, Quota(0, 7)),
+        ({"ratelimit": '"burst";r=0;t=7,"hour";r=0;t=100'}, Quota(0, 100)),
+        ({"ratelimit": "limit=100, remaining=0, reset=5"}, Quota(0, 5)),
+        ({"ratelimit": '"default";t=30'}, Quota()),
+        ({"ratelimit": "nonsense, ;;;=r"}, Quota()),
+        ({"ratelimit-limit": "100", "ratelimit-remaining": "3", "ratelimit-reset": "9"}, Quota(3, 9)),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9.5"}, Quota(0, 9.5)),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) + 40)}, Quota(0, 40)),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) - 40)}, Quota(0, None)),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "86400"}, Quota(0, None)),
+        ({"x-rate-limit-remaining": "1"}, Quota(1, None)),
+        ({"x-ratelimit-remaining": "-1", "x-ratelimit-reset": "soon"}, Quota(None, None)),
+    ],
+    ids=repr,
+)
+def test_what_a_server_says_of_its_quota_is_read(headers: dict[str, str], quota: Quota) -> None:
+    """All conventions are read; of several policies the tightest counts, and nonsense or far too long a reset does not."""
+    assert parse_quota(headers, now=NOW) == quota
+
+
+@given(st.dictionaries(st.sampled_from(["ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset"]), st.text()))
+def test_no_header_can_crash_the_reading_of_a_quota(headers: dict[str, str]) -> None:
+    """Whatever the headers say, the outcome is a small wait or none."""
+    remaining, reset = parse_quota(headers, now=NOW)
+    assert remaining is None or remaining >= 0
+    assert reset is None or 0 < reset <= 120
