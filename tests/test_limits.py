@@ -218,6 +218,27 @@ class TestQueue:
             limiter.release(await limiter.acquire(), Feedback())
         assert limiter.snapshot().in_flight == 0
 
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda **options: FixedRate(100, **options)])
+    async def test_no_more_are_under_way_than_there_may_be(self, make: Callable[..., RateLimiter]) -> None:
+        """Nobody begins who would have to wait for a connection: those that wait can still be held back by a pause."""
+        limiter = make(max_in_flight=2)
+        held = [await limiter.acquire() for _ in range(2)]
+        begun: list[tuple[Any, float]] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(use, limiter, begun, number)
+                await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(5)
+            assert begun == []
+            assert limiter.snapshot().waiting == 3
+            limiter.release(held[0], OK)
+            limiter.release(held[1], Feedback(is_answered=True, is_throttled=True, wait=20))
+            released = anyio.current_time()
+        assert [name for name, _ in begun] == [0, 1, 2]
+        assert all(at - released >= 20 for _, at in begun)
+        with pytest.raises(ValueError, match="max_in_flight"):
+            make(max_in_flight=0)
+
     async def test_it_fails_fast_if_it_is_told_to(self) -> None:
         """Who cannot wait is told so at once, with how long it would take."""
         limiter = FixedRate(2, per=10)

@@ -261,6 +261,22 @@ async def test_a_wait_of_a_day_is_raised_at_once(code: int, error: type[Customer
     assert (caught.value.retry_after, caught.value.attempts) == (86400, 1)
 
 
+async def test_an_outage_is_not_multiplied() -> None:
+    """While a server is down, hundreds of requests together retry no more than is bearable, and all get through."""
+    up_at = anyio.current_time() + 20
+
+    async def down_at_first(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=listing("a")) if anyio.current_time() >= up_at else status(503)
+
+    script = Script(*[down_at_first] * 5000)
+    async with script.api(rate_limit=None) as api, anyio.create_task_group() as tasks:
+        for _ in range(300):
+            tasks.start_soon(_first_page, api)
+    # Without a budget: two retries of each of the 300 in the first second, one more in the next.
+    assert sum(1 <= at - script.times[0] < 20 for at in script.times) < 19 * 2 * 300 / 30 * 1.2
+    assert len(script.requests) < 1200
+
+
 async def test_a_hanging_server_is_given_up_in_time() -> None:
     """Attempts end after `timeout`, the request after `deadline`, whatever the server does or does not do."""
     script = Script(drip, hang, hang, drip, hang)

@@ -19,7 +19,7 @@ from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled, 
 from .limits import Feedback, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
-from .retry import Clock, RetryPolicy, call_with_retries
+from .retry import Clock, RetryBudget, RetryPolicy, call_with_retries
 
 _logger = logging.getLogger("commenda_customers")
 
@@ -43,6 +43,7 @@ class Transport:
         self.retry = retry
         self.timeout = timeout
         self.hooks = hooks
+        self.budget = RetryBudget()
 
     async def fetch(self, query: CustomersQuery, cursor: str | None, *, max_wait: float | None = None) -> CustomerPage:
         """
@@ -87,6 +88,7 @@ class _PageRequest:
             return await call_with_retries(
                 self._try_once,
                 self._transport.retry,
+                budget=self._transport.budget,
                 is_paced=self._transport.limiter is not None,
                 on_retry=self._report_retry,
             )

@@ -29,10 +29,10 @@ class RetryPolicy:
 
     Retried are errors that are `transient`: failed and broken connections, attempts that took too long, the statuses 408,
     429, 500, 502, 503 and 504, bodies that break off or are no JSON, and, once, an answer with customers of another
-    corporation. The wait before the next attempt is random between
-    zero and `initial_wait`, twice that, four times that, and so on up to `max_wait` (full jitter). Where the server says
-    how long to wait, it is that long, and up to `initial_wait` longer, so that many who were told the same do not come
-    back at once.
+    corporation. The wait before the next attempt is random between zero and `initial_wait`, twice that, four times that, and
+    so on up to `max_wait` (full jitter); between zero and `max_wait` from the first one on while a third of all requests or
+    more fail, so as not to multiply an outage. Where the server says how long to wait, it is that long, and up to
+    `initial_wait` longer, so that many who were told the same do not come back at once.
 
     `None` is no limit; zero and less are refused.
 
@@ -65,7 +65,9 @@ class RetryPolicy:
         check_positive("initial_wait", self.initial_wait)
         check_positive("max_wait", self.max_wait)
 
-    def wait_after(self, error: CustomersError, *, attempt: int, elapsed: float, jitter: float) -> float | None:
+    def wait_after(
+        self, error: CustomersError, *, attempt: int, elapsed: float, jitter: float, is_outage: bool = False
+    ) -> float | None:
         """
         Return the seconds to wait before the next attempt, or `None` to give up.
 
@@ -74,13 +76,15 @@ class RetryPolicy:
             attempt: Its number; the first is 1.
             elapsed: Seconds since the first attempt began.
             jitter: A random number from 0 to 1.
+            is_outage: Whether retries have become too many beside the successes, over all requests.
         """
         if not error.transient or (self.max_attempts is not None and attempt >= self.max_attempts):
             return None
 
         if error.retry_after is None:
             # The exponent is capped because 2.0 ** 1024 is an OverflowError.
-            wait = jitter * min(self.max_wait, self.initial_wait * 2.0 ** min(attempt - 1, 60))
+            backoff = self.initial_wait * 2.0 ** min(attempt - 1, 60)
+            wait = jitter * (self.max_wait if is_outage else min(self.max_wait, backoff))
         elif self.max_retry_after is not None and error.retry_after > self.max_retry_after:
             return None
         else:
@@ -90,6 +94,33 @@ class RetryPolicy:
             return None
 
         return wait
+
+
+class RetryBudget:
+    """
+    Keeps an outage from being multiplied: what all requests together may spend on quick retries.
+
+    While it lasts, each request backs off by itself. When it is used up, the waits are as long as the policy has them, from
+    the first one on: a server that is down gets a few retries from hundreds of requests, and none of them gives up earlier.
+    """
+
+    CAPACITY = 50.0
+    PER_SUCCESS = 0.5  # so it lasts while fewer than a third of the requests fail
+
+    def __init__(self) -> None:
+        self._left = self.CAPACITY
+
+    def earn(self) -> None:
+        """Take note of a success."""
+        self._left = min(self.CAPACITY, self._left + self.PER_SUCCESS)
+
+    def spend(self) -> bool:
+        """Pay for a retry; return whether there was enough left."""
+        if self._left < 1:
+            return False
+
+        self._left -= 1
+        return True
 
 
 class Clock:
@@ -126,6 +157,7 @@ async def call_with_retries(
     attempt: Callable[[int, Clock], Awaitable[T]],
     policy: RetryPolicy,
     *,
+    budget: RetryBudget | None = None,
     is_paced: bool = False,
     on_retry: Callable[[CustomersError, float], None],
 ) -> T:
@@ -136,6 +168,7 @@ async def call_with_retries(
         attempt: One attempt, given its number and the clock that runs against the deadline. Only a `CustomersError` that
             it raises is retried; everything else, cancellation above all, passes straight through.
         policy: Decides.
+        budget: What this call shares with others; `None`: one of its own.
         is_paced: Whether a limiter lets each attempt begin. Then a 429 is no failed attempt: the limiter has the wait.
         on_retry: Called before each wait, with the error of the last attempt and the seconds to wait.
 
@@ -143,6 +176,7 @@ async def call_with_retries(
         CustomersError: The error of the last attempt.
         APITimeoutError: The deadline cut the last attempt.
     """
+    budget = budget or RetryBudget()
     clock = Clock(policy.deadline)
     attempts = failures = 0
     wait = 0.0
@@ -163,7 +197,9 @@ async def call_with_retries(
         last_error = error
         limiter_waits = is_paced and isinstance(error, RateLimitError)
         failures += not limiter_waits
-        decided = policy.wait_after(error, attempt=failures, elapsed=clock.elapsed, jitter=random.random())
+        is_outage = error.transient and not limiter_waits and not budget.spend()
+        jitter = random.random()
+        decided = policy.wait_after(error, attempt=failures, elapsed=clock.elapsed, jitter=jitter, is_outage=is_outage)
         if decided is None:
             return False
 
@@ -174,7 +210,9 @@ async def call_with_retries(
     # A new object for each call: concurrent calls through one tenacity object would mix their attempts.
     retrying = AsyncRetrying(retry=goes_on, wait=lambda _: wait, sleep=anyio.sleep)
     with clock.scope:
-        return await retrying(next_attempt)
+        outcome: T = await retrying(next_attempt)
+        budget.earn()
+        return outcome
 
     raise _deadline_error(policy.deadline, attempts, last_error) from last_error
 

@@ -10,6 +10,7 @@ import httpx2
 from pydantic import SecretStr
 
 from commenda_customers import (
+    AdaptiveLimiter,
     Address,
     APIStatusError,
     AsyncCustomersAPI,
@@ -20,6 +21,9 @@ from commenda_customers import (
     CustomersError,
     Event,
     ExemptionMetadata,
+    FixedRate,
+    LimiterSnapshot,
+    RateLimiter,
     RateLimitError,
     RetryPolicy,
     RetryScheduled,
@@ -43,6 +47,18 @@ async def clients(own: httpx.AsyncClient, other: httpx2.AsyncClient) -> None:
     AsyncCustomersAPI(SecretStr("token"), http_client=own, max_response_bytes=1)
     AsyncCustomersAPI(http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AsyncCustomersAPI(token=provider, http_client=other, hooks=[on_event], retry=RetryPolicy(max_attempts=None, deadline=60))
+
+
+async def limits(limiter: RateLimiter) -> None:
+    AsyncCustomersAPI("token", rate_limit=None)
+    AsyncCustomersAPI("token", rate_limit=limiter)
+    AsyncCustomersAPI("token", rate_limit="adaptive")
+    AsyncCustomersAPI("token", rate_limit="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    api = AsyncCustomersAPI("token", rate_limit=AdaptiveLimiter())
+    assert_type(api.rate_limit, RateLimiter | None)
+    assert_type(FixedRate(10, per=1.0).snapshot(), LimiterSnapshot)
+    assert_type(limiter.estimate_wait(), float)
+    await api.list("corp_123", max_wait=0.5)
 
 
 async def lists(api: AsyncCustomersAPI) -> None:

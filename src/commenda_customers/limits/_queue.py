@@ -7,6 +7,7 @@ from collections import deque
 import anyio
 from anyio.lowlevel import current_token
 
+from .._checks import check_positive, check_type
 from ..errors import RateLimitError
 from .base import Feedback, Permit
 
@@ -19,7 +20,10 @@ class QueueingLimiter(ABC):
     that however many wait, there is one timer. A waiter that is cancelled leaves the queue and wakes the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_in_flight: int) -> None:
+        check_positive("max_in_flight", max_in_flight)
+        check_type("max_in_flight", max_in_flight, int)
+        self.max_in_flight = max_in_flight
         self._queue: deque[anyio.Event] = deque()
         self._in_flight = 0
         self._home: object = None
@@ -47,7 +51,7 @@ class QueueingLimiter(ABC):
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""
         self._settle_here()
-        if not self._queue and self._delay(anyio.current_time()) <= 0:
+        if not self._queue and self._time_to_start() <= 0:
             return self._start()
 
         expected = self.estimate_wait()
@@ -84,7 +88,7 @@ class QueueingLimiter(ABC):
         place = turn
         try:
             while True:
-                delay = self._delay(anyio.current_time()) if self._queue[0] is place else math.inf
+                delay = self._time_to_start() if self._queue[0] is place else math.inf
                 if delay <= 0:
                     break
                 with anyio.move_on_after(delay):
@@ -100,6 +104,10 @@ class QueueingLimiter(ABC):
         index = self._queue.index(place)
         self._queue[index] = anyio.Event()
         return self._queue[index]
+
+    def _time_to_start(self) -> float:
+        # A request that had to wait for a connection with its permit in hand would be sent at no time that was meant.
+        return math.inf if self._in_flight >= self.max_in_flight else self._delay(anyio.current_time())
 
     def _start(self) -> Permit:
         now = anyio.current_time()

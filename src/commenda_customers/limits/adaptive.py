@@ -6,7 +6,7 @@ import anyio
 
 from ._controller import Controller
 from ._queue import QueueingLimiter
-from .base import Feedback, LimiterSnapshot, Permit
+from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
 
 __all__ = ["AdaptiveLimiter"]
 
@@ -22,8 +22,18 @@ class AdaptiveLimiter(QueueingLimiter):
     One object stands for one quota: pass it to all clients that share a token.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
+        """
+        Know nothing yet.
+
+        Args:
+            max_in_flight: Requests that may be under way at once at the most, over all clients that share the limiter.
+
+        Raises:
+            ValueError: It is not above zero.
+            TypeError: It is no int.
+        """
+        super().__init__(max_in_flight)
         self._controller = Controller()
 
     def __repr__(self) -> str:
@@ -31,12 +41,12 @@ class AdaptiveLimiter(QueueingLimiter):
 
     def estimate_wait(self) -> float:
         """Return about how many seconds a request would wait that came now."""
-        controller, now = self._controller, anyio.current_time()
+        controller = self._controller
         ahead = len(self._queue)
-        delay = controller.delay(now, self._in_flight)
+        delay = self._time_to_start()
         if delay == math.inf:
             # One in the window has to end for each that begins.
-            return (ahead + 1) * controller.round_trip / max(1, int(controller.window.now))
+            return (ahead + 1) * controller.round_trip / min(int(controller.window.now), self.max_in_flight)
 
         return delay + ahead / controller.rate.now
 
@@ -46,7 +56,7 @@ class AdaptiveLimiter(QueueingLimiter):
         return LimiterSnapshot(
             rate=controller.rate.now if controller.is_limited else None,
             in_flight=self._in_flight,
-            max_in_flight=int(controller.window.now) if controller.is_limited else None,
+            max_in_flight=min(int(controller.window.now), self.max_in_flight),
             waiting=len(self._queue),
             paused_for=max(0.0, controller.paused_until - anyio.current_time()),
         )

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+DEFAULT_MAX_IN_FLIGHT = 100
+"""As many as a client has connections."""
+
 
 @dataclass(slots=True)
 class Permit:
@@ -44,14 +47,14 @@ class LimiterSnapshot:
     Attributes:
         rate: Requests per second that it lets begin at the most; `None` while it knows no limit.
         in_flight: Requests under way.
-        max_in_flight: Requests that it lets be under way at once; `None` if it does not mind.
+        max_in_flight: Requests that it lets be under way at once.
         waiting: Requests that wait for their turn.
         paused_for: Seconds until any request may begin; 0 if it is not pausing.
     """
 
     rate: float | None
     in_flight: int
-    max_in_flight: int | None
+    max_in_flight: int
     waiting: int
     paused_for: float
 

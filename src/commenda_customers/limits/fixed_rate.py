@@ -4,9 +4,9 @@ from collections import deque
 
 import anyio
 
-from .._checks import check_positive
+from .._checks import check_positive, check_type
 from ._queue import QueueingLimiter
-from .base import Feedback, LimiterSnapshot, Permit
+from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
 
 __all__ = ["FixedRate"]
 
@@ -21,23 +21,23 @@ class FixedRate(QueueingLimiter):
     Should the server answer 429 all the same, all requests pause for as long as it asks.
     """
 
-    def __init__(self, limit: int, *, per: float = 1.0) -> None:
+    def __init__(self, limit: int, *, per: float = 1.0, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
         """
         Set the limit.
 
         Args:
             limit: Requests, 1 or more.
             per: Seconds.
+            max_in_flight: Requests that may be under way at once at the most, over all clients that share the limiter.
 
         Raises:
             ValueError: A number is not above zero.
             TypeError: An argument has a wrong type.
         """
         check_positive("limit", limit)
-        if isinstance(limit, float):
-            raise TypeError("limit: expected an int, got float")
+        check_type("limit", limit, int)
         check_positive("per", per)
-        super().__init__()
+        super().__init__(max_in_flight)
         self.limit = limit
         self.per = per
         self._begun: deque[float] = deque(maxlen=limit)
@@ -48,14 +48,15 @@ class FixedRate(QueueingLimiter):
 
     def estimate_wait(self) -> float:
         """Return about how many seconds a request would wait that came now."""
-        return self._delay(anyio.current_time()) + len(self._queue) * self.per / self.limit
+        ahead = len(self._queue) * self.per / self.limit
+        return max(self._delay(anyio.current_time()), 0.0) + ahead
 
     def snapshot(self) -> LimiterSnapshot:
         """Return what is going on."""
         return LimiterSnapshot(
             rate=self.limit / self.per,
             in_flight=self._in_flight,
-            max_in_flight=None,
+            max_in_flight=self.max_in_flight,
             waiting=len(self._queue),
             paused_for=max(0.0, self._paused_until - anyio.current_time()),
         )
