@@ -268,12 +268,21 @@ class TestQueue:
         await limiter.acquire(max_wait=0.001)
 
     async def test_quota_that_is_used_up_slows_down(self) -> None:
-        """An answer that says that nothing remains is as good as a refusal."""
+        """An answer that says that nothing remains any more is as good as a refusal."""
         limiter = AdaptiveLimiter()
-        limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=0))
+        for remaining in (2, 1, 0):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=remaining))
         assert limiter.snapshot().paused_for > 0
         assert limiter.snapshot().rate is not None
         assert "requests per second" in repr(limiter)
+
+    async def test_quota_that_never_was_there_is_nonsense(self) -> None:
+        """A server that says with every answer that nothing remains, and goes on answering, slows nothing down."""
+        limiter, began = AdaptiveLimiter(), anyio.current_time()
+        for _ in range(200):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=0))
+        assert anyio.current_time() == began
+        assert limiter.snapshot().rate is None
 
     @given(
         limit=st.integers(1, 12),

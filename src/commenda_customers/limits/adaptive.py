@@ -35,6 +35,7 @@ class AdaptiveLimiter(QueueingLimiter):
         """
         super().__init__(max_in_flight)
         self._controller = Controller()
+        self._some_remained = False
 
     def __repr__(self) -> str:
         return f"<AdaptiveLimiter, {self._controller.rate.now:.3g} requests per second>"
@@ -72,9 +73,11 @@ class AdaptiveLimiter(QueueingLimiter):
             self._controller.throttled(permit, now, feedback.wait)
         elif feedback.is_answered:
             self._controller.succeeded(permit, now)
-            if feedback.remaining == 0:
-                # As good as a 429, and cheaper. It only ever slows us down.
+            if feedback.remaining == 0 and self._some_remained:
+                # As good as a 429, and cheaper. A server that always says so says nothing.
                 self._controller.throttled(permit, now, None)
+        if feedback.remaining is not None:
+            self._some_remained = feedback.remaining > 0
 
     def _rebase(self) -> None:
         self._controller.forget_times()
