@@ -418,6 +418,16 @@ class TestLimiter:
         assert 80 <= script.times[-1] - script.times[0] <= 100
         assert caught.value.attempts > 5
 
+    async def test_a_wait_that_is_raised_holds_up_nobody(self) -> None:
+        """A wait beyond `max_retry_after` is an error of the request that was told it, and no pause of the others."""
+        script = Script(status(429, retry_after="86400"), GOOD)
+        async with script.api() as api:
+            with pytest.raises(RateLimitError) as caught:
+                await api.list("corp_1")
+            assert caught.value.retry_after == 86400
+            await api.list("corp_1")
+        assert script.times[1] - script.times[0] < 5
+
     async def test_without_a_limiter_they_do(self) -> None:
         """With `rate_limit=None` a 429 is a failed attempt like any other."""
         script = Script(status(429), status(429))

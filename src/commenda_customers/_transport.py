@@ -162,7 +162,7 @@ class _PageRequest:
                 self._emit(
                     ResponseReceived(**self._place, status_code=answer.status, size=len(answer.body), elapsed=elapsed)
                 )
-                self._feedback = _feedback_of(answer)
+                self._feedback = _feedback_of(answer, longest=self._transport.retry.max_retry_after)
                 return self._accept(answer, secret)
 
         # Reached only when the time limit has cut the attempt.
@@ -222,12 +222,14 @@ class _PageRequest:
             hook(event)
 
 
-def _feedback_of(answer: Answer) -> Feedback:
-    """Return what a limiter can learn from an answer."""
+def _feedback_of(answer: Answer, *, longest: float | None) -> Feedback:
+    """Return what a limiter can learn from an answer. A wait beyond *longest* is raised, and nobody else waits for it."""
     now = time.time()
     quota = parse_quota(answer.headers, now=now)
     if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
         return Feedback(is_answered=True, remaining=quota.remaining)
 
     wait = _wire.parse_retry_after(answer.headers, now=now) or quota.reset
+    if wait is not None and longest is not None and wait > longest:
+        wait = None
     return Feedback(is_answered=True, is_throttled=True, wait=wait, remaining=quota.remaining)
