@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commenda_customers.query import _WIRE_FORM, CustomerFilters, CustomersQuery, check_cursor
+from commenda_customers.query import _WIRE_FORM, CustomerFilters, CustomersQuery, Selection, check_cursor
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 items = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=","), min_size=1)
@@ -20,7 +20,7 @@ LISTS = ("source_platforms", "source_platform_ids", "extend", "certificate_types
 
 def build(corporation_id: Any = "corp_1", limit: Any = 100, **filters: Any) -> CustomersQuery:
     """Build a query without the type checker's help, as a user may."""
-    return CustomersQuery.build(corporation_id, limit=limit, **filters)
+    return Selection.build(limit=limit, **filters).of(corporation_id)
 
 
 def test_all_filters_have_a_form_on_the_wire() -> None:

@@ -1,8 +1,11 @@
 """An async client of Commenda's `GET /customers`. It is an independent project, not the vendor's."""
 
+from ._iteration import Walk
 from ._paging import CustomerList
+from ._streaming import CustomerStream
 from ._version import __version__
 from .auth import TokenProvider
+from .checkpoint import Checkpoint, Position
 from .client import AsyncCustomersAPI
 from .errors import (
     APIConnectionError,
@@ -13,6 +16,7 @@ from .errors import (
     CursorLoopError,
     CustomersError,
     InvalidResponseError,
+    ListChangedError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
@@ -21,14 +25,23 @@ from .errors import (
 from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled, Throttled
 from .limits import AdaptiveLimiter, Feedback, FixedRate, LimiterSnapshot, Permit, RateLimiter
 from .models import Address, Customer, CustomerPage, ExemptionMetadata
+from .progress import CorporationProgress, CorporationState, StreamProgress
 from .query import CustomerFilters
 from .retry import RetryPolicy
 
 __all__ = [  # by the file they live in
-    # client.py, _paging.py, query.py
+    # client.py, query.py, _paging.py, _streaming.py, _iteration.py
     "AsyncCustomersAPI",
     "CustomerFilters",
     "CustomerList",
+    "CustomerStream",
+    "Walk",
+    # checkpoint.py, progress.py
+    "Checkpoint",
+    "CorporationProgress",
+    "CorporationState",
+    "Position",
+    "StreamProgress",
     # models.py
     "Address",
     "Customer",
@@ -60,6 +73,7 @@ __all__ = [  # by the file they live in
     "CursorLoopError",
     "CustomersError",
     "InvalidResponseError",
+    "ListChangedError",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",

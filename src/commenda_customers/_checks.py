@@ -20,6 +20,7 @@ def check_positive(name: str, value: object) -> None:
 def check_type(name: str, value: T, expected: Any) -> T:
     """Refuse what is not an instance."""
     if not isinstance(value, expected):
-        raise TypeError(f"{name}: expected {expected.__name__}, got {type(value).__name__}")
+        wanted = getattr(expected, "__name__", expected)
+        raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__}")
 
     return value

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self, Unpack
@@ -11,12 +11,14 @@ from pydantic import SecretStr
 
 from ._checks import check_positive, check_type
 from ._http import AnyAsyncClient, HTTPClient
-from ._paging import CustomerList
+from ._paging import CustomerList, start_of
+from ._streaming import CustomerStream
 from ._transport import Transport
 from .auth import TokenProvider, conceal, token_auth
+from .checkpoint import Checkpoint, check_resume
 from .events import Hook
 from .limits import AdaptiveLimiter, RateLimiter
-from .query import CustomerFilters, CustomersQuery, check_cursor
+from .query import CustomerFilters, Selection
 from .retry import RetryPolicy
 
 __all__ = ["AsyncCustomersAPI"]
@@ -134,6 +136,7 @@ class AsyncCustomersAPI:
         *,
         limit: int = 100,
         cursor: str | None = None,
+        resume: Checkpoint | None = None,
         max_wait: float | None = None,
         **filters: Unpack[CustomerFilters],
     ) -> CustomerList:
@@ -145,6 +148,8 @@ class AsyncCustomersAPI:
             limit: Customers per page, 1 to 100. The API's own default is 10; 100 means the fewest requests.
             cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error. It belongs to the same corporation
                 and filters. `None`: at the beginning.
+            resume: The checkpoint of an earlier reading of this list: continue with the customer after the last that it
+                yielded. `None`: nothing was read before.
             max_wait: Seconds that a page may wait until the rate limit allows it, each time it is sent. If it would take
                 longer, `RateLimitError` is raised at once, with the expected wait in `retry_after`: for handlers of web
                 requests, which had better answer soon. `None`: wait for as long as it takes.
@@ -162,12 +167,57 @@ class AsyncCustomersAPI:
                 has_exemption: Only customers that have exemptions, or only those that have none.
 
         Raises:
-            ValueError: An argument breaks a rule of the API page (section *Query parameters*).
+            ValueError: An argument breaks a rule of the API page (section *Query parameters*), or the checkpoint is of
+                another corporation, or was made with other filters or another limit.
             TypeError: An argument has a wrong type.
 
         What can go wrong later, while the list is read, is a `CustomersError`.
         """
-        query = CustomersQuery.build(corporation_id, limit=limit, **filters)
+        query = Selection.build(limit=limit, **filters).of(corporation_id)
         if max_wait is not None:
             check_positive("max_wait", max_wait)
-        return CustomerList(partial(self._transport.fetch, max_wait=max_wait), query, check_cursor(cursor))
+        return CustomerList(partial(self._transport.fetch, max_wait=max_wait), query, start_of(query, cursor, resume))
+
+    def stream(
+        self,
+        corporation_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        concurrency: int = 16,
+        errors: Literal["raise", "collect"] = "raise",
+        limit: int = 100,
+        resume: Checkpoint | None = None,
+        **filters: Unpack[CustomerFilters],
+    ) -> CustomerStream:
+        """
+        Return the customers of many corporations as one stream, in bounded memory; enter it with `async with`.
+
+        Args:
+            corporation_ids: The corporations. Ids are read one by one, each when its corporation can begin; an async
+                generator is closed with the stream. None may come twice.
+            concurrency: Corporations that are read at once. Of each, one page at the most is ready or under way while the
+                program works on what it got; a program that does not ask for more stops the requests.
+            errors: `"raise"`: the first corporation that cannot be read on ends the stream with its error. `"collect"`: the
+                others go on, and `stream.failures` has the errors.
+            limit: Customers per page, 1 to 100.
+            resume: The checkpoint of an earlier stream or list: continue with the customers that it did not yield. The ids
+                may be others, and in another order; those that were finished are left out.
+            **filters: As of `list`.
+
+        Raises:
+            ValueError: An argument breaks a rule of the API page, or the checkpoint was made with other filters or another
+                limit.
+            TypeError: An argument has a wrong type.
+        """
+        selection = Selection.build(limit=limit, **filters)
+        if isinstance(corporation_ids, str | bytes):
+            raise TypeError(f"corporation_ids: expected several ids, got {type(corporation_ids).__name__}")
+        check_type("corporation_ids", corporation_ids, Iterable | AsyncIterable)
+        check_positive("concurrency", concurrency)
+        check_type("concurrency", concurrency, int)
+        if errors not in {"raise", "collect"}:
+            raise ValueError(f'errors: must be "raise" or "collect", got {errors!r}')
+        if resume is not None:
+            check_resume(resume, selection.fingerprint)
+        return CustomerStream(
+            self._transport.fetch, selection, corporation_ids, concurrency=concurrency, errors=errors, resume=resume
+        )

@@ -14,7 +14,8 @@ The tree:
     │   ├── RateLimitError
     │   └── ServerError
     └── InvalidResponseError
-        └── CursorLoopError
+        ├── CursorLoopError
+        └── ListChangedError
 
 The first split is *no answer came* (`APIConnectionError`), *the server answered with an error* (`APIStatusError`),
 *the answer made no sense* (`InvalidResponseError`). A wrong argument is a `ValueError` or a `TypeError`, use after close
@@ -26,6 +27,8 @@ All errors hold plain data, survive `pickle`, and never hold the token.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .checkpoint import Checkpoint
+
 __all__ = [
     "APIConnectionError",
     "APIStatusError",
@@ -35,6 +38,7 @@ __all__ = [
     "CursorLoopError",
     "CustomersError",
     "InvalidResponseError",
+    "ListChangedError",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
@@ -81,7 +85,10 @@ class CustomersError(Exception):
         retry_after: Seconds that the server asked to wait, if it did.
         body_excerpt: The beginning of the answer's body. Never from a body that may hold customers.
         transient: Whether the same request may well succeed later. The retry policy retries these errors only.
+        checkpoint: What the list or stream had yielded when it raised this error; pass it as `resume=` to continue.
     """
+
+    checkpoint: Checkpoint | None = None
 
     def __init__(
         self,
@@ -167,3 +174,7 @@ class InvalidResponseError(CustomersError):
 
 class CursorLoopError(InvalidResponseError):
     """The server gave a cursor that it had given before in the same walk. `cursor` is that cursor."""
+
+
+class ListChangedError(InvalidResponseError):
+    """The page in which an earlier run had stopped holds nothing any more of what was yielded of it."""

@@ -1,7 +1,9 @@
 """The question: all parameters of `GET /customers`, checked before any request and written as the API page wants them."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Self, TypedDict, Unpack, cast
 from urllib.parse import urlencode
 
@@ -91,22 +93,20 @@ PARAMETERS = ("corporation_id", "cursor", "limit", *_WIRE_FORM)
 
 
 @dataclass(frozen=True, slots=True)
-class CustomersQuery:
+class Selection:
     """
-    A checked query for one corporation.
+    What is asked of each corporation.
 
     Attributes:
-        corporation_id: The corporation.
         limit: Customers per page, 1 to 100.
         filters: The filters in use, by name, in the form that they have on the wire.
     """
 
-    corporation_id: str
     limit: int
     filters: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def build(cls, corporation_id: str, *, limit: int, **filters: Unpack[CustomerFilters]) -> Self:
+    def build(cls, *, limit: int, **filters: Unpack[CustomerFilters]) -> Self:
         """
         Check all arguments.
 
@@ -114,24 +114,47 @@ class CustomersQuery:
             TypeError: An argument has a wrong type, or is not one of the API's parameters.
             ValueError: An argument breaks a rule of the API page. The message names it.
         """
-        corporation_id = _text("corporation_id", corporation_id)
         limit = _page_size(limit)
         given: dict[str, Any] = dict(filters)
         for name in given:
             if name not in _WIRE_FORM:
                 raise TypeError(f"{name}: not a parameter of GET /customers; it has {', '.join(_WIRE_FORM)}")
 
-        wire = tuple((name, form(name, given[name])) for name, form in _WIRE_FORM.items() if given.get(name) is not None)
-        query = cls(corporation_id, limit, wire)
+        return cls(
+            limit, tuple((name, form(name, given[name])) for name, form in _WIRE_FORM.items() if given.get(name) is not None)
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """What stands for it in a checkpoint."""
+        return blake2b(json.dumps([self.limit, self.filters]).encode(), digest_size=12).hexdigest()
+
+    def of(self, corporation_id: str) -> "CustomersQuery":
+        """
+        Ask it of a corporation.
+
+        Raises:
+            TypeError: The id is no `str`.
+            ValueError: The id is empty, or all together is too long for a URL.
+        """
+        query = CustomersQuery(_text("corporation_id", corporation_id), self)
         if len(urlencode(query.to_params(None))) > _MAX_QUERY_LENGTH:
             name, value = max(query.to_params(None), key=lambda parameter: len(parameter[1]))
             raise ValueError(f"{name}: {len(value):,} characters are too many for one URL; split them over several lists")
 
         return query
 
+
+@dataclass(frozen=True, slots=True)
+class CustomersQuery:
+    """A checked query for one corporation."""
+
+    corporation_id: str
+    selection: Selection
+
     def to_params(self, cursor: str | None) -> list[tuple[str, str]]:
         """Return the query parameters of the page at *cursor*. Filters and limit go with every page."""
-        params = [("corporation_id", self.corporation_id), ("limit", str(self.limit)), *self.filters]
+        params = [("corporation_id", self.corporation_id), ("limit", str(self.selection.limit)), *self.selection.filters]
         if cursor is not None:
             params.append(("cursor", cursor))
 
