@@ -89,8 +89,12 @@ async def test_timeouts_of_asyncio_do_not_wear_out_the_connections(library: Any)
     assert [len(page) for page in pages] == [10] * 6
 
 
-async def test_a_cancellation_from_inside_is_no_end() -> None:
-    """A future of the user's that somebody else cancelled is a cancellation as asyncio knows it, and nothing stranger."""
+@pytest.mark.parametrize("errors", [None, "raise", "collect"])
+async def test_a_cancellation_from_inside_is_no_end(errors: Any) -> None:
+    """
+    A future of the user's that somebody else cancelled is a cancellation as asyncio knows it, and nothing stranger: of a
+    stream it is not the silent end of a corporation.
+    """
 
     async def share(_request: httpx.Request) -> httpx.Response:
         future = asyncio.get_running_loop().create_future()
@@ -103,7 +107,10 @@ async def test_a_cancellation_from_inside_is_no_end() -> None:
         AsyncCustomersAPI("token-0", base_url="https://api.example", http_client=client) as api,
     ):
         with pytest.raises(asyncio.CancelledError):
-            await api.list("corp_1")
+            if errors is None:
+                await api.list("corp_1")
+            async with api.stream(["corp_1", "corp_2"], errors=errors) as stream:
+                [customer async for customer in stream]
 
 
 async def test_a_task_that_is_cancelled_leaves_its_block_in_order(server: Emulator) -> None:

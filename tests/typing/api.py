@@ -14,11 +14,13 @@ from commenda_customers import (
     Address,
     APIStatusError,
     AsyncCustomersAPI,
+    Checkpoint,
     Customer,
     CustomerFilters,
     CustomerList,
     CustomerPage,
     CustomersError,
+    CustomerStream,
     Event,
     ExemptionMetadata,
     FixedRate,
@@ -27,6 +29,7 @@ from commenda_customers import (
     RateLimitError,
     RetryPolicy,
     RetryScheduled,
+    Walk,
 )
 from commenda_customers.testing import Emulator, RateLimit, faults
 
@@ -90,13 +93,32 @@ async def lists(api: AsyncCustomersAPI) -> None:
         assert_type(len(page), int)
         assert_type(page.cursor, str | None)
     async with aclosing(aiter(customers)) as walk:
-        assert_type(walk, AsyncGenerator[Customer, None])
+        assert_type(walk, Walk[Customer])
+        generators: list[AsyncGenerator[Customer, None]] = [walk]
+        assert_type(generators[0], AsyncGenerator[Customer, None])
+        assert_type(walk.checkpoint(), Checkpoint)
+    api.list("corp_123", resume=walk.checkpoint())
 
     filters: CustomerFilters = {"search_term": "acme"}
     api.list("corp_123", **filters)
     # Mistakes that a type checker must find.
     api.list("corp_123", serch_term="acme")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     api.list("corp_123", limit="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def streams(api: AsyncCustomersAPI, ids: AsyncIterator[str]) -> None:
+    async with api.stream(ids, concurrency=8, errors="collect", limit=50, name="Acme") as stream:
+        assert_type(stream, CustomerStream)
+        async for customer in stream:
+            assert_type(customer, Customer)
+            assert_type(stream.checkpoint(), Checkpoint)
+        async for page in stream.pages():
+            assert_type(page, CustomerPage)
+        assert_type(stream.progress.remaining, int | None)
+        assert_type(stream.progress.corporations["corp_123"].pages, int)
+        assert_type(stream.failures["corp_123"], CustomersError)
+    api.stream({"corp_123": 1}, resume=Checkpoint.model_validate_json("{}"))
+    api.stream(["corp_123"], errors="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def fields(customer: Customer) -> None:
@@ -120,6 +142,7 @@ async def errors(api: AsyncCustomersAPI) -> None:
         assert_type(error.cursor, str | None)
         assert_type(error.attempts, int)
         assert_type(error.transient, bool)
+        assert_type(error.checkpoint, Checkpoint | None)
 
 
 async def emulators() -> AsyncIterator[str]:

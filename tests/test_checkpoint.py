@@ -1,0 +1,381 @@
+"""Reading on from where another run stopped: nothing twice, nothing lost."""
+
+import functools
+import json
+import types
+from collections import Counter
+from collections.abc import Coroutine, Generator, Mapping
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from commenda_customers import (
+    AsyncCustomersAPI,
+    Checkpoint,
+    CustomerList,
+    CustomersError,
+    ListChangedError,
+    Position,
+    RateLimitError,
+    ServerError,
+)
+from commenda_customers._paging import start_of
+from commenda_customers.query import Selection
+from lists import SELECTION, Lists, Pages, again, equal
+from virtual_time import VIRTUAL_BACKENDS
+
+BACKENDS = [pytest.param(backend, id=backend[0]) for backend in VIRTUAL_BACKENDS]
+
+
+@pytest.fixture
+def anyio_backend(virtual_backend: Any) -> Any:
+    return virtual_backend
+
+
+def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, cursor: str | None = None) -> CustomerList:
+    """Return what `api.list` returns."""
+    query = SELECTION.of(corporation)
+    return CustomerList(lists.fetch, query, start_of(query, cursor, resume))
+
+
+# --- exactly what was yielded --------------------------------------------------------------------------------------------
+
+
+@st.composite
+def servers(draw: st.DrawFn) -> tuple[dict[str, Pages], dict[tuple[str, int], int], dict[str, float]]:
+    """Draw corporations with pages of any sizes, empty ones too, and which pages fail how often."""
+    corporations = draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), max_size=6))
+    pages: dict[str, Pages] = {
+        f"c{number}": [[f"{number}.{index}.{row}" for row in range(size)] for index, size in enumerate(sizes)]
+        for number, sizes in enumerate(corporations)
+    }
+    places = [(name, index) for name, rows in pages.items() for index in range(len(rows))]
+    failures = draw(st.dictionaries(st.sampled_from(places), st.integers(1, 2), max_size=4)) if places else {}
+    latencies = {name: draw(st.sampled_from([0.0, 0.1, 0.25])) for name in pages}
+    return pages, failures, latencies
+
+
+INTERRUPTIONS = st.lists(
+    st.tuples(st.sampled_from(["break", "raise", "timeout"]), st.integers(0, 6), st.booleans()), max_size=6
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(server=servers(), plan=INTERRUPTIONS, concurrency=st.integers(1, 5), collects=st.booleans())
+def test_all_runs_together_yield_everything_once(
+    backend: tuple[str, dict[str, Any]],
+    server: tuple[dict[str, Pages], dict[tuple[str, int], int], dict[str, float]],
+    plan: list[tuple[str, int, bool]],
+    concurrency: int,
+    collects: bool,
+) -> None:
+    """Whatever corporations, faults and interruptions: all runs together yield what the server holds, once, in order."""
+    pages, failures, latencies = server
+    lists = Lists(pages, latency=lambda name, _number: latencies[name], failures=failures)
+    runs = [*plan, *[("none", 0, False)] * (sum(failures.values()) + 1)]
+    seen: list[tuple[str, str]] = []
+
+    async def run_all() -> None:
+        checkpoint: Checkpoint | None = None
+        for way, after, by_page in runs:
+            stream = lists.stream(concurrency=concurrency, errors="collect" if collects else "raise", resume=checkpoint)
+            try:
+                await interrupted(stream, way, after, by_page)
+                exact = stream.checkpoint()
+            except CustomersError as error:
+                exact = error.checkpoint
+            assert exact == stream.checkpoint()
+            checkpoint = again(exact)
+            assert lists.under_way == 0
+        assert checkpoint is not None
+        assert checkpoint.positions == ()
+
+    async def interrupted(stream: Any, way: str, after: int, by_page: bool) -> None:
+        count = 0
+        try:
+            with anyio.move_on_after(after * 0.05 if way == "timeout" else None):
+                async with stream:
+                    async for item in stream.pages() if by_page else stream:
+                        seen.extend((each.corporation_id, each.id) for each in (item if by_page else [item]))
+                        count += 1
+                        if way == "break" and count > after:
+                            break
+                        if way == "raise" and count > after:
+                            raise KeyError  # noqa: TRY301 - as the program's own code would
+        except KeyError:
+            pass
+
+    anyio.run(run_all, backend=backend[0], backend_options=backend[1])
+    for name in pages:
+        assert [row for corporation, row in seen if corporation == name] == [row for page in pages[name] for row in page]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(sizes=st.lists(st.integers(0, 4), min_size=1, max_size=5), stops=st.lists(st.integers(0, 5), max_size=5))
+def test_a_list_is_continued_likewise(backend: tuple[str, dict[str, Any]], sizes: list[int], stops: list[int]) -> None:
+    """A list that is left after any customers, or fails on any page, is continued with the next customer."""
+    pages = {"c": [[f"{index}.{row}" for row in range(size)] for index, size in enumerate(sizes)]}
+    lists = Lists(pages, failures={("c", len(sizes) - 1): 1})
+    seen: list[str] = []
+
+    async def run_all() -> None:
+        checkpoint: Checkpoint | None = None
+        for stop in [*stops, 100, 100]:
+            walk = aiter(listed(lists, "c", resume=checkpoint))
+            try:
+                for _ in range(stop):
+                    seen.append((await anext(walk)).id)
+                exact = walk.checkpoint()
+            except StopAsyncIteration:
+                exact = walk.checkpoint()
+            except ServerError as error:
+                exact = error.checkpoint
+            assert exact == walk.checkpoint()
+            checkpoint = again(exact)
+
+    anyio.run(run_all, backend=backend[0], backend_options=backend[1])
+    assert seen == [row for page in pages["c"] for row in page]
+
+
+@types.coroutine
+def cancelled_at(work: Coroutine[Any, Any, None], scope: anyio.CancelScope, point: int) -> Generator[Any, Any, None]:
+    """Do *work*, cancelling *scope* where it waits for the *point*th time."""
+    waits, send = 0, functools.partial(work.send, None)
+    while True:
+        try:
+            waiting = send()
+        except StopIteration:
+            return
+        waits += 1
+        if waits == point:
+            scope.cancel()
+        try:
+            value = yield waiting
+            send = functools.partial(work.send, value)
+        except BaseException as exc:  # noqa: BLE001 - it is passed on
+            send = functools.partial(work.throw, exc)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("collects", [False, True])
+@pytest.mark.parametrize("lead", [0, 1, 2, 3])
+async def test_it_may_be_cancelled_at_every_await(collects: bool, lead: int) -> None:
+    """Cancelled at any point, a stream ends as cancelled, leaves nothing under way, and its checkpoint is exact."""
+    point, came_so_far = 0, True
+    while came_so_far:
+        point += 1
+        lists = Lists(equal(3, 3), latency=lambda name, number: 0.1 * ((int(name[1:]) + number) % 3))
+        seen: list[tuple[str, str]] = []
+        stream = lists.stream(concurrency=2, errors="collect" if collects else "raise")
+
+        async def read(stream: Any = stream, seen: Any = seen) -> None:
+            async with stream:
+                async for customer in stream:
+                    seen.append((customer.corporation_id, customer.id))
+                    if len(seen) % 4 == lead:
+                        await anyio.sleep(0.15)
+
+        with anyio.CancelScope() as scope:
+            await cancelled_at(read(), scope, point)
+        came_so_far = scope.cancel_called
+        assert lists.under_way == 0
+        async with lists.stream(resume=again(stream.checkpoint())) as rest:
+            seen += [(customer.corporation_id, customer.id) async for customer in rest]
+        assert sorted(seen) == sorted(lists.everyone())
+        assert len(seen) == 18
+    assert point > 15
+
+
+# --- a list that changes in between --------------------------------------------------------------------------------------
+
+
+@given(
+    before=st.lists(st.integers(0, 30), min_size=1, max_size=8),
+    after=st.lists(st.integers(0, 30), max_size=10),
+    taken=st.integers(1, 8),
+)
+def test_a_page_that_changed_loses_nothing(before: list[int], after: list[int], taken: int) -> None:
+    """
+    The page in which a run stopped may have changed: what was yielded of it is not yielded again, all else on it is; and if
+    nothing of what was yielded is on it, that is an error.
+    """
+    lists, seen = Lists({"c": [[str(each) for each in before], ["end"]]}), list[str]()
+    taken = min(taken, len(before))
+
+    async def run() -> None:
+        walk = aiter(listed(lists, "c"))
+        for _ in range(taken):
+            seen.append((await anext(walk)).id)
+        lists.pages["c"] = [[str(each) for each in after], ["end"]]
+        rest = [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))]
+        if taken == len(before):
+            assert rest == ["end"]
+            return
+        assert Counter(rest) == Counter(map(str, after)) - Counter(seen) + Counter(["end"])
+
+    if taken < len(before) and not set(before[:taken]) & set(after):
+        with pytest.raises(ListChangedError, match="holds none of the") as caught:
+            anyio.run(run)
+        assert caught.value.corporation_id == "c"
+    else:
+        anyio.run(run)
+
+
+@pytest.mark.anyio
+async def test_a_corporation_that_cannot_go_on_can_begin_again() -> None:
+    """A checkpoint without a corporation reads that one from its beginning, and the others on."""
+    lists = Lists(equal(2, 2, size=3))
+    async with lists.stream(concurrency=2) as stream:
+        async for customer in stream:
+            if customer.corporation_id == "c1":
+                break
+    lists.pages["c1"] = [["x", "y"], ["z"]]
+    async with lists.stream(resume=stream.checkpoint(), errors="collect") as stream:
+        assert [customer.id async for customer in stream] == ["0.1.0", "0.1.1", "0.1.2"]
+    assert isinstance(stream.failures["c1"], ListChangedError)
+
+    async with lists.stream(resume=again(stream.checkpoint()).without("c1")) as stream:
+        assert [customer.id async for customer in stream] == ["x", "y", "z"]
+    async with lists.stream(resume=stream.checkpoint().without("c0")) as stream:
+        assert {customer.corporation_id async for customer in stream} == {"c0"}
+
+
+# --- what it belongs to --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_other_ids_in_another_order_may_follow() -> None:
+    """A stream that continues leaves out what was finished, whatever the order; new ids are read, missing ones kept."""
+    lists = Lists(equal(4, 2, size=2))
+    async with lists.stream(["c0", "c1", "c2"], concurrency=1) as stream:
+        async for customer in stream:
+            if customer.id == "1.0.0":
+                break
+    checkpoint = again(stream.checkpoint())
+    async with lists.stream(["c3", "c2", "c0"], resume=checkpoint) as stream:
+        assert {customer.corporation_id async for customer in stream} == {"c2", "c3"}
+    async with lists.stream(["c1", "c0"], resume=again(stream.checkpoint())) as stream:
+        assert [customer.id async for customer in stream] == ["1.0.1", "1.1.0", "1.1.1"]
+
+
+@pytest.mark.anyio
+async def test_a_list_continues_a_stream_and_a_stream_a_list() -> None:
+    """A checkpoint belongs to the query and not to the way of reading."""
+    lists = Lists(equal(2, 2, size=2))
+    async with lists.stream(concurrency=1) as stream:
+        async for customer in stream:
+            if customer.id == "1.0.0":
+                break
+    assert [customer.id async for customer in listed(lists, "c0", resume=stream.checkpoint())] == []
+    assert len(await listed(lists, "c0", resume=stream.checkpoint())) == 0
+    assert [customer.id for customer in await listed(lists, "c1", resume=stream.checkpoint())] == ["1.0.1"]
+    walk = listed(lists, "c1", resume=stream.checkpoint()).pages()
+    assert [customer.id for customer in await anext(walk)] == ["1.0.1"]
+    async with lists.stream(["c1"], resume=walk.checkpoint()) as stream:
+        assert [customer.id async for customer in stream] == ["1.1.0", "1.1.1"]
+    assert stream.progress.corporations["c1"].customers_before == 2
+
+
+@pytest.mark.parametrize("other", [{"limit": 99}, {"name": "x"}, {"search_term": "acme"}, {"extend": ["shipping_address"]}])
+def test_a_checkpoint_of_another_query_is_refused(other: dict[str, Any]) -> None:
+    """Other filters or another limit have other pages: to resume there would lose or repeat customers."""
+    api = AsyncCustomersAPI("token-0")
+    checkpoint = aiter(api.list("corp_1", name="acme")).checkpoint()
+    message = "resume: the checkpoint belongs to a list with other filters or another limit"
+    with pytest.raises(ValueError, match=message):
+        api.list("corp_1", resume=checkpoint, **{"name": "acme", **other})
+    with pytest.raises(ValueError, match=message):
+        api.stream(["corp_1"], resume=checkpoint, **{"name": "acme", **other})
+    api.list("corp_1", resume=checkpoint, name="acme")
+
+
+def test_a_checkpoint_of_another_corporation_is_refused() -> None:
+    """A list continues its own corporation only; and not both from a cursor and from a checkpoint."""
+    api = AsyncCustomersAPI("token-0")
+    checkpoint = aiter(api.list("corp_1")).checkpoint()
+    with pytest.raises(ValueError, match="resume: the checkpoint knows nothing of corporation 'corp_2'"):
+        api.list("corp_2", resume=checkpoint)
+    with pytest.raises(ValueError, match="cursor: cannot be given together with resume"):
+        api.list("corp_1", resume=checkpoint, cursor="abc")
+
+
+def test_filters_given_in_another_way_are_the_same_query() -> None:
+    """The fingerprint is of what goes on the wire: `None`, order and kind of sequence make no difference."""
+    one = Selection.build(limit=10, name=None, extend=["a", "b"], search_term="x")
+    two = Selection.build(limit=10, search_term="x", extend=("a", "b"))
+    assert one.fingerprint == two.fingerprint == "aa729df1a83ea6db9ea451f4"
+
+
+def plain(**other: Any) -> Mapping[str, Any]:
+    """Return a checkpoint as JSON has it."""
+    return {"version": 1, "query": "abc", "positions": [{"corporation_id": "c", "cursor": None}], "finished": "", **other}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (plain(version=2, novelty=1), "version 2 of a checkpoint is unknown here; if a later release wrote it, upgrade"),
+        (plain(positions=[{"corporation_id": "c"}] * 2), "a corporation has two positions"),
+        (plain(positions=[{"corporation_id": ""}]), "at least 1 character"),
+        (plain(positions=[{"corporation_id": "c", "cursor": ""}]), "at least 1 character"),
+        (plain(positions=[{"corporation_id": "c", "customers": -1}]), "greater than or equal to 0"),
+        (plain(finished="short"), "match pattern"),
+        (plain(more=1), "not permitted"),
+        ([], "should be an object"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(data: Any, message: str) -> None:
+    """A file that was damaged, or that a later release wrote, is refused with a reason that shows no customer."""
+    with pytest.raises(ValidationError, match=message):
+        Checkpoint.model_validate_json(json.dumps(data))
+
+
+def test_its_form_is_kept() -> None:
+    """Checkpoints that were written before can be read: a change of this form needs another version."""
+    text = (
+        '{"version":1,"query":"71144b39afa652928b151a28","positions":'
+        '[{"corporation_id":"c1","cursor":"7","yielded":["a"],"customers":8}],"finished":"mjPUvUOz0fl1"}'
+    )
+    position = Position(corporation_id="c1", cursor="7", yielded=("a",), customers=8)
+    checkpoint = Checkpoint(query=SELECTION.fingerprint, positions=(position,), finished="mjPUvUOz0fl1")
+    assert checkpoint.model_dump_json() == text
+    assert Checkpoint.model_validate_json(text) == checkpoint
+
+
+@pytest.mark.anyio
+async def test_its_size_is_bounded() -> None:
+    """It grows by 12 bytes for each corporation that is finished, and by the present page of one."""
+    lists = Lists({f"corporation-{number}": [["x"]] for number in range(1000)})
+    async with lists.stream() as stream:
+        async for _customer in stream:
+            pass
+    assert len(stream.checkpoint().model_dump_json()) < 12 * 1000 + 100
+
+
+@pytest.mark.anyio
+async def test_every_error_has_one() -> None:
+    """What a list raises, over customers, over pages or awaited, has a checkpoint that is exact."""
+    lists = Lists(equal(1, 2), failures={("c0", 0): 1, ("c0", 1): 2})
+    with pytest.raises(ServerError) as caught:
+        await listed(lists, "c0")
+    assert caught.value.checkpoint is not None
+    assert caught.value.checkpoint.positions == (Position(corporation_id="c0"),)
+    for walk in (aiter(listed(lists, "c0")), listed(lists, "c0").pages()):
+        with pytest.raises(ServerError) as caught:
+            [item async for item in walk]
+        assert caught.value.checkpoint is not None
+        assert caught.value.checkpoint.positions == (Position(corporation_id="c0", cursor="1", customers=2),)
+
+
+def test_errors_take_it_along() -> None:
+    """A checkpoint survives the pickling of its error."""
+    import pickle
+
+    error = RateLimitError("later", corporation_id="c", retry_after=5)
+    error.checkpoint = Checkpoint(query="q", positions=(Position(corporation_id="c"),))
+    copy = pickle.loads(pickle.dumps(error))
+    assert copy.checkpoint == error.checkpoint
