@@ -287,6 +287,7 @@ class TestDemo:
         assert main(["demo", "--corporations", "3", "--customers", "1200", "--rate", "5", "--seed", "7"]) == 0
         printed = capfd.readouterr().out
         assert " pages, " in printed
+        assert "Stopped after 1,8" in printed
         assert "3,600 of 3 corporations" in printed
         assert " requests/s learned, 5 is true" in printed
         assert "yes: every customer once, in the server's order" in printed

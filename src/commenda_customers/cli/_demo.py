@@ -1,15 +1,18 @@
 """`commenda-customers demo`: the main job, against an emulated API that fails on purpose, with proof at the end."""
 
+import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import anyio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from ..checkpoint import Checkpoint
 from ..client import AsyncCustomersAPI
-from ..errors import CustomersError
 from ..events import Event, RequestSent, RetryScheduled
+from ..models import CustomerPage
 from ..retry import RetryPolicy
 from ..testing import Emulator, RateLimit, faults
 
@@ -28,8 +31,9 @@ _SECONDS_PER_LINE = 1.0
 class _Tally:
     """What has come so far. Receives the events of the client."""
 
-    def __init__(self) -> None:
-        self.ids: dict[str, list[str]] = {}
+    def __init__(self, corporation_ids: Iterable[str]) -> None:
+        self.ids: dict[str, list[str]] = {corporation_id: [] for corporation_id in corporation_ids}
+        self.customers = 0
         self.pages = 0
         self.requests = 0
         self.retries: Counter[str] = Counter()
@@ -40,9 +44,10 @@ class _Tally:
         elif isinstance(event, RetryScheduled):
             self.retries[type(event.error).__name__] += 1
 
-    @property
-    def customers(self) -> int:
-        return sum(map(len, self.ids.values()))
+    def add(self, page: CustomerPage) -> None:
+        self.ids[page.corporation_id].extend(customer.id for customer in page)
+        self.customers += len(page)
+        self.pages += 1
 
     @property
     def in_short(self) -> str:
@@ -52,9 +57,10 @@ class _Tally:
 async def demonstrate(*, corporations: int, customers: int, rate: float, seed: int) -> int:
     """Run the demo; return the exit code: 0 if everything came, once and in order."""
     console = Console()
-    tally = _Tally()
+    sizes = {f"corp_{number}": customers for number in range(1, corporations + 1)}
+    tally = _Tally(sizes)
     emulator = Emulator(
-        {f"corp_{number}": customers for number in range(1, corporations + 1)},
+        sizes,
         seed=seed,
         faults=_FAULTS,
         rate_limit=RateLimit(rate=rate, burst=20),
@@ -77,7 +83,7 @@ async def demonstrate(*, corporations: int, customers: int, rate: float, seed: i
             soft_wrap=True,
         )
         began = anyio.current_time()
-        await _read_all(api, emulator, tally, console)
+        await _read_all(api, sizes, tally, console)
         elapsed = anyio.current_time() - began
         learned = f"{_learned(api)} learned, {rate:g} is true"
 
@@ -90,40 +96,63 @@ def _learned(api: AsyncCustomersAPI) -> str:
     return f"{rate:.0f} requests/s" if rate else "no limit met yet"
 
 
-async def _read_all(api: AsyncCustomersAPI, emulator: Emulator, tally: _Tally, console: Console) -> None:
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, disable=not console.is_terminal
-    )
-    summary = progress.add_task("", total=sum(emulator.corporations.values()))
-    failures: list[CustomersError] = []
-    bars = {name: progress.add_task(name, total=size) for name, size in emulator.corporations.items()}
+class _Display:
+    """Shows how far it is: bars on a terminal, elsewhere a line every second."""
 
-    async def read(corporation_id: str) -> None:
-        ids = tally.ids.setdefault(corporation_id, [])
-        try:
-            async for page in api.list(corporation_id).pages():
-                ids.extend(customer.id for customer in page)
-                tally.pages += 1
-                progress.update(bars[corporation_id], completed=len(ids))
-                progress.update(summary, completed=tally.customers, description=f"{tally.in_short}, {_learned(api)}")
-        except CustomersError as error:
-            failures.append(error)
-            reading.cancel_scope.cancel()
+    def __init__(self, console: Console, api: AsyncCustomersAPI, sizes: Mapping[str, int], tally: _Tally) -> None:
+        self.console, self.api, self.tally = console, api, tally
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.summary = self.bars.add_task("", total=sum(sizes.values()))
+        self.bar_of = {name: self.bars.add_task(name, total=size) for name, size in sizes.items()}
+        self.last_line = anyio.current_time()
 
-    async def print_lines() -> None:
-        while not console.is_terminal:
-            await anyio.sleep(_SECONDS_PER_LINE)
-            console.print(f"  {tally.customers:,} customers, {tally.in_short}, {_learned(api)}", highlight=False)
+    def show(self, corporation_id: str) -> None:
+        tally, text = self.tally, f"{self.tally.in_short}, {_learned(self.api)}"
+        self.bars.update(self.bar_of[corporation_id], completed=len(tally.ids[corporation_id]))
+        self.bars.update(self.summary, completed=tally.customers, description=text)
+        if not self.console.is_terminal and anyio.current_time() >= self.last_line + _SECONDS_PER_LINE:
+            self.last_line = anyio.current_time()
+            self.console.print(f"  {tally.customers:,} customers, {text}", highlight=False)
 
-    with progress:
-        async with anyio.create_task_group() as reporting:
-            reporting.start_soon(print_lines)
-            async with anyio.create_task_group() as reading:
-                for corporation_id in emulator.corporations:
-                    reading.start_soon(read, corporation_id)
-            reporting.cancel_scope.cancel()
-    if failures:
-        raise failures[0]
+
+async def _read_all(api: AsyncCustomersAPI, sizes: Mapping[str, int], tally: _Tally, console: Console) -> None:
+    """Read half, as if the program had been stopped, and the rest from what it would have written down."""
+    total = sum(sizes.values())
+    display = _Display(console, api, sizes, tally)
+    with display.bars:
+        checkpoint = await _read(api, sizes, tally, display, until=total // 2)
+        written = checkpoint.model_dump_json()
+        console.print(
+            f"Stopped after {tally.customers:,} customers. The checkpoint has {len(written):,} bytes; from there on:",
+            highlight=False,
+            soft_wrap=True,
+        )
+        await _read(api, sizes, tally, display, until=math.inf, resume=Checkpoint.model_validate_json(written))
+
+
+async def _read(
+    api: AsyncCustomersAPI,
+    sizes: Mapping[str, int],
+    tally: _Tally,
+    display: _Display,
+    *,
+    until: float,
+    resume: Checkpoint | None = None,
+) -> Checkpoint:
+    async with api.stream(sizes, resume=resume) as stream:
+        async for page in stream.pages():
+            tally.add(page)
+            display.show(page.corporation_id)
+            if tally.customers >= until:
+                break
+
+    return stream.checkpoint()
 
 
 def _report(emulator: Emulator, tally: _Tally, elapsed: float, learned: str, console: Console) -> bool:
