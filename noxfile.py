@@ -85,9 +85,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure what a page costs, beside a loop written by hand, and how much of a rate limit is used."""
+    """Measure pages and streams beside what is written by hand, and how much of a rate limit is used."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli]", "trio")
     session.run("python", "benchmarks/page.py")
+    session.run("python", "benchmarks/stream.py")
     session.run("python", "benchmarks/limits.py", *session.posargs)
 
 

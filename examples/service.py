@@ -1,0 +1,61 @@
+"""
+A web service that hands on the customers of a corporation, as JSON lines and page by page as they come.
+
+    COMMENDA_API_TOKEN=... uvicorn --app-dir examples service:app
+"""
+
+import json
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from commenda_customers import AsyncCustomersAPI, Customer, CustomersError, NotFoundError, RateLimitError, Walk
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+    """Open one client for all requests: it holds the connections, and what it learned of the rate limit."""
+    async with AsyncCustomersAPI() as api:
+        app.state.api = api
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/corporations/{corporation_id}/customers")
+async def customers(corporation_id: str, request: Request) -> StreamingResponse:
+    """Stream the customers of a corporation."""
+    api: AsyncCustomersAPI = request.app.state.api
+    # A caller of a web service had better hear "later" at once than wait for long.
+    walk = aiter(api.list(corporation_id, max_wait=2.0))
+    # While the status is not sent yet, a refusal can still become one; see `refused`.
+    first = await anext(walk, None)
+    return StreamingResponse(json_lines(first, walk), media_type="application/x-ndjson")
+
+
+async def json_lines(first: Customer | None, walk: Walk[Customer]) -> AsyncIterator[str]:
+    """Write one customer to a line. Nothing needs to be closed if the caller disconnects meanwhile."""
+    if first is not None:
+        yield first.model_dump_json() + "\n"
+    try:
+        async for customer in walk:
+            yield customer.model_dump_json() + "\n"
+    except CustomersError as error:
+        # Too late for a status: the last line says that, and where, it was cut short.
+        yield json.dumps({"error": error.message, "cursor": error.cursor}) + "\n"
+
+
+@app.exception_handler(CustomersError)
+async def refused(_request: Request, error: CustomersError) -> JSONResponse:
+    """Say what went wrong before the first customer."""
+    if isinstance(error, RateLimitError):
+        later = {"Retry-After": str(math.ceil(error.retry_after or 1))}
+        return JSONResponse({"error": "busy"}, HTTPStatus.SERVICE_UNAVAILABLE, later)
+
+    status = HTTPStatus.NOT_FOUND if isinstance(error, NotFoundError) else HTTPStatus.BAD_GATEWAY
+    return JSONResponse({"error": error.message}, status)
