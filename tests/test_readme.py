@@ -24,7 +24,8 @@ def test_the_programs_run(program: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(Emulator()) as server:
         monkeypatch.setenv("COMMENDA_BASE_URL", server.base_url)
         monkeypatch.setenv("COMMENDA_API_TOKEN", server.token)
-        done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-W", "error", script]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert ("asyncio.run" in program) == bool(done.stdout)
 
