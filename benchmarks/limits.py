@@ -24,8 +24,11 @@ from simulation.servers import LIMITED, UNLIMITED, WITH_A_RIVAL
 from simulation.tables import breadth, contest
 
 ROUND_TRIPS, AT_ONCE = (0.005, 0.15, 2.0), (1, 32, 200)
-PAGES, FEWER_PAGES = 50, 25
-"""Of each corporation, in the first table and in the second."""
+PAGES, FEWER_PAGES = 50, 36
+"""
+Of each corporation, in the first table and in the second. The longest windows have to come round more than twice: otherwise
+it is luck whether a job ends just before or just after its requests are used up.
+"""
 
 FEW = ("bucket 50/s, burst 10, RA", WITH_A_RIVAL, "50 in a second", "10 at once")
 """The servers of the quick run."""
