@@ -1,0 +1,77 @@
+"""The tables, as Markdown."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from .contenders import CONTENDERS, OURS
+from .measure import Outcome, Results
+from .network import Setting
+from .servers import UNLIMITED
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows, of which the first is the head, as Markdown; in columns, so that it is legible as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| "
+        + " | ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        + " |"
+        for row in rows
+    ]
+    rule = "| " + " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def percent(part: float) -> str:
+    return f"{part:.1%}"
+
+
+def contest(results: Results, servers: Iterable[str], setting: Setting) -> str:
+    """Compare all contenders on each server."""
+    outcomes = {server: [results.of(server, contender, setting) for contender in CONTENDERS] for server in servers}
+    columns = list(zip(*outcomes.values(), strict=True))
+    rows = [
+        ["server", *CONTENDERS],
+        *([server, *map(_cell, row)] for server, row in outcomes.items()),
+        ["**mean**", *(f"{percent(_mean(column).share)} / {percent(_mean(column).refused)}" for column in columns)],
+        ["**worst**", *(f"{percent(_worst(column).share)} / {percent(_worst(column).refused)}" for column in columns)],
+        [UNLIMITED, *(_cell(results.of(UNLIMITED, contender, setting)) for contender in CONTENDERS)],
+    ]
+    return table(rows)
+
+
+def breadth(results: Results, servers: Sequence[str], settings: Iterable[Setting]) -> str:
+    """Show ours in other settings: all servers in each."""
+    rows = [
+        ["round trip", "at once", "mean share", "worst share", "mean refused", "worst refused", "worst Jain index", "lost"]
+    ]
+    for setting in settings:
+        outcomes = [results.of(server, OURS, setting) for server in servers]
+        mean, worst = _mean(outcomes), _worst(outcomes)
+        rows.append(
+            [
+                f"{setting.round_trip * 1000:g} ms",
+                str(setting.at_once),
+                percent(mean.share),
+                percent(worst.share),
+                percent(mean.refused),
+                percent(worst.refused),
+                f"{worst.fairness:.3f}",
+                str(worst.lost),
+            ]
+        )
+    return table(rows)
+
+
+def _cell(outcome: Outcome) -> str:
+    share = "lost" if outcome.lost else percent(outcome.share)
+    return f"{share} / {percent(outcome.refused)}"
+
+
+def _mean(outcomes: Sequence[Outcome]) -> Outcome:
+    return Outcome(*(statistics.mean(values) for values in zip(*outcomes, strict=True)))
+
+
+def _worst(outcomes: Sequence[Outcome]) -> Outcome:
+    share, refused, fairness, lost = zip(*outcomes, strict=True)
+    return Outcome(min(share), max(refused), min(fairness), sum(lost))
