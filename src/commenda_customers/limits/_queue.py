@@ -25,6 +25,7 @@ class QueueingLimiter(ABC):
         check_type("max_in_flight", max_in_flight, int)
         self.max_in_flight = max_in_flight
         self._queue: deque[anyio.Event] = deque()
+        self._returned = 0  # of those in the queue; they stand in front
         self._in_flight = 0
         self._home: object = None
 
@@ -81,10 +82,8 @@ class QueueingLimiter(ABC):
 
     async def _wait_in_line(self, *, again: bool) -> None:
         turn = anyio.Event()
-        if again:
-            self._queue.appendleft(turn)
-        else:
-            self._queue.append(turn)
+        self._queue.insert(self._returned if again else len(self._queue), turn)
+        self._returned += again
         place = turn
         try:
             while True:
@@ -97,6 +96,7 @@ class QueueingLimiter(ABC):
                     place = self._renew(place)
         finally:
             self._queue.remove(place)
+            self._returned -= again
             self._wake_head()
 
     def _renew(self, place: anyio.Event) -> anyio.Event:
