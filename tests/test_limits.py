@@ -190,7 +190,7 @@ class TestQueue:
         assert begun[-1][1] - begun[0][1] > 1
 
     async def test_who_was_refused_is_first(self) -> None:
-        """Requests that have waited for their turn already do not go back to the end of the queue, nor overtake each other."""
+        """Requests that have waited for their turn already do not go to the end of the queue, nor overtake each other."""
         limiter, begun = FixedRate(1), list[tuple[Any, float]]()
         async with anyio.create_task_group() as tasks:
             for name in "abc":
