@@ -23,14 +23,12 @@ class Ceiling:
         hold: Seconds of use before the first probe. They double with each probe that fails, so that probes become rare.
     """
 
-    LONGEST_UNIT = 4.0
-    REQUESTS = 200.0
-    ROUND_TRIPS = 6.0
-    PAUSES = 4.0
-    GROWTH = 3.0  # units after which a probe has doubled the value
-    MOST_UNITS = 15.0  # of a hold
-    PAUSES_PER_PROBE = 30.0  # a probe that fails costs a pause, and so must be rarer by as much;
-    REQUESTS_PER_PROBE = 150.0  # and it costs a 429, which must be rare among the requests of a slow server too
+    LONGEST_UNIT = 4.0  # 2 makes half as many 429s again, 8 costs 1 point
+    REQUESTS = 200.0  # a unit of 4 s at any rate costs 1 point at 5 ms of latency
+    ROUND_TRIPS = 6.0  # 3 makes two thirds more 429s at 2 s of latency
+    PAUSES = 4.0  # without it a tenth more 429s, and half of the share of a limit in flight that says when to come back
+    GROWTH = 3.0  # units after which a probe has doubled the value; 6 costs 1 point
+    MOST_UNITS = 15.0  # of a hold; 8 makes a few more 429s, 30 costs half a point with 200 requests in flight
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -52,8 +50,7 @@ class Ceiling:
         self.value, self.age = value, 0.0
         self.unit = min(self.LONGEST_UNIT, max(self.REQUESTS / pace, self.PAUSES * pause))
         self.unit = max(self.unit, self.ROUND_TRIPS * round_trip)
-        rare = max(self.PAUSES_PER_PROBE * pause, self.REQUESTS_PER_PROBE / pace)
-        self.hold = max(self.unit, min(hold, rare, self.MOST_UNITS * self.unit))
+        self.hold = max(self.unit, min(hold, self.MOST_UNITS * self.unit))
 
     def spare(self, pause: float) -> None:
         """Hold for longer: to be too high has cost a *pause* that lasts on."""
@@ -69,11 +66,12 @@ class Controller:
     or else the window if the refused request found unusually many others in flight, or else the rate.
     """
 
-    CAUTION = 0.99  # of a rate that was too high
-    CUT = 0.7  # a rate far above what got through is lowered to this part, or halfway on a scale of ratios if that is lower
+    CAUTION = 0.99  # of a rate that was too high: a refusal must not leave it as it was
+    # A rate far above what got through is lowered to this part, or halfway on a scale of ratios if that is lower.
+    CUT = 0.7  # 0.5 costs half a point, 0.9 makes a few more 429s
     NAP, LONGEST_NAP = 0.2, 8.0  # seconds, when the server does not say; doubled while 429s go on
-    NAP_REQUESTS = 10.0  # at a high rate a nap is shorter: as long as so many requests take
-    SLACK = 1.25  # of a rate above what got through while the window was what held requests back
+    NAP_REQUESTS = 10.0  # at a high rate a nap is as short as so many requests; else 1 point less at 5 ms of latency
+    SLACK = 1.25  # of a rate above what got through while the window held requests back; without a bound 1 point less
     FIRST_WINDOW = 4.0  # requests in flight to begin with; up to half as many again with every round trip
     LEAST_RATE = 0.1
     LATENESS = 0.01  # by which timers of event loops may be late without slowing us down
