@@ -1,8 +1,10 @@
 """
 What the server's limit is: a pure decision about each request, learned from what came of those before it.
 
-No clock, no I/O, no randomness; times are arguments, in seconds of any steady clock. Most constants were found by simulating
-this class against token buckets, fixed and sliding windows and limits of requests in flight, of 5 to 400 requests a second.
+No clock, no I/O, no randomness; times are arguments, in seconds of any steady clock. The constants were found by simulating
+this class against token buckets, fixed and sliding windows and limits of requests in flight, of 5 to 400 requests a second
+and with 5 ms to 2 s of latency. What a comment says of another value is what it did there to the share of the limit, in
+points, or to the 429s.
 """
 
 import math
@@ -17,31 +19,42 @@ class Ceiling:
     Attributes:
         value: The value that holds; infinite while nothing is known.
         age: For how many seconds it has been in use. What is not made use of proves nothing.
+        unit: Seconds in which enough requests are answered to tell whether a value holds.
         hold: Seconds of use before the first probe. They double with each probe that fails, so that probes become rare.
     """
 
-    HOLD = 4.0
-    MOST_HOLD = 60.0
-    GROWTH = 12.0  # seconds after which a probe has doubled the value
+    LONGEST_UNIT = 4.0  # 2 makes half as many 429s again, 8 costs 1 point
+    REQUESTS = 200.0  # a unit of 4 s at any rate costs 1 point at 5 ms of latency
+    ROUND_TRIPS = 6.0  # 3 makes two thirds more 429s at 2 s of latency
+    PAUSES = 4.0  # without it a tenth more 429s, and half of the share of a limit in flight that says when to come back
+    GROWTH = 3.0  # units after which a probe has doubled the value; 6 costs 1 point
+    MOST_UNITS = 15.0  # of a hold; 8 makes a few more 429s, 30 costs half a point with 200 requests in flight
 
     def __init__(self, value: float) -> None:
         self.value = value
         self.age = 0.0
-        self.hold = self.HOLD
+        self.unit = self.hold = self.LONGEST_UNIT
 
     @property
     def now(self) -> float:
         """The value with its probe."""
-        return self.value * (1 + (max(0.0, self.age - self.hold) / self.GROWTH) ** 2)
+        return self.value * (1 + (max(0.0, self.age - self.hold) / (self.GROWTH * self.unit)) ** 2)
 
     @property
     def is_probing(self) -> bool:
         """Whether it is above what has held."""
         return self.age > self.hold
 
-    def settle(self, value: float, hold: float) -> None:
-        """Go on from another value."""
-        self.value, self.hold, self.age = value, hold, 0.0
+    def settle(self, value: float, hold: float, *, pace: float, round_trip: float, pause: float) -> None:
+        """Go on from another value, at which *pace* requests a second are answered, after a *pause*."""
+        self.value, self.age = value, 0.0
+        self.unit = min(self.LONGEST_UNIT, max(self.REQUESTS / pace, self.PAUSES * pause))
+        self.unit = max(self.unit, self.ROUND_TRIPS * round_trip)
+        self.hold = max(self.unit, min(hold, self.MOST_UNITS * self.unit))
+
+    def spare(self, pause: float) -> None:
+        """Hold for longer: to be too high has cost a *pause* that lasts on."""
+        self.hold = max(self.hold, min(self.PAUSES * pause, self.MOST_UNITS * self.unit))
 
 
 class Controller:
@@ -49,14 +62,16 @@ class Controller:
     Two ceilings, of the rate and of the number of requests in flight, and a pause.
 
     A 429 begins an *episode*. Those to requests that were sent before it say nothing new. Each episode pauses all requests
-    for as long as the server asks, or else for a short nap, and lowers one of the ceilings.
+    for as long as the server asks, or else for a short nap, and lowers one of the ceilings: the one that was being probed,
+    or else the window if the refused request found unusually many others in flight, or else the rate.
     """
 
-    CAUTION = 0.99  # of a rate that was too high
-    CUT, DEEP_CUT, SHORT = 0.7, 0.3, 3.0  # at the most to this part; to that one if it took longer than these seconds
-    PAUSES_PER_PROBE = 30.0  # a probe that fails costs a pause, and so must be rarer by as much;
-    REQUESTS_PER_PROBE = 150.0  # and it costs a 429, which must be rare among the requests of a slow server too
+    CAUTION = 0.99  # of a rate that was too high: a refusal must not leave it as it was
+    # A rate far above what got through is lowered to this part, or halfway on a scale of ratios if that is lower.
+    CUT = 0.7  # 0.5 costs half a point, 0.9 makes a few more 429s
     NAP, LONGEST_NAP = 0.2, 8.0  # seconds, when the server does not say; doubled while 429s go on
+    NAP_REQUESTS = 10.0  # at a high rate a nap is as short as so many requests; else 1 point less at 5 ms of latency
+    SLACK = 1.25  # of a rate above what got through while the window held requests back; without it a fifth more 429s
     FIRST_WINDOW = 4.0  # requests in flight to begin with; up to half as many again with every round trip
     LEAST_RATE = 0.1
     LATENESS = 0.01  # by which timers of event loops may be late without slowing us down
@@ -66,13 +81,12 @@ class Controller:
         self.window = Ceiling(self.FIRST_WINDOW)
         self.is_limited = False
         self.paused_until = -math.inf
+        self.round_trip = 0.0
         self._next_start = -math.inf
         self._proven, self._failed = 0.0, math.inf  # a rate that got through; a rate that did not
-        self._episode_began, self._answered = -math.inf, 0
-        self._first_sent = math.inf
-        self._episodes = 0  # in a row, without a success between them
-        self.round_trip = 0.0
-        self._most_in_flight = 1
+        self._episode_began, self._episodes = -math.inf, 0  # episodes in a row, without a success between them
+        self._since, self._answered = math.inf, 0  # since the rate was last lowered
+        self._usual, self._most = 1.0, 1  # in flight when a request began that was answered; the most since the last episode
 
     def delay(self, now: float, in_flight: int) -> float:
         """Return the seconds until the next request may begin; infinity is until one of those *in_flight* has ended."""
@@ -84,7 +98,7 @@ class Controller:
 
     def begin(self, now: float) -> None:
         """Let a request begin."""
-        self._first_sent = min(self._first_sent, now)
+        self._since = min(self._since, now)
         if self.is_limited:
             self._next_start = max(self._next_start, now - self.LATENESS) + 1 / self.rate.now
 
@@ -95,12 +109,16 @@ class Controller:
         self._answered += 1
         round_trip = now - permit.sent
         self.round_trip += (round_trip - self.round_trip) / 32 if self.round_trip else round_trip
-        self._most_in_flight = max(self._most_in_flight, permit.in_flight)
+        self._usual += (permit.in_flight - self._usual) / 32
+        self._most = max(self._most, permit.in_flight)
+        window = self.window.now
         if self.is_limited:
-            self.rate.age += 1 / self.rate.value
-            if permit.in_flight >= int(self.window.now):
+            is_full = permit.in_flight >= int(window)
+            if is_full:
                 self.window.age += self.round_trip / self.window.value
-        elif permit.in_flight * 2 > self.window.value:
+            if not is_full or window >= self.rate.now * self.round_trip:
+                self.rate.age += 1 / self.rate.value
+        elif permit.in_flight * 2 > window:
             self.window.value += 1
 
     def throttled(self, permit: Permit, now: float, wait: float | None) -> None:
@@ -111,37 +129,50 @@ class Controller:
             return
 
         self._episodes += 1
+        round_trip = self.round_trip or max(now - permit.sent, 0.001)
         if wait is None:
-            self.paused_until = now + min(self.NAP * 2.0 ** min(self._episodes - 1, 9), self.LONGEST_NAP)
-        if self._episodes == 1:
-            # A server that can say when to come back counts over time. One that cannot may count what is in flight.
-            if self.is_limited and wait is None and 1 < self.window.value <= permit.in_flight:
-                self._lower_window(permit)
-            else:
-                self._lower_rate(permit, now)
-        self._episode_began, self._answered = now, 0
+            nap = min(self.NAP, max(2 * round_trip, self.NAP_REQUESTS / self.rate.value))
+            self.paused_until = now + min(nap * 2.0 ** min(self._episodes - 1, 9), self.LONGEST_NAP)
+        if self._episodes > 1:
+            self.rate.spare(self.paused_until - now)
+        elif self.is_limited and self._is_crowded(permit):
+            self._lower_window(permit, now, round_trip)
+        else:
+            self._lower_rate(permit, now, round_trip)
+        self._episode_began, self._most = now, 1
+        self._next_start = max(self._next_start, self.paused_until)
 
     def forget_times(self) -> None:
         """Keep what was learned, but no moment: the clock is another one from now on."""
         self.paused_until = self._next_start = self._episode_began = -math.inf
-        self._first_sent, self._answered, self._episodes = math.inf, 0, 0
+        self._since, self._answered, self._episodes = math.inf, 0, 0
 
-    def _lower_window(self, permit: Permit) -> None:
-        window = self.window
+    def _is_crowded(self, permit: Permit) -> bool:
+        """Whether it is the number in flight that the server minds. To a limit of the rate that number is mere chance."""
+        if self.window.is_probing:
+            return permit.in_flight > self.window.value
+        many = (self._usual + max(self._most, permit.in_flight)) / 2
+        return not self.rate.is_probing and 1 < permit.in_flight >= min(int(self.window.now), many)
+
+    def _lower_window(self, permit: Permit, now: float, round_trip: float) -> None:
+        window, rate, pause = self.window, self.rate, self.paused_until - now
         if window.is_probing:
-            window.settle(max(int(window.value), int(window.now) - 1), min(2 * window.hold, window.MOST_HOLD))
+            new, hold = max(int(window.value), int(window.now) - 1), 2 * window.hold
         else:
-            window.settle(max(1, min(int(window.value), permit.in_flight) - 1), window.HOLD)
+            new, hold = max(1, min(int(window.value), permit.in_flight) - 1), 0.0
+        window.settle(float(new), hold, pace=new / round_trip, round_trip=round_trip, pause=pause)
+        # A rate of which no use was made is not known to hold. It must not wait for the window to grow.
+        seen = self._answered / max(now - self._since, round_trip)
+        rate.value = max(min(rate.value, max(self.SLACK * seen, self.CUT * rate.value)), self.LEAST_RATE)
 
-    def _lower_rate(self, permit: Permit, now: float) -> None:
-        span = max(now - max(self._episode_began, self._first_sent), 0.05)
-        seen = self._answered / span  # what got through since the last episode
-        rate, old = self.rate, self.rate.value
-        hold = rate.HOLD
+    def _lower_rate(self, permit: Permit, now: float, round_trip: float) -> None:
+        rate, old, hold, pause = self.rate, self.rate.value, 0.0, self.paused_until - now
+        seen = self._answered / max(now - self._since, round_trip)  # what got through since the rate was last lowered
         if not self.is_limited:
             self.is_limited = True
-            self.window.settle(float(max(self._most_in_flight, permit.in_flight - 1)), self.window.HOLD)
-            new = max(seen, 0.5 * permit.in_flight / (self.round_trip or max(now - permit.sent, 0.001)))
+            most = float(max(self._most, permit.in_flight - 1))
+            self.window.settle(most, 0.0, pace=most / round_trip, round_trip=round_trip, pause=pause)
+            new = max(seen, 0.5 * permit.in_flight / round_trip)
         elif rate.is_probing:
             # The rate held, its probe did not: the limit is between them.
             self._proven = max(self._proven, seen)
@@ -153,17 +184,19 @@ class Controller:
                 new = (old + probe) / 2
             else:
                 self._failed = min(self._failed, probe)
-                new = min(old + (probe - old) * 0.5 * rate.HOLD / rate.hold, (self._proven + self._failed) / 2)
+                step = 0.5 * (probe - old) * math.sqrt(rate.unit / rate.hold)
+                new = min(old + step, (self._proven + self._failed) / 2)
                 hold = 2 * rate.hold
             new = max(self._proven, new)
         else:
             if old <= self._proven * 1.01:
                 self._proven = 0.0  # it used to hold: the limit has fallen
             self._failed = old
-            cut = self.CUT if span < self.SHORT else self.DEEP_CUT
-            new = max(min(max(seen, self._proven), self.CAUTION * old), cut * old)
+            known = max(seen, self._proven)
+            new = max(min(known, self.CAUTION * old), min(self.CUT * old, math.sqrt(known * old)))
             self._proven = max(self._proven, min(seen, new))
-            hold = 2 * rate.hold
-        pause = self.paused_until - now
-        longest = max(rate.HOLD, self.PAUSES_PER_PROBE * pause, self.REQUESTS_PER_PROBE / max(new, self.LEAST_RATE))
-        rate.settle(max(new, self.LEAST_RATE), min(hold, longest, rate.MOST_HOLD))
+            if new > self.CUT * old:
+                hold = 2 * rate.hold
+        new = max(new, self.LEAST_RATE)
+        rate.settle(new, hold, pace=new, round_trip=round_trip, pause=pause)
+        self._since, self._answered = now, 0
