@@ -1,60 +1,16 @@
 """
 What the server's limit is: a pure decision about each request, learned from what came of those before it.
 
-No clock, no I/O, no randomness; times are arguments, in seconds of any steady clock. The constants were found by simulating
-this class against token buckets, fixed and sliding windows and limits of requests in flight, of 5 to 400 requests a second
-and with 5 ms to 2 s of latency. What a comment says of another value is what it did there to the share of the limit, in
-points, or to the 429s.
+No clock, no I/O, no randomness; times are arguments, in seconds of any steady clock. The constants, here and of `Ceiling`,
+were found by simulating this class against token buckets, fixed and sliding windows and limits of requests in flight, of 5 to
+400 requests a second and with 5 ms to 2 s of latency. What a comment says of another value is what it did there to the share
+of the limit, in points, or to the 429s.
 """
 
 import math
 
+from ._ceiling import Ceiling
 from .base import Permit
-
-
-class Ceiling:
-    """
-    The highest value that has held; probed upwards, the faster the longer it has.
-
-    Attributes:
-        value: The value that holds; infinite while nothing is known.
-        age: For how many seconds it has been in use. What is not made use of proves nothing.
-        unit: Seconds in which enough requests are answered to tell whether a value holds.
-        hold: Seconds of use before the first probe. They double with each probe that fails, so that probes become rare.
-    """
-
-    LONGEST_UNIT = 4.0  # 2 makes half as many 429s again, 8 costs 1 point
-    REQUESTS = 200.0  # a unit of 4 s at any rate costs 1 point at 5 ms of latency
-    ROUND_TRIPS = 6.0  # 3 makes two thirds more 429s at 2 s of latency
-    PAUSES = 4.0  # without it a tenth more 429s, and half of the share of a limit in flight that says when to come back
-    GROWTH = 3.0  # units after which a probe has doubled the value; 6 costs 1 point
-    MOST_UNITS = 15.0  # of a hold; 8 makes a few more 429s, 30 costs half a point with 200 requests in flight
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-        self.age = 0.0
-        self.unit = self.hold = self.LONGEST_UNIT
-
-    @property
-    def now(self) -> float:
-        """The value with its probe."""
-        return self.value * (1 + (max(0.0, self.age - self.hold) / (self.GROWTH * self.unit)) ** 2)
-
-    @property
-    def is_probing(self) -> bool:
-        """Whether it is above what has held."""
-        return self.age > self.hold
-
-    def settle(self, value: float, hold: float, *, pace: float, round_trip: float, pause: float) -> None:
-        """Go on from another value, at which *pace* requests a second are answered, after a *pause*."""
-        self.value, self.age = value, 0.0
-        self.unit = min(self.LONGEST_UNIT, max(self.REQUESTS / pace, self.PAUSES * pause))
-        self.unit = max(self.unit, self.ROUND_TRIPS * round_trip)
-        self.hold = max(self.unit, min(hold, self.MOST_UNITS * self.unit))
-
-    def spare(self, pause: float) -> None:
-        """Hold for longer: to be too high has cost a *pause* that lasts on."""
-        self.hold = max(self.hold, min(self.PAUSES * pause, self.MOST_UNITS * self.unit))
 
 
 class Controller:
@@ -166,37 +122,41 @@ class Controller:
         rate.value = max(min(rate.value, max(self.SLACK * seen, self.CUT * rate.value)), self.LEAST_RATE)
 
     def _lower_rate(self, permit: Permit, now: float, round_trip: float) -> None:
-        rate, old, hold, pause = self.rate, self.rate.value, 0.0, self.paused_until - now
         seen = self._answered / max(now - self._since, round_trip)  # what got through since the rate was last lowered
+        pause = self.paused_until - now
         if not self.is_limited:
             self.is_limited = True
             most = float(max(self._most, permit.in_flight - 1))
             self.window.settle(most, 0.0, pace=most / round_trip, round_trip=round_trip, pause=pause)
-            new = max(seen, 0.5 * permit.in_flight / round_trip)
-        elif rate.is_probing:
-            # The rate held, its probe did not: the limit is between them.
-            self._proven = max(self._proven, seen)
-            probe = rate.now
-            leapt = probe > 1.5 * old
-            if leapt or probe > 1.25 * self._failed:
-                self._failed = math.inf
-            if leapt:
-                new = (old + probe) / 2
-            else:
-                self._failed = min(self._failed, probe)
-                step = 0.5 * (probe - old) * math.sqrt(rate.unit / rate.hold)
-                new = min(old + step, (self._proven + self._failed) / 2)
-                hold = 2 * rate.hold
-            new = max(self._proven, new)
+            new, hold = max(seen, 0.5 * permit.in_flight / round_trip), 0.0
+        elif self.rate.is_probing:
+            new, hold = self._below_probe(seen)
         else:
-            if old <= self._proven * 1.01:
-                self._proven = 0.0  # it used to hold: the limit has fallen
-            self._failed = old
-            known = max(seen, self._proven)
-            new = max(min(known, self.CAUTION * old), min(self.CUT * old, math.sqrt(known * old)))
-            self._proven = max(self._proven, min(seen, new))
-            if new > self.CUT * old:
-                hold = 2 * rate.hold
+            new, hold = self._below_value(seen)
         new = max(new, self.LEAST_RATE)
-        rate.settle(new, hold, pace=new, round_trip=round_trip, pause=pause)
+        self.rate.settle(new, hold, pace=new, round_trip=round_trip, pause=pause)
         self._since, self._answered = now, 0
+
+    def _below_probe(self, seen: float) -> tuple[float, float]:
+        """The rate held, its probe did not: the limit is between them. Return the next rate, and for how long to hold it."""
+        rate, probe = self.rate.value, self.rate.now
+        self._proven = max(self._proven, seen)
+        if probe > 1.5 * rate:  # a leap
+            self._failed = math.inf
+            return max(self._proven, (rate + probe) / 2), 0.0
+
+        self._failed = probe if probe > 1.25 * self._failed else min(self._failed, probe)
+        step = 0.5 * (probe - rate) * math.sqrt(self.rate.unit / self.rate.hold)
+        new = min(rate + step, (self._proven + self._failed) / 2)
+        return max(self._proven, new), 2 * self.rate.hold
+
+    def _below_value(self, seen: float) -> tuple[float, float]:
+        """The rate itself was too high. Return the next one, and for how long to hold it."""
+        rate = self.rate.value
+        if rate <= self._proven * 1.01:
+            self._proven = 0.0  # it used to hold: the limit has fallen
+        self._failed = rate
+        known = max(seen, self._proven)
+        new = max(min(known, self.CAUTION * rate), min(self.CUT * rate, math.sqrt(known * rate)))
+        self._proven = max(self._proven, min(seen, new))
+        return new, 2 * self.rate.hold if new > self.CUT * rate else 0.0
