@@ -2,9 +2,9 @@
 What the server's limit is: a pure decision about each request, learned from what came of those before it.
 
 No clock, no I/O, no randomness; times are arguments, in seconds of any steady clock. The constants, here and of `Ceiling`,
-were found by simulating this class against token buckets, fixed and sliding windows and limits of requests in flight, of 5 to
-400 requests a second and with 5 ms to 2 s of latency. What a comment says of another value is what it did there to the share
-of the limit, in points, or to the 429s.
+were found by simulating this class against token buckets, fixed and sliding windows and limits of requests in flight, of 5
+to 400 requests a second and with 5 ms to 2 s of latency. What a comment says of another value is what it did there to the
+share of the limit, in points, or to the 429s.
 """
 
 import math
