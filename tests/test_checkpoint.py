@@ -19,11 +19,10 @@ from commenda_customers import (
     CustomerList,
     CustomersError,
     ListChangedError,
-    Position,
     RateLimitError,
     ServerError,
 )
-from commenda_customers._paging import start_of
+from commenda_customers.checkpoint import Position, corporation_key
 from commenda_customers.query import Selection
 from lists import SELECTION, Lists, Pages, again, equal
 from virtual_time import VIRTUAL_BACKENDS
@@ -38,8 +37,7 @@ def anyio_backend(virtual_backend: Any) -> Any:
 
 def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, cursor: str | None = None) -> CustomerList:
     """Return what `api.list` returns."""
-    query = SELECTION.of(corporation)
-    return CustomerList(lists.fetch, query, start_of(query, cursor, resume))
+    return CustomerList(lists.fetch, SELECTION.of(corporation), cursor=cursor, resume=resume)
 
 
 # --- exactly what was yielded --------------------------------------------------------------------------------------------
@@ -193,36 +191,55 @@ async def test_it_may_be_cancelled_at_every_await(collects: bool, lead: int) -> 
 # --- a list that changes in between --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @given(
     before=st.lists(st.integers(0, 30), min_size=1, max_size=8),
     after=st.lists(st.integers(0, 30), max_size=10),
     taken=st.integers(1, 8),
+    by_page=st.booleans(),
 )
-def test_a_page_that_changed_loses_nothing(before: list[int], after: list[int], taken: int) -> None:
+def test_a_page_that_changed_loses_nothing(
+    backend: tuple[str, dict[str, Any]], before: list[int], after: list[int], taken: int, by_page: bool
+) -> None:
     """
     The page in which a run stopped may have changed: what was yielded of it is not yielded again, all else on it is; and if
-    nothing of what was yielded is on it, that is an error.
+    nothing of what was yielded is on it, that is an error. It makes no difference if all of the page was yielded.
     """
     lists, seen = Lists({"c": [[str(each) for each in before], ["end"]]}), list[str]()
-    taken = min(taken, len(before))
+    taken = len(before) if by_page else min(taken, len(before))
 
     async def run() -> None:
-        walk = aiter(listed(lists, "c"))
-        for _ in range(taken):
-            seen.append((await anext(walk)).id)
+        if by_page:
+            walk: Any = listed(lists, "c").pages()
+            seen.extend(customer.id for customer in await anext(walk))
+        else:
+            walk = aiter(listed(lists, "c"))
+            for _ in range(taken):
+                seen.append((await anext(walk)).id)
         lists.pages["c"] = [[str(each) for each in after], ["end"]]
         rest = [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))]
-        if taken == len(before):
-            assert rest == ["end"]
-            return
         assert Counter(rest) == Counter(map(str, after)) - Counter(seen) + Counter(["end"])
 
-    if taken < len(before) and not set(before[:taken]) & set(after):
+    if not set(before[:taken]) & set(after):
         with pytest.raises(ListChangedError, match="holds none of the") as caught:
-            anyio.run(run)
+            anyio.run(run, backend=backend[0], backend_options=backend[1])
         assert caught.value.corporation_id == "c"
     else:
-        anyio.run(run)
+        anyio.run(run, backend=backend[0], backend_options=backend[1])
+
+
+@pytest.mark.anyio
+async def test_customers_removed_between_two_pages_take_nobody_along() -> None:
+    """A server that counts from the start moves its pages up when customers are removed: those that moved are not lost."""
+    rows = list("abcdefgh")
+    lists = Lists({"c": [rows[:3], rows[3:6], rows[6:]]})
+    walk = listed(lists, "c").pages()
+    seen = [customer.id for customer in await anext(walk)] + [customer.id for customer in await anext(walk)]
+    for gone in "ad":
+        rows.remove(gone)
+    lists.pages["c"] = [rows[:3], rows[3:6], rows[6:]]
+    seen += [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))]
+    assert seen == list("abcdefgh")
 
 
 @pytest.mark.anyio
@@ -320,6 +337,8 @@ def plain(**other: Any) -> Mapping[str, Any]:
     [
         (plain(version=2, novelty=1), "version 2 of a checkpoint is unknown here; if a later release wrote it, upgrade"),
         (plain(positions=[{"corporation_id": "c"}] * 2), "a corporation has two positions"),
+        (plain(positions=[{"corporation_id": "a"}], finished=corporation_key("a")), "or is finished twice, or both"),
+        (plain(finished=2 * corporation_key("a")), "or is finished twice"),
         (plain(positions=[{"corporation_id": ""}]), "at least 1 character"),
         (plain(positions=[{"corporation_id": "c", "cursor": ""}]), "at least 1 character"),
         (plain(positions=[{"corporation_id": "c", "customers": -1}]), "greater than or equal to 0"),
@@ -348,18 +367,34 @@ def test_its_form_is_kept() -> None:
 
 @pytest.mark.anyio
 async def test_its_size_is_bounded() -> None:
-    """It grows by 12 bytes for each corporation that is finished, and by the present page of one."""
+    """It grows by 12 bytes for each corporation that is finished, and by a page of ids for each that is open."""
     lists = Lists({f"corporation-{number}": [["x"]] for number in range(1000)})
     async with lists.stream() as stream:
         async for _customer in stream:
             pass
     assert len(stream.checkpoint().model_dump_json()) < 12 * 1000 + 100
 
+    lists = Lists(equal(100, 50, size=10))
+    async with lists.stream(concurrency=5) as stream:
+        async for _page in stream.pages():
+            assert sum(len(position.yielded) for position in stream.checkpoint().positions) <= 5 * 10
+
+
+@pytest.mark.anyio
+async def test_it_can_be_taken_after_each_of_very_many() -> None:
+    """To take one costs little, however many corporations are finished, and it does not change what others hold."""
+    lists = Lists({f"corporation-{number}": [["x", "y"]] for number in range(3000)})
+    taken: list[Checkpoint] = []
+    async with lists.stream(concurrency=16) as stream:
+        async for _customer in stream:
+            taken.append(stream.checkpoint())
+    assert [len(each.finished) // 12 for each in taken[1::2]] == list(range(1, 3001))
+
 
 @pytest.mark.anyio
 async def test_every_error_has_one() -> None:
     """What a list raises, over customers, over pages or awaited, has a checkpoint that is exact."""
-    lists = Lists(equal(1, 2), failures={("c0", 0): 1, ("c0", 1): 2})
+    lists = Lists(equal(1, 4), failures={("c0", 0): 1, ("c0", 3): 2})
     with pytest.raises(ServerError) as caught:
         await listed(lists, "c0")
     assert caught.value.checkpoint is not None
@@ -368,7 +403,8 @@ async def test_every_error_has_one() -> None:
         with pytest.raises(ServerError) as caught:
             [item async for item in walk]
         assert caught.value.checkpoint is not None
-        assert caught.value.checkpoint.positions == (Position(corporation_id="c0", cursor="1", customers=2),)
+        expected = Position(corporation_id="c0", cursor="2", yielded=("0.2.0", "0.2.1"), customers=6)
+        assert caught.value.checkpoint.positions == (expected,)
 
 
 def test_errors_take_it_along() -> None:

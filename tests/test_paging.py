@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from commenda_customers import CursorLoopError, Customer, CustomerList, CustomerPage, ServerError
-from commenda_customers._paging import start_of
 from commenda_customers.query import CustomersQuery, Selection
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +32,7 @@ class Server:
         return CustomerPage("corp_1", tuple(Customer(id=name, corporation_id="corp_1") for name in ids), None, following)
 
     def list(self, cursor: str | None = None) -> CustomerList:
-        return CustomerList(self.fetch, QUERY, start_of(QUERY, cursor, None))
+        return CustomerList(self.fetch, QUERY, cursor=cursor)
 
 
 THREE = {None: ("ab", "1"), "1": ("cd", "2"), "2": ("e", None)}
@@ -136,7 +135,7 @@ async def test_an_iteration_that_failed_goes_on_where_it_was(failing: str) -> No
             await anyio.sleep_forever()
         return await server.fetch(query, cursor)
 
-    walk, walked, failed = aiter(CustomerList(fetch, QUERY, start_of(QUERY, None, None))), "", 0
+    walk, walked, failed = aiter(CustomerList(fetch, QUERY)), "", 0
     while len(walked) < 5:
         try:
             with anyio.fail_after(0.02):
@@ -156,7 +155,7 @@ async def test_no_end_comes_from_elsewhere() -> None:
             return CustomerPage("corp_1", (Customer(id="a", corporation_id="corp_1"),), None, "1")
         raise StopAsyncIteration
 
-    walk = aiter(CustomerList(fetch, QUERY, start_of(QUERY, None, None)))
+    walk = aiter(CustomerList(fetch, QUERY))
     assert (await anext(walk)).id == "a"
     with pytest.raises(RuntimeError, match="StopAsyncIteration was raised"):
         await anext(walk)

@@ -1,11 +1,11 @@
 """An async client of Commenda's `GET /customers`. It is an independent project, not the vendor's."""
 
 from ._iteration import Walk
-from ._paging import CustomerList
+from ._listing import CustomerList
 from ._streaming import CustomerStream
 from ._version import __version__
 from .auth import TokenProvider
-from .checkpoint import Checkpoint, Position
+from .checkpoint import Checkpoint
 from .client import AsyncCustomersAPI
 from .errors import (
     APIConnectionError,
@@ -30,7 +30,7 @@ from .query import CustomerFilters
 from .retry import RetryPolicy
 
 __all__ = [  # by the file they live in
-    # client.py, query.py, _paging.py, _streaming.py, _iteration.py
+    # client.py, query.py, _listing.py, _streaming.py, _iteration.py
     "AsyncCustomersAPI",
     "CustomerFilters",
     "CustomerList",
@@ -40,7 +40,6 @@ __all__ = [  # by the file they live in
     "Checkpoint",
     "CorporationProgress",
     "CorporationState",
-    "Position",
     "StreamProgress",
     # models.py
     "Address",

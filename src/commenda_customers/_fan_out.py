@@ -1,60 +1,67 @@
 """
-Many walks at once, and one consumer: a page of each is ready or under way, and no more.
+Many readers at once, and one consumer: a page of each is ready or under way, and no more.
 
-What is ready is handed over in the order in which it came. A walk goes on when its page is taken, so that it is its turn
+What is ready is handed over in the order in which it came. A reader goes on when its page is taken, so that it is its turn
 again after all others that were ready, and that a consumer who stops stops them all.
 """
 
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._paging import PageWalk, Portion
+from ._paging import PageReader, Portion
 from .errors import CustomersError
+
+_SECONDS_TO_CLOSE = 5.0
 
 
 @dataclass(slots=True)
 class Delivery:
     """
-    What a walk hands over.
+    What a reader hands over.
 
     Attributes:
         corporation_id: Whose list it is.
-        outcome: A page, or the error that ended the walk.
+        outcome: A page, or the error that ended the reading.
+        was_taken: Set when the consumer has it.
     """
 
     corporation_id: str
     outcome: Portion | CustomersError
-    taken: anyio.Event = field(default_factory=anyio.Event)
+    was_taken: anyio.Event = field(default_factory=anyio.Event)
 
 
 class FanOut:
-    """Runs walks, in the task that calls `run`, for the task that calls `take`."""
+    """Runs readers, in the task that calls `run`, for the task that calls `take`."""
 
-    def __init__(self, walks: AsyncGenerator[PageWalk, None], *, concurrency: int, collect: bool) -> None:
+    def __init__(self, readers: AsyncGenerator[PageReader, None], *, concurrency: int, collect: bool) -> None:
         """
         Start nothing yet.
 
         Args:
-            walks: What to run. It is asked for the next when that can begin, and closed at the end.
+            readers: What to run. It is asked for the next when that can begin, and closed at the end.
             concurrency: How many go on at once.
-            collect: Hand over a `CustomersError` of a walk like a page, instead of ending all others.
+            collect: Hand over a `CustomersError` of a reader like a page, instead of ending all others.
         """
-        self._walks = walks
+        self._readers = readers
         self._lanes = anyio.Semaphore(concurrency)
         self._collect = collect
         self._ready: deque[Delivery] = deque()
         self._news = anyio.Event()
         self._failure: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._is_complete = False
         self._is_over = False
         self._scope = anyio.CancelScope()
 
     async def run(self) -> None:
-        """Run all walks. What goes wrong is raised by `take`."""
+        """Run all readers. What goes wrong is raised by `take`."""
         try:
             with self._scope:
                 await self._guard(self._run_all)
@@ -65,43 +72,52 @@ class FanOut:
     async def take(self) -> Delivery | None:
         """Return what is next; `None` at the end. A cancelled call has taken nothing."""
         await checkpoint()
-        while True:
+        while not self._ready or self._failure is not None:
             if self._failure is not None:
-                raise self._failure
-            if self._ready:
-                break
-            if self._is_over:
+                raise self._failure.with_traceback(self._traceback)
+            if self._is_complete:
                 return None
+            if self._is_over:
+                await checkpoint_if_cancelled()
+                raise RuntimeError("this stream was closed, by another task, while this one was waiting for its next page")
             self._news = anyio.Event()
             await self._news.wait()
 
         delivery = self._ready.popleft()
-        delivery.taken.set()
+        delivery.was_taken.set()
         return delivery
 
     def cancel(self) -> None:
-        """End all walks."""
+        """End all readers."""
         self._scope.cancel()
+
+    def raise_mistake(self) -> None:
+        """Raise what went wrong and was not taken, if it is neither a corporation's error nor a cancellation."""
+        expected = (CustomersError, anyio.get_cancelled_exc_class())
+        if self._failure is not None and not isinstance(self._failure, expected):
+            raise self._failure
 
     async def _run_all(self) -> None:
         try:
             async with anyio.create_task_group() as tasks:
-                await self._guard(self._start_walks, tasks)
+                await self._guard(self._start_readers, tasks)
+            self._is_complete = True
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._walks.aclose()
+            # Behind it may be the program's own generator of ids, with clean-up of its own.
+            with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
+                await self._readers.aclose()
 
-    async def _start_walks(self, tasks: TaskGroup) -> None:
+    async def _start_readers(self, tasks: TaskGroup) -> None:
         await self._lanes.acquire()
-        async for walk in self._walks:
-            tasks.start_soon(self._guard, self._follow, walk)
+        async for reader in self._readers:
+            tasks.start_soon(self._guard, self._read, reader)
             await self._lanes.acquire()
 
-    async def _follow(self, walk: PageWalk) -> None:
-        corporation_id = walk.query.corporation_id
+    async def _read(self, reader: PageReader) -> None:
+        corporation_id = reader.query.corporation_id
         try:
-            while walk.position is not None:
-                await self._hand_over(Delivery(corporation_id, await walk.step()))
+            while (portion := await reader.step()) is not None:
+                await self._hand_over(Delivery(corporation_id, portion))
         except CustomersError as error:
             if not self._collect:
                 raise
@@ -112,15 +128,17 @@ class FanOut:
     async def _hand_over(self, delivery: Delivery) -> None:
         self._ready.append(delivery)
         self._news.set()
-        await delivery.taken.wait()
+        await delivery.was_taken.wait()
 
     async def _guard(self, call: Callable[..., Awaitable[None]], *args: object) -> None:
         """Let the first failure end everything, and be raised by `take` as itself instead of in a group."""
         try:
             await call(*args)
         except BaseException as exc:
-            # A cancellation that comes from inside, as of a future that others share, is a failure like any other.
-            self._failure = self._failure or exc
+            is_cancellation = isinstance(exc, anyio.get_cancelled_exc_class())
+            # One that comes from inside, as of a future that others share, is a failure like any other.
+            if self._failure is None and not (is_cancellation and anyio.current_effective_deadline() == -math.inf):
+                self._failure, self._traceback = exc, exc.__traceback__
             self._scope.cancel()
-            if isinstance(exc, anyio.get_cancelled_exc_class()):
+            if is_cancellation:
                 raise

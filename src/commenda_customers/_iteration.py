@@ -32,7 +32,7 @@ class Walk(AsyncGenerator[T, None]):
         """Return a record of exactly what was yielded, to pass as `resume=`."""
 
     @abstractmethod
-    async def step(self) -> T:
+    async def _step(self) -> T:
         """Return the next item; raise `StopAsyncIteration` after the last."""
 
     async def asend(self, value: None, /) -> T:  # noqa: ARG002 - part of the abstract class's signature
@@ -44,7 +44,7 @@ class Walk(AsyncGenerator[T, None]):
 
         self._is_running = True
         try:
-            return await self.step()
+            return await self._step()
         except CustomersError as error:
             error.checkpoint = self.checkpoint()
             raise

@@ -5,23 +5,17 @@ It knows nothing of HTTP: it is given a function that fetches the page at a curs
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, TypeVar
 
-from ._iteration import Walk
-from .checkpoint import Checkpoint, Position, check_resume, corporation_key
+from .checkpoint import Position
 from .errors import CursorLoopError, ListChangedError
 from .models import Customer, CustomerPage
-from .query import CustomersQuery, check_cursor
-
-__all__ = ["CustomerList"]
+from .query import CustomersQuery
 
 Fetch = Callable[[CustomersQuery, str | None], Awaitable[CustomerPage]]
 """Returns the page of a query at a cursor; `None` is the first page."""
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -39,8 +33,8 @@ class Portion:
     start: Position
     taken: int = 0
 
-    def next(self) -> Customer | None:
-        """Take a customer; `None` after the last."""
+    def take_one(self) -> Customer | None:
+        """Return the next customer; `None` after the last."""
         customers = self.page.customers
         if self.taken >= len(customers):
             return None
@@ -48,21 +42,34 @@ class Portion:
         self.taken += 1
         return customers[self.taken - 1]
 
-    def rest(self) -> CustomerPage:
-        """Take what was not taken yet."""
-        page = replace(self.page, customers=self.page.customers[self.taken :]) if self.taken else self.page
+    def take_rest(self) -> CustomerPage:
+        """Return a page of what was not taken yet."""
+        rest = replace(self.page, customers=self.page.customers[self.taken :]) if self.taken else self.page
         self.taken = len(self.page)
-        return page
+        return rest
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether all of it was taken."""
+        return self.taken >= len(self.page.customers)
 
     @property
     def position(self) -> Position | None:
-        """Where to go on after what was taken; `None` at the end of the list."""
-        taken = self.page.customers[: self.taken]
-        if len(taken) == len(self.page):
+        """
+        Where another run is to go on after what was taken; `None` at the end of the list.
+
+        That is this page, even when all of it was taken: if the list changes in between, it shows on a page that is known.
+        """
+        if self.is_used_up and (self.page.cursor is None or not self._is_known):
             return self.following
 
-        yielded = (*self.start.yielded, *(customer.id for customer in taken))
-        return self.start.model_copy(update={"yielded": yielded, "customers": self.start.customers + len(taken)})
+        taken = tuple(customer.id for customer in self.page.customers[: self.taken])
+        return Position(
+            corporation_id=self.start.corporation_id,
+            cursor=self.start.cursor,
+            yielded=self.start.yielded + taken,
+            customers=self.start.customers + len(taken),
+        )
 
     @property
     def following(self) -> Position | None:
@@ -76,9 +83,13 @@ class Portion:
             customers=self.start.customers + len(self.page),
         )
 
+    @property
+    def _is_known(self) -> bool:
+        return bool(self.page.customers or self.start.yielded)
 
-class PageWalk:
-    """The walk through one list, page by page. A step that failed or was cancelled can be taken again."""
+
+class PageReader:
+    """Reads one list, page by page. A step that failed or was cancelled can be taken again."""
 
     def __init__(self, fetch: Fetch, query: CustomersQuery, start: Position | None) -> None:
         """Go on from *start*; `None` is the end of the list."""
@@ -87,140 +98,42 @@ class PageWalk:
         self._fetch = fetch
         self._asked: set[bytes | None] = set()
 
-    async def step(self) -> Portion:
+    async def step(self) -> Portion | None:
         """
-        Fetch the next page; raise `StopAsyncIteration` after the last.
+        Fetch the next page; return `None` after the last.
 
         Raises:
             CursorLoopError: The server sends the walk round in a circle.
             ListChangedError: The page in which an earlier run stopped holds nothing any more of what that run yielded.
             CustomersError: The page could not be had.
         """
-        start = self.position
-        if start is None:
-            raise StopAsyncIteration
-        asked = None if start.cursor is None else _digest(start.cursor)
+        while (start := self.position) is not None:
+            page = await self._fetch_new(start.cursor)
+            portion = Portion(_without_yielded(page, start), start)
+            self.position = portion.following
+            was_yielded = start.yielded and not portion.page
+            if not was_yielded or self.position is None:
+                return portion
+
+        return None
+
+    async def _fetch_new(self, cursor: str | None) -> CustomerPage:
+        asked = None if cursor is None else _digest(cursor)
         if asked in self._asked:
             raise CursorLoopError(
                 f"the server gave a cursor a second time, within {len(self._asked)} pages; to follow it would never end",
                 corporation_id=self.query.corporation_id,
-                cursor=start.cursor,
+                cursor=cursor,
             )
 
         try:
-            page = await self._fetch(self.query, start.cursor)
+            page = await self._fetch(self.query, cursor)
         except StopAsyncIteration as exc:
             # From a hook or a token provider. Here it would be the end of the list, as in a generator it is not (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
 
-        portion = Portion(_without_yielded(page, start), start)
         self._asked.add(asked)
-        self.position = portion.following
-        return portion
-
-
-class CustomerList:
-    """
-    The customers of one corporation: iterate over it, take it by `pages()`, or await its first page.
-
-        async for customer in api.list("corp_123"): ...
-        async for page in api.list("corp_123").pages(): ...
-        page = await api.list("corp_123", limit=20)
-
-    Nothing is requested before one of the three is used. Each use starts afresh, and may go on while another does.
-    """
-
-    def __init__(self, fetch: Fetch, query: CustomersQuery, start: Position | None) -> None:
-        self._fetch = fetch
-        self._query = query
-        self._start = start
-
-    def __repr__(self) -> str:
-        return f"CustomerList({self._query!r}, {self._start!r})"
-
-    def __aiter__(self) -> Walk[Customer]:
-        """
-        Iterate over all customers, in the server's order.
-
-        Raises:
-            CursorLoopError: The server sends the walk round in a circle. All customers up to there were yielded.
-            CustomersError: A page could not be had. With its `checkpoint` another list continues.
-        """
-        return _Customers(self._walk())
-
-    def pages(self) -> Walk[CustomerPage]:
-        """Iterate over all pages, empty ones included. Raises what iterating over customers raises."""
-        return _Pages(self._walk())
-
-    def __await__(self) -> Generator[Any, Any, CustomerPage]:
-        """
-        Fetch the first page only: one request. Of a list that a checkpoint says is finished, there is only an empty page.
-
-        Raises:
-            CustomersError: The page could not be had.
-        """
-        return self._first_page().__await__()
-
-    async def _first_page(self) -> CustomerPage:
-        return await anext(self.pages(), CustomerPage(self._query.corporation_id, ()))
-
-    def _walk(self) -> PageWalk:
-        return PageWalk(self._fetch, self._query, self._start)
-
-
-class _ListWalk(Walk[T]):
-    """What walks over customers and over pages have in common: which part of the list was yielded."""
-
-    def __init__(self, walk: PageWalk) -> None:
-        super().__init__()
-        self._walk = walk
-        self._start = walk.position
-        self._portion: Portion | None = None
-
-    def checkpoint(self) -> Checkpoint:
-        query = self._walk.query
-        position = self._portion.position if self._portion else self._start
-        if position is None:
-            return Checkpoint(query=query.selection.fingerprint, finished=corporation_key(query.corporation_id))
-
-        return Checkpoint(query=query.selection.fingerprint, positions=(position,))
-
-
-class _Pages(_ListWalk[CustomerPage]):
-    async def step(self) -> CustomerPage:
-        self._portion = await self._walk.step()
-        return self._portion.rest()
-
-
-class _Customers(_ListWalk[Customer]):
-    async def step(self) -> Customer:
-        while self._portion is None or (customer := self._portion.next()) is None:
-            self._portion = await self._walk.step()
-
-        return customer
-
-
-def start_of(query: CustomersQuery, cursor: str | None, resume: Checkpoint | None) -> Position | None:
-    """
-    Return where a list begins; `None` if it was read to its end.
-
-    Raises:
-        ValueError: There is a cursor as well as a checkpoint, or the checkpoint is of another list.
-    """
-    corporation_id = query.corporation_id
-    if resume is None:
-        return Position(corporation_id=corporation_id, cursor=check_cursor(cursor))
-    if cursor is not None:
-        raise ValueError("cursor: cannot be given together with resume, which has a cursor of its own")
-
-    check_resume(resume, query.selection.fingerprint)
-    for position in resume.positions:
-        if position.corporation_id == corporation_id:
-            return position
-    if corporation_key(corporation_id) in resume.finished_keys():
-        return None
-
-    raise ValueError(f"resume: the checkpoint knows nothing of corporation {corporation_id!r}")
+        return page
 
 
 def _without_yielded(page: CustomerPage, start: Position) -> CustomerPage:

@@ -10,9 +10,9 @@ from anyio.lowlevel import checkpoint as let_others_run
 
 from ._fan_out import FanOut
 from ._iteration import Walk
-from ._paging import Fetch, PageWalk, Portion
+from ._paging import Fetch, PageReader, Portion
 from .checkpoint import Checkpoint, Ledger, corporation_key
-from .errors import CustomersError
+from .errors import CustomersError, chain
 from .models import Customer, CustomerPage
 from .progress import CorporationProgress, CorporationState, StreamProgress
 from .query import Selection
@@ -43,18 +43,11 @@ class CustomerStream:
         errors: Literal["raise", "collect"],
         resume: Checkpoint | None,
     ) -> None:
-        self._ledger = Ledger(selection.fingerprint, resume)
-        walks = _walks(_one_by_one(corporation_ids), fetch, selection, self._ledger)
-        self._fan_out = FanOut(walks, concurrency=concurrency, collect=errors == "collect")
+        ledger = Ledger(selection.fingerprint, resume)
+        readers = _readers(_one_by_one(corporation_ids), fetch, selection, ledger)
+        self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
+        self._consumer = _Consumer(self._fan_out, ledger)
         self._tasks: TaskGroup | None = None
-        self._is_open = False
-        self._is_waiting = False
-        self._portion: Portion | None = None
-        self._current = CorporationProgress()
-        self._failures: dict[str, CustomersError] = {}
-        self._corporations: dict[str, CorporationProgress] = {}
-        self._reading: dict[str, CorporationProgress] = {}
-        self._progress = StreamProgress(MappingProxyType(self._corporations), self._reading)
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
@@ -63,17 +56,25 @@ class CustomerStream:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._fan_out.run)
-        self._is_open = True
+        self._consumer.is_open = True
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._tasks is not None  # noqa: S101 - it was entered
-        self._is_open = False
+        self._consumer.is_open = False
         self._fan_out.cancel()
-        # It is not told of the exception: it would put it into a group.
-        await self._tasks.__aexit__(None, None, None)
+        cancelled = anyio.get_cancelled_exc_class()
+        try:
+            # It is not told of the exception of the block: it would put it into a group.
+            await self._tasks.__aexit__(None, None, None)
+        except cancelled:
+            # An exception of the block is not to be lost behind a cancellation, as a group would not lose it.
+            if exc is None or isinstance(exc, cancelled):
+                raise
+        if exc is None:
+            self._fan_out.raise_mistake()
 
     def __aiter__(self) -> Walk[Customer]:
         """
@@ -85,7 +86,7 @@ class CustomerStream:
             ValueError: A corporation's id comes a second time, or breaks a rule of the API page.
             TypeError: A corporation's id is no `str`.
         """
-        return _StreamedCustomers(self)
+        return _StreamedCustomers(self._consumer)
 
     def pages(self) -> Walk[CustomerPage]:
         """
@@ -93,17 +94,17 @@ class CustomerStream:
 
         The first page of a corporation that is continued in the middle of a page has the rest of its customers only.
         """
-        return _StreamedPages(self)
+        return _StreamedPages(self._consumer)
 
     @property
     def progress(self) -> StreamProgress:
         """How far it has come. The object stays the same, and always has the latest numbers."""
-        return self._progress
+        return self._consumer.progress
 
     @property
     def failures(self) -> Mapping[str, CustomersError]:
-        """The corporations that failed, with the reason, if errors are collected."""
-        return MappingProxyType(self._failures)
+        """The corporations that failed, with the reason. Each has a checkpoint of its corporation, for a list to go on."""
+        return MappingProxyType(self._consumer.failures)
 
     def checkpoint(self) -> Checkpoint:
         """
@@ -111,31 +112,54 @@ class CustomerStream:
 
         A corporation that failed is in it with where it failed, and is tried again by the stream that continues.
         """
-        self._record()
-        return self._ledger.checkpoint()
+        return self._consumer.checkpoint()
+
+
+class _Consumer:
+    """What was yielded of a stream, and what is next."""
+
+    def __init__(self, fan_out: FanOut, ledger: Ledger) -> None:
+        self.is_open = False
+        self.failures: dict[str, CustomersError] = {}
+        self._fan_out = fan_out
+        self._ledger = ledger
+        self._is_waiting = False
+        self._portion: Portion | None = None
+        self._corporations: dict[str, CorporationProgress] = {}
+        self._reading: dict[str, CorporationProgress] = {}
+        self.progress = StreamProgress(MappingProxyType(self._corporations), self._reading)
 
     async def next_customer(self) -> Customer:
         """Return the next customer; raise `StopAsyncIteration` after the last."""
-        while self._portion is None or (customer := self._portion.next()) is None:
-            self._begin(await self._take())
+        self._check_open()
+        portion = self._portion
+        while portion is None or (customer := portion.take_one()) is None:
+            portion = await self._next_portion()
 
-        self._count(1)
+        self._count(portion, 1)
         return customer
 
     async def next_page(self) -> CustomerPage:
         """Return the next page, or what is left of the present one; raise `StopAsyncIteration` after the last."""
-        page = self._portion.rest() if self._portion else None
-        if not page:
-            portion = await self._take()
-            self._begin(portion)
-            page = portion.rest()
+        self._check_open()
+        portion = self._portion
+        if portion is None or portion.is_used_up:
+            portion = await self._next_portion()
 
-        self._count(len(page))
+        page = portion.take_rest()
+        self._count(portion, len(page))
         return page
 
-    async def _take(self) -> Portion:
-        if not self._is_open:
+    def checkpoint(self) -> Checkpoint:
+        """Return a record of what was yielded."""
+        self._record()
+        return self._ledger.checkpoint()
+
+    def _check_open(self) -> None:
+        if not self.is_open:
             raise RuntimeError("a stream is read inside of its block: async with api.stream(...) as stream")
+
+    async def _next_portion(self) -> Portion:
         if self._is_waiting:
             raise RuntimeError("this stream is already waiting for its next page in another task")
 
@@ -144,84 +168,104 @@ class CustomerStream:
             while (delivery := await self._fan_out.take()) is not None:
                 self._record()
                 if isinstance(delivery.outcome, Portion):
-                    return delivery.outcome
+                    return self._begin(delivery.outcome)
                 self._fail(delivery.corporation_id, delivery.outcome)
+                for link in chain(delivery.outcome):
+                    link.__traceback__ = None  # its frames hold the answer, of up to max_response_bytes
+        except CustomersError as error:
+            self._record()
+            failed = error.corporation_id
+            if failed is not None and failed not in self.failures and self._ledger.has_started(failed):
+                self._fail(failed, error)
+            raise
         finally:
             self._is_waiting = False
 
-        self._record()
         raise StopAsyncIteration
 
-    def _begin(self, portion: Portion) -> None:
+    def _begin(self, portion: Portion) -> Portion:
         """Go over to the next page."""
-        start, total = portion.start, portion.page.total_customers
         self._portion = portion
-        self._current = self._reading.setdefault(start.corporation_id, CorporationProgress(customers_before=start.customers))
-        self._corporations[start.corporation_id] = self._current
-        self._current.pages += 1
-        self._progress.pages += 1
-        if total is not None:
-            self._current.total_customers = total
+        mine = self._progress_of(portion.start.corporation_id)
+        mine.pages += 1
+        self.progress.pages += 1
+        if portion.page.total_customers is not None:
+            mine.total_customers = portion.page.total_customers
+        self._count(portion, 0)
+        return portion
 
-    def _count(self, customers: int) -> None:
-        self._current.customers += customers
-        self._progress.customers += customers
+    def _count(self, portion: Portion, customers: int) -> None:
+        corporation_id = portion.start.corporation_id
+        self._corporations[corporation_id].customers += customers
+        self.progress.customers += customers
+        if portion.is_used_up and portion.page.cursor is None:
+            self._portion = None
+            self._ledger.record(corporation_id, None)
+            self._end(corporation_id, CorporationState.FINISHED)
+            self.progress.finished += 1
 
     def _record(self) -> None:
         """Bring the ledger up to what was yielded of the present page."""
-        if self._portion is None:
-            return
-
-        corporation_id, position = self._portion.start.corporation_id, self._portion.position
-        self._ledger.record(corporation_id, position)
-        if position is None:
-            self._portion = None
-            self._reading.pop(corporation_id).state = CorporationState.FINISHED
-            self._progress.finished += 1
+        if self._portion is not None:
+            self._ledger.record(self._portion.start.corporation_id, self._portion.position)
 
     def _fail(self, corporation_id: str, error: CustomersError) -> None:
-        error.checkpoint = self._ledger.checkpoint()
-        self._failures[corporation_id] = error
-        failed = self._reading.pop(corporation_id, CorporationProgress())
-        failed.state = CorporationState.FAILED
-        self._corporations[corporation_id] = failed
-        self._progress.failed += 1
+        # One of all corporations for each that failed would be too much to keep.
+        error.checkpoint = self._ledger.checkpoint_of(corporation_id)
+        self.failures[corporation_id] = error
+        self._progress_of(corporation_id)
+        self._end(corporation_id, CorporationState.FAILED)
+        self.progress.failed += 1
+
+    def _progress_of(self, corporation_id: str) -> CorporationProgress:
+        mine = self._corporations.get(corporation_id)
+        if mine is None:
+            before = self._ledger.position_of(corporation_id).customers
+            mine = self._corporations[corporation_id] = CorporationProgress(customers_before=before)
+            self._reading[corporation_id] = mine
+        return mine
+
+    def _end(self, corporation_id: str, state: CorporationState) -> None:
+        self._corporations[corporation_id].state = state
+        del self._reading[corporation_id]
 
 
 class _StreamWalk(Walk[T]):
-    def __init__(self, stream: CustomerStream) -> None:
+    def __init__(self, consumer: _Consumer) -> None:
         super().__init__()
-        self._stream = stream
+        self._consumer = consumer
 
     def checkpoint(self) -> Checkpoint:
-        return self._stream.checkpoint()
+        return self._consumer.checkpoint()
 
 
 class _StreamedCustomers(_StreamWalk[Customer]):
-    async def step(self) -> Customer:
-        return await self._stream.next_customer()
+    async def _step(self) -> Customer:
+        return await self._consumer.next_customer()
 
 
 class _StreamedPages(_StreamWalk[CustomerPage]):
-    async def step(self) -> CustomerPage:
-        return await self._stream.next_page()
+    async def _step(self) -> CustomerPage:
+        return await self._consumer.next_page()
 
 
-async def _walks(
+async def _readers(
     corporation_ids: AsyncIterator[str], fetch: Fetch, selection: Selection, ledger: Ledger
-) -> AsyncGenerator[PageWalk, None]:
-    """Yield the walk of each corporation that is not finished, begun where the ledger says."""
+) -> AsyncGenerator[PageReader, None]:
+    """Yield the reader of each corporation that is not finished, to begin where the ledger says."""
     seen: set[str] = set()
+    index = 0
     try:
         async for corporation_id in corporation_ids:
-            query = selection.of(corporation_id)
+            query = selection.of(corporation_id, name=f"corporation_ids[{index}]")
+            index += 1
             key = corporation_key(corporation_id)
             if key in seen:
                 raise ValueError(f"corporation_ids: {corporation_id!r} comes a second time")
             seen.add(key)
-            start = ledger.start_of(corporation_id)
+            start = ledger.start(corporation_id)
             if start is not None:
-                yield PageWalk(fetch, query, start)
+                yield PageReader(fetch, query, start)
     finally:
         if isinstance(corporation_ids, AsyncGenerator):
             await corporation_ids.aclose()
@@ -233,5 +277,5 @@ def _one_by_one(corporation_ids: Iterable[str] | AsyncIterable[str]) -> AsyncIte
 
 async def _each(corporation_ids: Iterable[str]) -> AsyncGenerator[str, None]:
     for corporation_id in corporation_ids:
-        await let_others_run()
+        await let_others_run()  # those that are finished are read without a pause
         yield corporation_id

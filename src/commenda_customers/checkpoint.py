@@ -28,14 +28,14 @@ class Position(_Record):
 
     Attributes:
         corporation_id: The corporation.
-        cursor: The cursor of the page that is fetched next; `None` is the first page.
+        cursor: The cursor of the page in which the reading stopped; `None` is the first page.
         yielded: The ids of the customers of that page that were yielded. When it is fetched again they are left out.
         customers: How many customers of the corporation were yielded, those before the page included.
     """
 
     corporation_id: Annotated[str, Field(min_length=1)]
     cursor: Annotated[str, Field(min_length=1)] | None = None
-    yielded: tuple[str, ...] = ()
+    yielded: Annotated[tuple[str, ...], Field(repr=False)] = ()
     customers: Annotated[int, Field(ge=0)] = 0
 
 
@@ -43,8 +43,8 @@ class Checkpoint(_Record):
     """
     Exactly what was yielded by a list or a stream; pass it as `resume=` to continue with the next customer.
 
-    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. Its size grows with the
-    corporations that are started and not finished, and by 12 characters for each that is finished.
+    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. It has the ids of a page at most
+    for each corporation that is started and not finished, and 12 characters for each that is finished.
 
     Attributes:
         version: Of this form.
@@ -69,8 +69,9 @@ class Checkpoint(_Record):
 
     @model_validator(mode="after")
     def _check_positions(self) -> Self:
-        if len({position.corporation_id for position in self.positions}) < len(self.positions):
-            raise ValueError("a corporation has two positions")
+        keys = [corporation_key(position.corporation_id) for position in self.positions]
+        if len({*keys, *finished_keys(self)}) < len(keys) + len(self.finished) // _KEY_LENGTH:
+            raise ValueError("a corporation has two positions, or is finished twice, or both")
 
         return self
 
@@ -80,12 +81,14 @@ class Checkpoint(_Record):
         return Checkpoint(
             query=self.query,
             positions=tuple(position for position in self.positions if position.corporation_id != corporation_id),
-            finished="".join(other for other in self.finished_keys() if other != key),
+            finished="".join(other for other in finished_keys(self) if other != key),
         )
 
-    def finished_keys(self) -> list[str]:
-        """Return the keys of the corporations that are finished."""
-        return [self.finished[at : at + _KEY_LENGTH] for at in range(0, len(self.finished), _KEY_LENGTH)]
+
+def finished_keys(checkpoint: Checkpoint) -> list[str]:
+    """Return the keys of the corporations that are finished."""
+    text = checkpoint.finished
+    return [text[at : at + _KEY_LENGTH] for at in range(0, len(text), _KEY_LENGTH)]
 
 
 def corporation_key(corporation_id: str) -> str:
@@ -99,20 +102,16 @@ class Ledger:
     def __init__(self, query: str, resume: Checkpoint | None) -> None:
         """Go on from what an earlier run has yielded."""
         self._query = query
-        self._positions: dict[str, Position] = {}
-        self._finished: set[str] = set()
-        self._keys = ""
-        if resume is not None:
-            self._positions = {position.corporation_id: position for position in resume.positions}
-            self._finished = set(resume.finished_keys())
-            self._keys = resume.finished
+        self._positions = {position.corporation_id: position for position in resume.positions} if resume else {}
+        self._finished = dict.fromkeys(finished_keys(resume)) if resume else {}
+        self._joined = resume.finished if resume else ""
 
-    def start_of(self, corporation_id: str) -> Position | None:
+    def start(self, corporation_id: str) -> Position | None:
         """Return where to go on with a corporation; `None` if it is finished."""
         if corporation_key(corporation_id) in self._finished:
             return None
 
-        return self._positions.get(corporation_id) or Position(corporation_id=corporation_id)
+        return self._positions.setdefault(corporation_id, Position(corporation_id=corporation_id))
 
     def record(self, corporation_id: str, position: Position | None) -> None:
         """Take note of where to go on with a corporation; `None`: it is finished."""
@@ -121,13 +120,28 @@ class Ledger:
             return
 
         self._positions.pop(corporation_id, None)
-        key = corporation_key(corporation_id)
-        self._finished.add(key)
-        self._keys += key
+        self._finished[corporation_key(corporation_id)] = None
+
+    def has_started(self, corporation_id: str) -> bool:
+        """Return whether a corporation was started and is not finished."""
+        return corporation_id in self._positions
+
+    def position_of(self, corporation_id: str) -> Position:
+        """Return where to go on with a corporation that was started and is not finished."""
+        return self._positions[corporation_id]
 
     def checkpoint(self) -> Checkpoint:
         """Return it as it is now."""
-        return Checkpoint(query=self._query, positions=tuple(self._positions.values()), finished=self._keys)
+        if len(self._joined) < len(self._finished) * _KEY_LENGTH:
+            self._joined = "".join(self._finished)
+        # Not validated again: what was finished may be very much.
+        return Checkpoint.model_construct(
+            query=self._query, positions=tuple(self._positions.values()), finished=self._joined
+        )
+
+    def checkpoint_of(self, corporation_id: str) -> Checkpoint:
+        """Return what there is of one corporation that is not finished."""
+        return Checkpoint(query=self._query, positions=(self._positions[corporation_id],))
 
 
 def check_resume(resume: Checkpoint, query: str) -> Checkpoint:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from ._checks import check_positive, check_type
 from ._http import AnyAsyncClient, HTTPClient
-from ._paging import CustomerList, start_of
+from ._listing import CustomerList
 from ._streaming import CustomerStream
 from ._transport import Transport
 from .auth import TokenProvider, conceal, token_auth
@@ -176,7 +176,7 @@ class AsyncCustomersAPI:
         query = Selection.build(limit=limit, **filters).of(corporation_id)
         if max_wait is not None:
             check_positive("max_wait", max_wait)
-        return CustomerList(partial(self._transport.fetch, max_wait=max_wait), query, start_of(query, cursor, resume))
+        return CustomerList(partial(self._transport.fetch, max_wait=max_wait), query, cursor=cursor, resume=resume)
 
     def stream(
         self,
@@ -193,11 +193,11 @@ class AsyncCustomersAPI:
 
         Args:
             corporation_ids: The corporations. Ids are read one by one, each when its corporation can begin; an async
-                generator is closed with the stream. None may come twice.
+                generator is closed with the stream, within five seconds. None may come twice.
             concurrency: Corporations that are read at once. Of each, one page at the most is ready or under way while the
                 program works on what it got; a program that does not ask for more stops the requests.
             errors: `"raise"`: the first corporation that cannot be read on ends the stream with its error. `"collect"`: the
-                others go on, and `stream.failures` has the errors.
+                others go on. Either way `stream.failures` has the errors.
             limit: Customers per page, 1 to 100.
             resume: The checkpoint of an earlier stream or list: continue with the customers that it did not yield. The ids
                 may be others, and in another order; those that were finished are left out.
@@ -212,9 +212,9 @@ class AsyncCustomersAPI:
         if isinstance(corporation_ids, str | bytes):
             raise TypeError(f"corporation_ids: expected several ids, got {type(corporation_ids).__name__}")
         check_type("corporation_ids", corporation_ids, Iterable | AsyncIterable)
-        check_positive("concurrency", concurrency)
         check_type("concurrency", concurrency, int)
-        if errors not in {"raise", "collect"}:
+        check_positive("concurrency", concurrency)
+        if errors not in ("raise", "collect"):
             raise ValueError(f'errors: must be "raise" or "collect", got {errors!r}')
         if resume is not None:
             check_resume(resume, selection.fingerprint)

@@ -1,7 +1,7 @@
 """How far a stream has come, in numbers that are cheap to read at any time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = ["CorporationProgress", "CorporationState", "StreamProgress"]
@@ -58,8 +58,8 @@ class StreamProgress:
         failed: Corporations that failed.
     """
 
-    corporations: Mapping[str, CorporationProgress]
-    _reading: Mapping[str, CorporationProgress]
+    corporations: Mapping[str, CorporationProgress] = field(repr=False)
+    _reading: Mapping[str, CorporationProgress] = field(repr=False)
     pages: int = 0
     customers: int = 0
     finished: int = 0
@@ -75,7 +75,8 @@ class StreamProgress:
         """
         About how many customers are still to come of the corporations that are being read.
 
-        `None` if the server has not said of any of them how many there are.
+        Nobody knows how many there are in those that have not begun. `None` before the first page, and if the server has not
+        said of any of them how many there are.
         """
         known = [left for each in self._reading.values() if (left := each.remaining) is not None]
-        return sum(known) if known or not self._reading else None
+        return sum(known) if known or (self.corporations and not self._reading) else None

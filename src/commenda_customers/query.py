@@ -120,28 +120,25 @@ class Selection:
             if name not in _WIRE_FORM:
                 raise TypeError(f"{name}: not a parameter of GET /customers; it has {', '.join(_WIRE_FORM)}")
 
-        return cls(
-            limit, tuple((name, form(name, given[name])) for name, form in _WIRE_FORM.items() if given.get(name) is not None)
-        )
+        wire = tuple((name, form(name, given[name])) for name, form in _WIRE_FORM.items() if given.get(name) is not None)
+        _check_length(wire)
+        return cls(limit, wire)
 
     @property
     def fingerprint(self) -> str:
         """What stands for it in a checkpoint."""
         return blake2b(json.dumps([self.limit, self.filters]).encode(), digest_size=12).hexdigest()
 
-    def of(self, corporation_id: str) -> "CustomersQuery":
+    def of(self, corporation_id: str, *, name: str = "corporation_id") -> "CustomersQuery":
         """
         Ask it of a corporation.
 
         Raises:
-            TypeError: The id is no `str`.
+            TypeError: The id is no `str`. The message calls it *name*.
             ValueError: The id is empty, or all together is too long for a URL.
         """
-        query = CustomersQuery(_text("corporation_id", corporation_id), self)
-        if len(urlencode(query.to_params(None))) > _MAX_QUERY_LENGTH:
-            name, value = max(query.to_params(None), key=lambda parameter: len(parameter[1]))
-            raise ValueError(f"{name}: {len(value):,} characters are too many for one URL; split them over several lists")
-
+        query = CustomersQuery(_text(name, corporation_id), self)
+        _check_length(query.to_params(None))
         return query
 
 
@@ -159,6 +156,12 @@ class CustomersQuery:
             params.append(("cursor", cursor))
 
         return params
+
+
+def _check_length(params: Sequence[tuple[str, str]]) -> None:
+    if len(urlencode(params)) > _MAX_QUERY_LENGTH:
+        name, value = max(params, key=lambda parameter: len(parameter[1]))
+        raise ValueError(f"{name}: {len(value):,} characters are too many for one URL; split them over several lists")
 
 
 def check_cursor(cursor: str | None) -> str | None:
