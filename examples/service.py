@@ -46,8 +46,15 @@ async def json_lines(first: Customer | None, walk: Walk[Customer]) -> AsyncItera
         async for customer in walk:
             yield customer.model_dump_json() + "\n"
     except CustomersError as error:
-        # Too late for a status: the last line says that, and where, it was cut short.
-        yield json.dumps({"error": error.message, "cursor": error.cursor}) + "\n"
+        # Too late for a status: the last line says that it was cut short, and where to go on.
+        resume = error.checkpoint and error.checkpoint.model_dump(mode="json")
+        yield json.dumps({"error": error.message, "resume": resume}) + "\n"
+
+
+@app.exception_handler(ValueError)
+async def malformed(_request: Request, error: ValueError) -> JSONResponse:
+    """Say what rule an argument broke."""
+    return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
 
 
 @app.exception_handler(CustomersError)

@@ -88,10 +88,13 @@ async def test_refusals_become_statuses(app: Any, monkeypatch: pytest.MonkeyPatc
     emulator = Emulator({"corp_1": 1000, "empty": 0}, faults=[faults.WrongEnvelope(at=[4])])
     async with served(app, emulator, monkeypatch) as client:
         assert (await client.get("/corporations/nobody/customers")).status_code == 404
+        assert (await client.get(f"/corporations/{'x' * 60_001}/customers")).status_code == 400
         assert (await client.get("/corporations/empty/customers")).text == ""
         lines = (await client.get("/corporations/corp_1/customers")).text.splitlines()
     assert len(lines) == 101
-    assert json.loads(lines[-1])["error"].startswith("the answer has neither documented envelope")
+    last = json.loads(lines[-1])
+    assert last["error"].startswith("the answer has neither documented envelope")
+    assert len(last["resume"]["positions"][0]["yielded"]) == 100
 
 
 async def test_a_busy_service_says_so(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:

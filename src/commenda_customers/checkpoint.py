@@ -43,8 +43,8 @@ class Checkpoint(_Record):
     """
     Exactly what was yielded by a list or a stream; pass it as `resume=` to continue with the next customer.
 
-    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. It has the ids of a page at most
-    for each corporation that is started and not finished, and 12 characters for each that is finished.
+    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. For each corporation that is
+    started and not finished it has at most a page of ids, and for each that is finished 12 characters.
 
     Attributes:
         version: Of this form.
