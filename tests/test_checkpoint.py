@@ -291,8 +291,9 @@ async def test_a_list_continues_a_stream_and_a_stream_a_list() -> None:
     assert len(await listed(lists, "c0", resume=stream.checkpoint())) == 0
     assert [customer.id for customer in await listed(lists, "c1", resume=stream.checkpoint())] == ["1.0.1"]
     walk = listed(lists, "c1", resume=stream.checkpoint()).pages()
+    assert [position.customers for position in walk.checkpoint().positions] == [1]
     assert [customer.id for customer in await anext(walk)] == ["1.0.1"]
-    async with lists.stream(["c1"], resume=walk.checkpoint()) as stream:
+    async with lists.stream(resume=walk.checkpoint()) as stream:
         assert [customer.id async for customer in stream] == ["1.1.0", "1.1.1"]
     assert stream.progress.corporations["c1"].customers_before == 2
 
@@ -378,6 +379,19 @@ async def test_its_size_is_bounded() -> None:
     async with lists.stream(concurrency=5) as stream:
         async for _page in stream.pages():
             assert sum(len(position.yielded) for position in stream.checkpoint().positions) <= 5 * 10
+
+
+@pytest.mark.anyio
+async def test_it_counts_what_was_yielded() -> None:
+    """A position says how many customers of its corporation were yielded, over all runs."""
+    lists, seen, checkpoint = Lists(equal(1, 5, size=3)), 0, None
+    for _ in range(7):
+        walk = aiter(listed(lists, "c0", resume=checkpoint))
+        for _ in range(2):
+            await anext(walk)
+        seen += 2
+        checkpoint = walk.checkpoint()
+        assert [position.customers for position in checkpoint.positions] == [seen]
 
 
 @pytest.mark.anyio

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from commenda_customers import AsyncCustomersAPI, RetryPolicy
+from commenda_customers import AsyncCustomersAPI, Checkpoint, RetryPolicy
 from commenda_customers.testing import Emulator, faults
 
 pytestmark = pytest.mark.asyncio
@@ -133,3 +133,38 @@ async def test_a_task_that_is_cancelled_leaves_its_block_in_order(server: Emulat
     with pytest.raises(RuntimeError, match="closed"):
         await clients[0].list("corp_0")
     gc.collect()  # an open socket would be a warning, and so an error
+
+
+@pytest.mark.parametrize("way", ["cancel", "timeout"])
+async def test_a_stream_may_be_cut_by_asyncio(server: Emulator, api: AsyncCustomersAPI, way: str) -> None:
+    """Cancelled at any time by asyncio's own means, a stream ends as cancelled, and with its checkpoint comes the rest."""
+    came: list[str] = []
+    checkpoint: Checkpoint | None = None
+
+    async def read() -> None:
+        nonlocal checkpoint
+        stream = api.stream(server.corporations, concurrency=3, limit=10, resume=checkpoint)
+        try:
+            async with stream:
+                async for customer in stream:
+                    came.append(customer.id)
+        finally:
+            checkpoint = stream.checkpoint()
+
+    for number in range(100):
+        task = asyncio.create_task(read())
+        seconds = 0.001 * number
+        try:
+            if way == "cancel":
+                await asyncio.wait([task], timeout=seconds)
+                task.cancel()
+                await task
+            else:
+                async with asyncio.timeout(seconds):
+                    await task
+        except (asyncio.CancelledError, TimeoutError):
+            continue
+        break
+    assert sorted(came) == sorted(
+        c["id"] for corporation_id in server.corporations for c in server.customers(corporation_id)
+    )

@@ -1,5 +1,6 @@
 """Many corporations as one stream, over a function in place of a network and in virtual time."""
 
+import contextlib
 import gc
 import warnings
 from collections import Counter
@@ -9,8 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, CorporationState, CustomersError, ServerError
-from lists import Lists, equal
+from commenda_customers import AsyncCustomersAPI, Checkpoint, CorporationState, CustomerList, CustomersError, ServerError
+from lists import SELECTION, Lists, equal
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +174,18 @@ async def test_a_failure_stays() -> None:
                 [page async for page in stream.pages()]
 
 
+async def test_what_is_raised_again_does_not_grow() -> None:
+    """A program that asks a failed stream again and again gets the same error, with the same traceback each time."""
+    lists = Lists(equal(1, 1), failures={("c0", 0): 1})
+    lengths: set[int] = set()
+    async with lists.stream() as stream:
+        for _ in range(3):
+            with pytest.raises(ServerError) as caught:
+                await anext(stream.pages())
+            lengths.add(len(caught.traceback))
+    assert len(lengths) == 1
+
+
 async def test_failures_can_be_collected() -> None:
     """With `errors="collect"` all others are read to their end, and the failures tell which were not, and why."""
     lists = Lists(equal(6, 4), failures={("c1", 2): 1, ("c4", 0): 1})
@@ -186,8 +199,53 @@ async def test_failures_can_be_collected() -> None:
     assert (stream.progress.finished, stream.progress.failed, stream.progress.reading) == (4, 2, 0)
     assert stream.progress.corporations["c1"].state is CorporationState.FAILED
 
-    async with lists.stream(errors="collect", resume=stream.failures["c1"].checkpoint) as rest:
-        assert {customer.corporation_id async for customer in rest} >= {"c1", "c4"}
+
+async def test_what_is_collected_is_little_and_enough() -> None:
+    """Of many failures each keeps its own position and no answer: with it, a list of that corporation goes on."""
+    lists = Lists(equal(50, 3), failures={(f"c{number}", number % 3): 1 for number in range(50)})
+    seen: list[str] = []
+    async with lists.stream(errors="collect") as stream:
+        seen += [customer.id async for customer in stream]
+    assert len(stream.failures) == 50
+    for name, error in stream.failures.items():
+        assert error.__traceback__ is None
+        assert error.checkpoint is not None
+        assert [position.corporation_id for position in error.checkpoint.positions] == [name]
+        seen += [customer.id async for customer in CustomerList(lists.fetch, SELECTION.of(name), resume=error.checkpoint)]
+    assert sorted(seen) == sorted(row for _, row in lists.everyone())
+
+
+async def test_a_failure_counts_from_where_it_was_resumed() -> None:
+    """A corporation that fails at once when it is resumed has in its progress what was yielded of it before."""
+    lists = Lists(equal(1, 3), failures={("c0", 1): 2})
+    for mode in ("raise", "collect"):
+        resume: Checkpoint | None = None
+        lists.failures["c0", 1] = 1
+        with contextlib.suppress(ServerError):
+            async with lists.stream(errors=mode) as stream:
+                [customer async for customer in stream]
+        resume = stream.checkpoint()
+        lists.failures["c0", 0] = 1
+        with contextlib.suppress(ServerError):
+            async with lists.stream(errors=mode, resume=resume) as stream:
+                [customer async for customer in stream]
+        assert list(stream.failures) == ["c0"]
+        mine = stream.progress.corporations["c0"]
+        assert (mine.customers_before, mine.customers, mine.state) == (2, 0, CorporationState.FAILED)
+        assert (stream.progress.failed, stream.progress.reading) == (1, 0)
+
+
+async def test_an_error_of_elsewhere_is_no_failure_of_a_corporation() -> None:
+    """If what makes the ids reads another list, and that fails, the error arrives and no corporation is blamed."""
+
+    async def ids() -> AsyncIterator[str]:
+        yield "c0"
+        raise ServerError("of the ids", corporation_id="elsewhere")
+
+    async with Lists(equal(1, 50), latency=lambda *_: 1.0).stream(ids()) as stream:
+        with pytest.raises(ServerError, match="of the ids"):
+            [customer async for customer in stream]
+        assert stream.failures == {}
 
 
 async def test_mistakes_are_not_collected() -> None:
@@ -244,6 +302,146 @@ async def test_the_programs_own_exception_arrives_as_itself() -> None:
     assert lists.under_way == 0
 
 
+@pytest.mark.parametrize("way", ["in the block", "while it is left"])
+async def test_the_programs_own_exception_survives_a_cancellation(way: str) -> None:
+    """An exception of the block is not lost behind a timeout, be it over before or run out while requests are ended."""
+    lists = Lists(equal(2, 2), latency=lambda _name, number: 5.0 * number)
+    fetch = lists.fetch
+
+    async def slow_to_end(query: Any, cursor: str | None) -> Any:
+        try:
+            return await fetch(query, cursor)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+
+    lists.fetch = slow_to_end  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="mine") as caught, anyio.move_on_after(1.5) as scope:
+        async with lists.stream() as stream:
+            async for _customer in stream:
+                if way == "in the block":
+                    scope.cancel()
+                raise ValueError("mine") from KeyError("cause")
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert scope.cancel_called
+    assert lists.under_way == 0
+
+
+class FalsyError(Exception):
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("mistake", [SystemExit(3), FalsyError("hook")])
+async def test_no_mistake_is_lost_by_leaving_early(mistake: BaseException) -> None:
+    """What a hook raises while the program works on a page arrives, at the latest when the block is left."""
+    lists = Lists(equal(2, 2))
+    fetch = lists.fetch
+
+    async def failing(query: Any, cursor: str | None) -> Any:
+        if cursor is not None:
+            raise mistake
+        return await fetch(query, cursor)
+
+    lists.fetch = failing  # type: ignore[method-assign]
+    with pytest.raises(type(mistake)):
+        async with lists.stream() as stream:
+            async for _page in stream.pages():
+                await anyio.sleep(1)
+                break
+
+
+async def test_a_failure_is_not_raised_by_leaving_early() -> None:
+    """A program that has had enough does not hear of a corporation that failed meanwhile."""
+    lists = Lists(equal(2, 2), failures={("c0", 1): 1, ("c1", 1): 1})
+    async with lists.stream() as stream:
+        async for _page in stream.pages():
+            await anyio.sleep(1)
+            break
+
+
+async def test_the_end_of_the_ids_may_fail() -> None:
+    """What the clean-up of a generator of ids raises is not lost; one that hangs is given up after five seconds."""
+
+    async def failing() -> AsyncIterator[str]:
+        try:
+            yield "c0"
+            yield "c1"
+        finally:
+            raise OSError("database")
+
+    async def hanging() -> AsyncIterator[str]:
+        try:
+            yield "c0"
+            yield "c1"
+        finally:
+            await anyio.sleep(3600)
+
+    lists = Lists(equal(2, 2))
+    with pytest.raises(OSError, match="database"):
+        async with lists.stream(failing(), concurrency=1) as stream:
+            async for _page in stream.pages():
+                break
+    began = anyio.current_time()
+    with anyio.move_on_after(1):
+        async with lists.stream(hanging(), concurrency=1) as stream:
+            async for _page in stream.pages():
+                await anyio.sleep(3)
+    assert anyio.current_time() - began == pytest.approx(6)
+
+
+async def test_a_reader_in_another_task_is_told_that_the_stream_is_closed() -> None:
+    """If the block is left while another task waits for a page, that task is not cancelled: it gets an error."""
+    lists, outcomes = Lists(equal(1, 1), latency=lambda *_: 100.0), list[str]()
+
+    async def read(stream: Any) -> None:
+        with pytest.raises(RuntimeError, match="this stream was closed, by another task"):
+            await anext(stream.pages())
+        await anyio.sleep(1)
+        outcomes.append("not cancelled")
+
+    async with anyio.create_task_group() as tasks, lists.stream() as stream:
+        tasks.start_soon(read, stream)
+        await anyio.sleep(1)
+    assert outcomes == ["not cancelled"]
+
+
+async def test_finished_corporations_do_not_hold_up_other_tasks() -> None:
+    """While a stream leaves out very many corporations that are finished, other tasks go on."""
+    lists = Lists({f"c{number}": [["x"]] for number in range(5000)})
+    async with lists.stream(concurrency=100) as stream:
+        [customer async for customer in stream]
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        async with lists.stream(resume=stream.checkpoint()) as rest:
+            assert [customer async for customer in rest] == []
+        tasks.cancel_scope.cancel()
+    assert turns > 1000
+
+
+async def test_few_pages_are_in_memory() -> None:
+    """However many customers there are, no more pages exist than one for each corporation in flight, and the program's."""
+    lists = Lists({f"in memory {number}": [["x"]] * 20 for number in range(40)})
+    async with lists.stream(concurrency=8) as stream:
+        async for page in stream.pages():
+            await anyio.sleep(1)
+            if stream.progress.pages % 50 == 0:
+                gc.collect()
+                alive = [
+                    each for each in gc.get_objects() if type(each) is type(page) and "in memory" in each.corporation_id
+                ]
+                assert len(alive) <= 8 + 2
+                del alive
+
+
 @pytest.mark.parametrize("after", [number / 7 for number in range(30)])
 async def test_a_timeout_leaves_nothing(after: float) -> None:
     """A stream that is cut anywhere has no request under way when its block is left."""
@@ -282,6 +480,12 @@ async def test_it_is_used_inside_of_its_block_and_once() -> None:
     with pytest.raises(RuntimeError, match="used once"):
         async with stream:
             pass
+
+    async with Lists(equal(1, 2)).stream() as stream:
+        await anext(aiter(stream))
+    with pytest.raises(RuntimeError, match="inside of its block"):
+        await anext(aiter(stream))
+    assert stream.progress.customers == 1
 
 
 async def test_two_tasks_cannot_wait_for_the_same_page() -> None:
@@ -345,7 +549,10 @@ async def test_what_remains_is_not_always_known() -> None:
         ({"corporation_ids": 7}, TypeError, "corporation_ids: expected .*Iterable.*, got int"),
         ({"concurrency": 0}, ValueError, "concurrency: must be above 0"),
         ({"concurrency": 1.5}, TypeError, "concurrency: expected int"),
+        ({"concurrency": 10**400}, ValueError, "concurrency: is too large"),
         ({"errors": "ignore"}, ValueError, 'errors: must be "raise" or "collect", got \'ignore\''),
+        ({"errors": ["raise"]}, ValueError, 'errors: must be "raise" or "collect"'),
+        ({"source_platform_ids": ["x" * 99] * 700}, ValueError, "source_platform_ids: .* too many for one URL"),
         ({"limit": 101}, ValueError, "limit: must be from 1 to 100"),
         ({"names": ["x"]}, TypeError, "names: not a parameter"),
         ({"resume": "{}"}, TypeError, "resume: expected Checkpoint, got str"),

@@ -114,18 +114,27 @@ class FanOut:
             await self._lanes.acquire()
 
     async def _read(self, reader: PageReader) -> None:
-        corporation_id = reader.query.corporation_id
         try:
-            while (portion := await reader.step()) is not None:
-                await self._hand_over(Delivery(corporation_id, portion))
+            while await self._read_page(reader):
+                pass
         except CustomersError as error:
             if not self._collect:
                 raise
-            await self._hand_over(Delivery(corporation_id, error))
+            await self._hand_over(reader, error)
         finally:
             self._lanes.release()
 
-    async def _hand_over(self, delivery: Delivery) -> None:
+    async def _read_page(self, reader: PageReader) -> bool:
+        # A function of its own, or the page would be in memory until the next has come.
+        portion = await reader.step()
+        if portion is None:
+            return False
+
+        await self._hand_over(reader, portion)
+        return True
+
+    async def _hand_over(self, reader: PageReader, outcome: Portion | CustomersError) -> None:
+        delivery = Delivery(reader.query.corporation_id, outcome)
         self._ready.append(delivery)
         self._news.set()
         await delivery.was_taken.wait()

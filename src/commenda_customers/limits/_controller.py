@@ -22,13 +22,15 @@ class Controller:
     or else the window if the refused request found unusually many others in flight, or else the rate.
     """
 
-    CAUTION = 0.99  # of a rate that was too high: a refusal must not leave it as it was
+    CAUTION = 0.99  # of a rate that was too high: a refusal must not leave it as it was. 1 makes no difference
     # A rate far above what got through is lowered to this part, or halfway on a scale of ratios if that is lower.
     CUT = 0.7  # 0.5 costs half a point, 0.9 makes a few more 429s
-    NAP, LONGEST_NAP = 0.2, 8.0  # seconds, when the server does not say; doubled while 429s go on
+    NAP = 0.2  # seconds, when the server does not say; doubled while 429s go on
+    LONGEST_NAP = 8.0  # 2 and 32 make no difference
     NAP_REQUESTS = 10.0  # at a high rate a nap is as short as so many requests; else 1 point less at 5 ms of latency
     SLACK = 1.25  # of a rate above what got through while the window held requests back; without it a fifth more 429s
-    FIRST_WINDOW = 4.0  # requests in flight to begin with; up to half as many again with every round trip
+    # Requests in flight to begin with; up to half as many again with every round trip.
+    FIRST_WINDOW = 4.0  # 8 costs 1 point, and so does 2 at 2 s of latency
     LEAST_RATE = 0.1
     LATENESS = 0.01  # by which timers of event loops may be late without slowing us down
 
