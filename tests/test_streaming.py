@@ -351,6 +351,13 @@ async def test_no_mistake_is_lost_by_leaving_early(mistake: BaseException) -> No
                 break
 
 
+async def test_a_mistake_is_raised_once() -> None:
+    """What the program has caught inside of the block is not raised again when the block is left."""
+    async with Lists(equal(1, 1)).stream(["c0", "c0"]) as stream:
+        with pytest.raises(ValueError, match="a second time"):
+            [page async for page in stream.pages()]
+
+
 async def test_a_failure_is_not_raised_by_leaving_early() -> None:
     """A program that has had enough does not hear of a corporation that failed meanwhile."""
     lists = Lists(equal(2, 2), failures={("c0", 1): 1, ("c1", 1): 1})

@@ -56,6 +56,7 @@ class FanOut:
         self._news = anyio.Event()
         self._failure: BaseException | None = None
         self._traceback: TracebackType | None = None
+        self._was_raised = False
         self._is_complete = False
         self._is_over = False
         self._scope = anyio.CancelScope()
@@ -74,6 +75,7 @@ class FanOut:
         await checkpoint()
         while not self._ready or self._failure is not None:
             if self._failure is not None:
+                self._was_raised = True
                 raise self._failure.with_traceback(self._traceback)
             if self._is_complete:
                 return None
@@ -92,9 +94,9 @@ class FanOut:
         self._scope.cancel()
 
     def raise_mistake(self) -> None:
-        """Raise what went wrong and was not taken, if it is neither a corporation's error nor a cancellation."""
+        """Raise what went wrong and was not raised yet, if it is neither a corporation's error nor a cancellation."""
         expected = (CustomersError, anyio.get_cancelled_exc_class())
-        if self._failure is not None and not isinstance(self._failure, expected):
+        if self._failure is not None and not self._was_raised and not isinstance(self._failure, expected):
             raise self._failure
 
     async def _run_all(self) -> None:
