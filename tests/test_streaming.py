@@ -115,6 +115,33 @@ async def test_ids_may_come_asynchronously() -> None:
     assert closed
 
 
+class Queue:
+    """Ids of an async iterator that has nothing to close."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self.ids = ids
+
+    def __aiter__(self) -> "Queue":
+        return self
+
+    async def __anext__(self) -> str:
+        await anyio.sleep(0.1)
+        if not self.ids:
+            raise StopAsyncIteration
+        return self.ids.pop(0)
+
+
+async def test_ids_may_come_from_any_async_iterator() -> None:
+    """What the ids come from need not be a generator. What a stream that is left has not read is still there."""
+    lists, queue = Lists(equal(5, 1)), Queue(["c0", "c1", "c2", "c3", "c4"])
+    async with lists.stream(queue, concurrency=2) as stream:
+        async for _page in stream.pages():
+            break
+    assert queue.ids == ["c1", "c2", "c3", "c4"]
+    async with lists.stream(queue) as stream:
+        assert len([page async for page in stream.pages()]) == 4
+
+
 @pytest.mark.parametrize("work", [0.0, 0.02, 0.5])
 async def test_equal_lists_stay_level(work: float) -> None:
     """Whether the server or the program is the slower, no corporation falls more than two pages behind another."""
