@@ -25,6 +25,7 @@ class Controller:
     CAUTION = 0.99  # of a rate that was too high: a refusal must not leave it as it was. 1 makes no difference
     # A rate far above what got through is lowered to this part, or halfway on a scale of ratios if that is lower.
     CUT = 0.7  # 0.5 costs half a point, 0.9 makes a few more 429s
+    DEEPEST_CUT = 0.1  # for nothing may have got through for want of time; 0 makes half as many 429s again on slow windows
     NAP = 0.2  # seconds, when the server does not say; doubled while 429s go on
     LONGEST_NAP = 8.0  # 2 and 32 make no difference
     NAP_REQUESTS = 10.0  # at a high rate a nap is as short as so many requests; else 1 point less at 5 ms of latency
@@ -32,7 +33,7 @@ class Controller:
     # Requests in flight to begin with; up to half as many again with every round trip.
     FIRST_WINDOW = 4.0  # 8 costs 1 point, and so does 2 at 2 s of latency
     LEAST_RATE = 0.1
-    LATENESS = 0.01  # by which timers of event loops may be late without slowing us down
+    LATENESS = 0.01  # seconds by which a request may be late without slowing us down; 0 costs 1 point
 
     def __init__(self) -> None:
         self.rate = Ceiling(math.inf)
@@ -159,6 +160,7 @@ class Controller:
             self._proven = 0.0  # it used to hold: the limit has fallen
         self._failed = rate
         known = max(seen, self._proven)
-        new = max(min(known, self.CAUTION * rate), min(self.CUT * rate, math.sqrt(known * rate)))
+        lowest = max(self.DEEPEST_CUT * rate, math.sqrt(known * rate))
+        new = max(min(known, self.CAUTION * rate), min(self.CUT * rate, lowest))
         self._proven = max(self._proven, min(seen, new))
         return new, 2 * self.rate.hold if new > self.CUT * rate else 0.0
