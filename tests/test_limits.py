@@ -1,8 +1,10 @@
 """The limiters: what a controller learns, who may begin and when. Time is virtual."""
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -257,6 +259,42 @@ class TestQueue:
         await limiter.acquire(max_wait=11)
         assert anyio.current_time() == pytest.approx(began + 10)
 
+    @pytest.mark.parametrize(
+        ("limit", "ahead", "expected"), [(1000, 500, 3600), (1000, 1000, 7200), (4, 3, 3600), (4, 6, 7200)]
+    )
+    async def test_a_fixed_rate_knows_the_wait(self, limit: int, ahead: int, expected: float) -> None:
+        """How long a request would wait is known to the second: windows pass by as a whole."""
+        limiter, begun = FixedRate(limit, per=3600), list[tuple[Any, float]]()
+        for _ in range(limit):
+            limiter.release(await limiter.acquire(), OK)
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(ahead):
+                tasks.start_soon(use, limiter, begun)
+            await anyio.wait_all_tasks_blocked()
+            assert limiter.estimate_wait() == pytest.approx(expected, abs=1)
+            await use(limiter, begun, "last")
+            assert next(at for name, at in begun if name == "last") - began == pytest.approx(expected, abs=1)
+
+    async def test_the_wait_is_known_while_the_server_is_sounded_out(self) -> None:
+        """After 429s in a row one request at a time is sent: those that wait are told what that means for them."""
+        limiter = AdaptiveLimiter()
+        for _ in range(8):
+            limiter.release(await limiter.acquire(), OK)
+        for _ in range(3):
+            permit = await limiter.acquire()
+            await anyio.sleep(0.2)
+            limiter.release(permit, Feedback(is_answered=True, is_throttled=True))
+        rate = limiter.snapshot().rate
+        assert rate is not None
+        begun: list[tuple[Any, float]] = []
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(use, limiter, begun)
+            await anyio.sleep(limiter.snapshot().paused_for + 0.01)
+            assert limiter.estimate_wait() >= 98 / rate
+            tasks.cancel_scope.cancel()
+
     async def test_a_wait_that_becomes_too_long_ends(self) -> None:
         """If the estimate was too good, `max_wait` holds all the same, and the place is given back."""
         limiter = AdaptiveLimiter()
@@ -278,6 +316,36 @@ class TestQueue:
         assert limiter.snapshot().paused_for > 0
         assert limiter.snapshot().rate is not None
         assert "requests per second" in repr(limiter)
+
+    async def test_a_pause_is_never_shortened(self) -> None:
+        """What was asked for by one 429 holds, whatever later answers say or leave out."""
+        limiter = AdaptiveLimiter()
+        permits = [await limiter.acquire() for _ in range(3)]
+        limiter.release(permits[0], Feedback(is_answered=True, is_throttled=True, wait=60))
+        late = replace(permits[1], sent=anyio.current_time() + 1)
+        limiter.release(late, Feedback(is_answered=True, is_throttled=True))
+        limiter.release(replace(permits[2], sent=anyio.current_time() + 2), Feedback(is_answered=True, remaining=0))
+        assert limiter.snapshot().paused_for == pytest.approx(60)
+
+    @pytest.mark.parametrize(("make", "most"), [(AdaptiveLimiter, 100), (lambda: FixedRate(100), 310)])
+    async def test_waits_that_are_too_short_make_no_storm(self, make: Callable[[], RateLimiter], most: int) -> None:
+        """A server that refuses for ever and asks for a millisecond each time is asked no more often than a silent one."""
+        limiter, refused, began = make(), 0, anyio.current_time()
+        while anyio.current_time() < began + 300:
+            permit = await limiter.acquire(again=refused > 0)
+            await anyio.sleep(0.005)
+            limiter.release(permit, Feedback(is_answered=True, is_throttled=True, wait=0.001))
+            refused += 1
+        assert refused < most
+
+    async def test_a_quota_that_is_used_up_all_the_time_means_nothing(self) -> None:
+        """A server that counts down from a few, and refuses nobody, does not slow things down for ever."""
+        limiter, began = AdaptiveLimiter(), anyio.current_time()
+        for number in range(2000):
+            permit = await limiter.acquire()
+            await anyio.sleep(0.01)
+            limiter.release(permit, Feedback(is_answered=True, remaining=number % 10))
+        assert anyio.current_time() - began < 60
 
     async def test_quota_that_never_was_there_is_nonsense(self) -> None:
         """A server that says with every answer that nothing remains, and goes on answering, slows nothing down."""
@@ -322,17 +390,38 @@ class TestEventLoops:
 
     @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(3)])
     def test_one_after_the_other(self, make: Callable[[], RateLimiter]) -> None:
-        """In a second event loop, with another clock, it goes on with what it has learned."""
-        limiter = make()
+        """In a second event loop, with another clock, it goes on with what it has learned, and a pause goes on too."""
+        limiter, paused = make(), list[float]()
 
-        async def main() -> float | None:
-            await throttle(limiter, 0.01)
+        async def pause() -> None:
+            await throttle(limiter, 0.2)
+            with pytest.raises(RateLimitError) as caught:
+                await limiter.acquire(max_wait=0.01)
+            assert 0.1 < limiter.estimate_wait() <= (caught.value.retry_after or 0)
+
+        async def look() -> float | None:
+            paused.append(limiter.snapshot().paused_for)
             limiter.release(await limiter.acquire(), OK)
             return limiter.snapshot().rate
 
-        rates = [anyio.run(main, backend=backend) for backend in ("asyncio", "trio", "asyncio")]
+        anyio.run(pause)
+        rates = [anyio.run(look, backend=backend) for backend in ("trio", "asyncio", "trio")]
+        assert 0 < paused[0] <= 0.2
+        assert paused[1:] == [0.0, 0.0]
         assert all(rates)
         assert "FixedRate(3, per=1.0)" in repr(FixedRate(3))
+
+    def test_a_fixed_rate_holds_across_event_loops(self) -> None:
+        """A window that began in one event loop goes on in the next: its requests count, and no whole window is lost."""
+        limiter = FixedRate(2, per=0.3)
+
+        async def begin() -> float:
+            limiter.release(await limiter.acquire(), OK)
+            return time.monotonic()
+
+        times = [anyio.run(begin, backend=backend) for backend in ("asyncio", "trio", "trio", "asyncio")]
+        assert min(later - first for first, later in zip(times, times[2:], strict=False)) > 0.29
+        assert times[1] - times[0] < 0.2
 
     def test_two_at_once_are_refused(self) -> None:
         """While a request is under way in one event loop, another is told what to do."""

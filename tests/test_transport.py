@@ -418,6 +418,23 @@ class TestLimiter:
         assert 80 <= script.times[-1] - script.times[0] <= 100
         assert caught.value.attempts > 5
 
+    async def test_the_deadline_runs_while_a_retry_waits_for_its_turn(self) -> None:
+        """Only the first turn is waited for without an end. Whatever an attempt failed of, the next one counts."""
+        script = Script(*[status(500)] * 60)
+        async with script.api(rate_limit=FixedRate(1, per=20), retry=RetryPolicy(max_attempts=None, deadline=50)) as api:
+            with pytest.raises((ServerError, APITimeoutError)):
+                await api.list("corp_1")
+        assert len(script.times) == 3
+
+    async def test_no_wait_is_for_ever(self) -> None:
+        """A wait that makes no sense holds up nobody else, even where there is no `max_retry_after`."""
+        script = Script(status(429, retry_after="9" * 400), GOOD)
+        async with script.api(retry=RetryPolicy(max_retry_after=None)) as api:
+            with pytest.raises((RateLimitError, APITimeoutError)):
+                await api.list("corp_1")
+            with anyio.fail_after(10):
+                await api.list("corp_1")
+
     async def test_a_wait_that_is_raised_holds_up_nobody(self) -> None:
         """A wait beyond `max_retry_after` is an error of the request that was told it, and no pause of the others."""
         script = Script(status(429, retry_after="86400"), GOOD)

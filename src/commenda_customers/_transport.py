@@ -21,6 +21,8 @@ from .models import CustomerPage
 from .query import CustomersQuery
 from .retry import Clock, RetryBudget, RetryPolicy, call_with_retries
 
+_A_DAY = 24 * 3600.0
+
 _logger = logging.getLogger("commenda_customers")
 
 
@@ -75,6 +77,7 @@ class _PageRequest:
         self._transport = transport
         self._max_wait = max_wait
         self._feedback = Feedback()
+        self._was_sent = False
         self._corporation_id = query.corporation_id
         self._cursor = cursor
         self._params = query.to_params(cursor)
@@ -117,7 +120,7 @@ class _PageRequest:
         if limiter is None:
             return await self._with_slot(secret, clock)
 
-        again = self._feedback.is_throttled
+        again = self._was_sent
         try:
             with nullcontext() if again else clock.stopped():
                 permit = await limiter.acquire(again=again, max_wait=self._max_wait)
@@ -126,7 +129,7 @@ class _PageRequest:
             error.attempts -= 1  # this one was not made
             raise
 
-        self._feedback = Feedback()
+        self._feedback, self._was_sent = Feedback(), True
         try:
             return await self._with_slot(secret, clock)
         finally:
@@ -223,13 +226,17 @@ class _PageRequest:
 
 
 def _feedback_of(answer: Answer, *, longest: float | None) -> Feedback:
-    """Return what a limiter can learn from an answer. A wait beyond *longest* is raised, and nobody else waits for it."""
+    """
+    Return what a limiter can learn from an answer.
+
+    A wait beyond *longest* is raised, and nobody else waits for it; nor for more than a day if there is no longest.
+    """
     now = time.time()
     quota = parse_quota(answer.headers, now=now)
     if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
         return Feedback(is_answered=True, remaining=quota.remaining)
 
     wait = _wire.parse_retry_after(answer.headers, now=now) or quota.reset
-    if wait is not None and longest is not None and wait > longest:
+    if wait is not None and wait > (_A_DAY if longest is None else longest):
         wait = None
     return Feedback(is_answered=True, is_throttled=True, wait=wait, remaining=quota.remaining)

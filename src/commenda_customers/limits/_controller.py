@@ -51,8 +51,8 @@ class Controller:
         """Return the seconds until the next request may begin; infinity is until one of those *in_flight* has ended."""
         if now < self.paused_until:
             return self.paused_until - now
-        if in_flight and (in_flight >= int(self.window.now) or self._episodes > 1):
-            return math.inf  # full; or one request alone is to find out whether the limit still holds
+        if in_flight and (in_flight >= int(self.window.now) or self.is_finding_out):
+            return math.inf
         return max(0.0, self._next_start - now)
 
     def begin(self, now: float) -> None:
@@ -89,9 +89,10 @@ class Controller:
 
         self._episodes += 1
         round_trip = self.round_trip or max(now - permit.sent, 0.001)
-        if wait is None:
+        if wait is None or self._episodes > 1:  # a server that says "at once" again and again is not to be believed
             nap = min(self.NAP, max(2 * round_trip, self.NAP_REQUESTS / self.rate.value))
-            self.paused_until = now + min(nap * 2.0 ** min(self._episodes - 1, 9), self.LONGEST_NAP)
+            nap = min(nap * 2.0 ** min(self._episodes - 1, 9), self.LONGEST_NAP)
+            self.paused_until = max(self.paused_until, now + nap)
         if self._episodes > 1:
             self.rate.spare(self.paused_until - now)
         elif self.is_limited and self._is_crowded(permit):
@@ -101,10 +102,17 @@ class Controller:
         self._episode_began, self._most = now, 1
         self._next_start = max(self._next_start, self.paused_until)
 
-    def forget_times(self) -> None:
-        """Keep what was learned, but no moment: the clock is another one from now on."""
-        self.paused_until = self._next_start = self._episode_began = -math.inf
-        self._since, self._answered, self._episodes = math.inf, 0, 0
+    def shift_times(self, by: float) -> None:
+        """Go on with a clock that is *by* seconds ahead."""
+        self.paused_until += by
+        self._next_start += by
+        self._episode_began += by
+        self._since += by
+
+    @property
+    def is_finding_out(self) -> bool:
+        """Whether one request alone is to find out if the server takes any again."""
+        return self._episodes > 1
 
     def _is_crowded(self, permit: Permit) -> bool:
         """Whether it is the number in flight that the server minds. To a limit of the rate that number is mere chance."""

@@ -1,6 +1,7 @@
 """The waiting: first come, first served, whoever decides when the next may begin."""
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 
@@ -28,6 +29,7 @@ class QueueingLimiter(ABC):
         self._returned = 0  # of those in the queue; they stand in front
         self._in_flight = 0
         self._home: object = None
+        self._ahead = 0.0  # the seconds by which the event loop's clock is ahead of the machine's
 
     @abstractmethod
     def _delay(self, now: float) -> float:
@@ -42,8 +44,8 @@ class QueueingLimiter(ABC):
         """Take note of what came of a request."""
 
     @abstractmethod
-    def _rebase(self) -> None:
-        """Forget all moments: another event loop has another clock."""
+    def _shift_times(self, by: float) -> None:
+        """Put all moments forward by so many seconds: another event loop has another clock."""
 
     @abstractmethod
     def estimate_wait(self) -> float:
@@ -62,7 +64,7 @@ class QueueingLimiter(ABC):
             await self._wait_in_line(again=again)
             return self._start()
 
-        raise _too_long(max_wait or 0.0, self.estimate_wait())
+        raise _too_long(max_wait or 0.0, max(max_wait or 0.0, self.estimate_wait()))
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Take note that a request has ended, and of what came of it; see `RateLimiter`."""
@@ -71,14 +73,23 @@ class QueueingLimiter(ABC):
         self._wake_head()
 
     def _settle_here(self) -> None:
-        here = current_token()
-        if self._home == here:
+        if self._home == current_token():
             return
         if self._queue or self._in_flight:
             raise RuntimeError("this limiter is in use in another event loop; make one for each that runs at the same time")
 
-        self._rebase()
-        self._home = here
+        self._settle_if_idle()
+
+    def _settle_if_idle(self) -> None:
+        here = current_token()
+        if self._home == here or self._queue or self._in_flight:
+            return
+
+        # What began in an event loop that is over still counts: the server's clock has gone on.
+        ahead = anyio.current_time() - time.monotonic()
+        if self._home is not None:
+            self._shift_times(ahead - self._ahead)
+        self._home, self._ahead = here, ahead
 
     async def _wait_in_line(self, *, again: bool) -> None:
         turn = anyio.Event()

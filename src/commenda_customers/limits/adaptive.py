@@ -10,6 +10,9 @@ from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
 
 __all__ = ["AdaptiveLimiter"]
 
+_FEWEST_ANSWERS = 20
+"""Between two that say that no quota remains. A small quota is used up better without a pause for each."""
+
 
 class AdaptiveLimiter(QueueingLimiter):
     """
@@ -36,23 +39,27 @@ class AdaptiveLimiter(QueueingLimiter):
         super().__init__(max_in_flight)
         self._controller = Controller()
         self._some_remained = False
+        self._answers_since_none_remained = _FEWEST_ANSWERS
 
     def __repr__(self) -> str:
         return f"<AdaptiveLimiter, {self._controller.rate.now:.3g} requests per second>"
 
     def estimate_wait(self) -> float:
         """Return about how many seconds a request would wait that came now."""
+        self._settle_if_idle()
         controller = self._controller
         ahead = len(self._queue)
         delay = self._time_to_start()
-        if delay == math.inf:
-            # One in the window has to end for each that begins.
-            return (ahead + 1) * controller.round_trip / min(int(controller.window.now), self.max_in_flight)
+        if delay < math.inf:
+            return delay + ahead / controller.rate.now
 
-        return delay + ahead / controller.rate.now
+        # One of those under way has to end for each that begins.
+        window = 1 if controller.is_finding_out else min(int(controller.window.now), self.max_in_flight)
+        return max((ahead + 1) * controller.round_trip / window, ahead / controller.rate.now)
 
     def snapshot(self) -> LimiterSnapshot:
         """Return what is going on."""
+        self._settle_if_idle()
         controller = self._controller
         return LimiterSnapshot(
             rate=controller.rate.now if controller.is_limited else None,
@@ -73,11 +80,14 @@ class AdaptiveLimiter(QueueingLimiter):
             self._controller.throttled(permit, now, feedback.wait)
         elif feedback.is_answered:
             self._controller.succeeded(permit, now)
-            if feedback.remaining == 0 and self._some_remained:
-                # As good as a 429, and cheaper. A server that always says so says nothing.
-                self._controller.throttled(permit, now, None)
+            self._answers_since_none_remained += 1
+            if feedback.remaining == 0:
+                # As good as a 429, and cheaper. From a server that says so all the time it means nothing.
+                if self._some_remained and self._answers_since_none_remained > _FEWEST_ANSWERS:
+                    self._controller.throttled(permit, now, None)
+                self._answers_since_none_remained = 0
         if feedback.remaining is not None:
             self._some_remained = feedback.remaining > 0
 
-    def _rebase(self) -> None:
-        self._controller.forget_times()
+    def _shift_times(self, by: float) -> None:
+        self._controller.shift_times(by)

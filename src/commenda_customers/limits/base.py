@@ -73,7 +73,7 @@ class RateLimiter(Protocol):
         Wait until a request may begin.
 
         Args:
-            again: The request was throttled before: it has waited for its turn already.
+            again: The request was sent before: it has waited for its turn already.
             max_wait: Seconds. Raise if it takes longer; `None`: wait for as long as it takes.
 
         Raises:

@@ -1,5 +1,7 @@
 """The limiter for a limit that is known."""
 
+import math
+import sys
 from collections import deque
 
 import anyio
@@ -28,31 +30,40 @@ class FixedRate(QueueingLimiter):
         Args:
             limit: Requests, 1 or more.
             per: Seconds.
-            max_in_flight: Requests that may be under way at once at the most, over all clients that share the limiter.
+            max_in_flight: Requests that may be under way at once at the most, over all clients that share the limiter. Not
+                more than there are connections: those that wait for one leave in a bunch when it is free.
 
         Raises:
-            ValueError: A number is not above zero.
+            ValueError: A number is not above zero, or too large.
             TypeError: An argument has a wrong type.
         """
         check_positive("limit", limit)
         check_type("limit", limit, int)
+        if limit > sys.maxsize:
+            raise ValueError(f"limit: must be at most {sys.maxsize}")
         check_positive("per", per)
         super().__init__(max_in_flight)
         self.limit = limit
         self.per = per
         self._begun: deque[float] = deque(maxlen=limit)
-        self._paused_until = 0.0
+        self._paused_until = -math.inf
+        self._was_throttled = False
 
     def __repr__(self) -> str:
         return f"FixedRate({self.limit}, per={self.per})"
 
     def estimate_wait(self) -> float:
         """Return about how many seconds a request would wait that came now."""
-        ahead = len(self._queue) * self.per / self.limit
-        return max(self._delay(anyio.current_time()), 0.0) + ahead
+        self._settle_if_idle()
+        now = anyio.current_time()
+        rounds, rest = divmod(len(self._queue), self.limit)
+        free = self.limit - len(self._begun)
+        turn = now if rest < free else self._begun[rest - free] + self.per
+        return max(turn, self._paused_until, now) - now + rounds * self.per
 
     def snapshot(self) -> LimiterSnapshot:
         """Return what is going on."""
+        self._settle_if_idle()
         return LimiterSnapshot(
             rate=self.limit / self.per,
             in_flight=self._in_flight,
@@ -70,9 +81,11 @@ class FixedRate(QueueingLimiter):
 
     def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:  # noqa: ARG002 - every answer counts alike
         if feedback.is_throttled:
-            self._paused_until = max(self._paused_until, now + (_NAP if feedback.wait is None else feedback.wait))
+            # A server that says "at once" again and again is not to be believed.
+            wait = _NAP if feedback.wait is None or self._was_throttled else 0.0
+            self._paused_until = max(self._paused_until, now + max(wait, feedback.wait or 0.0))
+        self._was_throttled = feedback.is_throttled
 
-    def _rebase(self) -> None:
-        # Requests may have begun just before: the whole window has to pass.
-        self._begun.clear()
-        self._paused_until = anyio.current_time() + (self.per if self._home is not None else 0.0)
+    def _shift_times(self, by: float) -> None:
+        self._begun = deque((at + by for at in self._begun), maxlen=self.limit)
+        self._paused_until += by
