@@ -70,6 +70,21 @@ async def test_interrupted_again_and_again_it_yields_everything_once() -> None:
     assert came == held(server)
 
 
+@pytest.mark.parametrize("stop", [100, 150])
+async def test_it_goes_on_where_the_server_sends_an_empty_page(stop: int) -> None:
+    """An empty page with a cursor, just where a run had stopped, is no sign that the list has changed."""
+    async with (
+        Emulator({"corp_1": 500}, faults=[faults.EmptyPage(at=[3])]) as server,
+        AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
+    ):
+        walk = aiter(api.list("corp_1"))
+        came = [(await anext(walk)).id for _ in range(stop)]
+        while len(server.requests) < 2:  # so that the third request is the first of what follows
+            await api.list("corp_1", limit=1)
+        came += [customer.id async for customer in api.list("corp_1", resume=walk.checkpoint())]
+    assert came == held(server)["corp_1"]
+
+
 async def test_one_bad_corporation_among_many() -> None:
     """By default a corporation that the server refuses ends the stream; collected, it is one failure and the others come."""
     async with (

@@ -109,6 +109,10 @@ class PageReader:
         """
         while (start := self.position) is not None:
             page = await self._fetch_new(start.cursor)
+            if start.yielded and not page and page.cursor is not None:
+                # There is nothing to compare. Servers that filter send such pages, and not always in the same places.
+                self.position = start.model_copy(update={"cursor": page.cursor})
+                continue
             portion = Portion(_without_yielded(page, start), start)
             self.position = portion.following
             was_yielded = start.yielded and not portion.page
