@@ -1,7 +1,10 @@
 """
 A web service that hands on the customers of a corporation, as JSON lines and page by page as they come.
 
-    COMMENDA_API_TOKEN=... uvicorn --app-dir examples service:app
+    pip install '.[cli]' fastapi
+    commenda-customers emulate      # in another terminal; it prints what to export here, for a try without an account
+    uvicorn --app-dir examples service:app --port 8080
+    curl -N http://127.0.0.1:8080/corporations/corp_123/customers
 """
 
 import json
@@ -31,7 +34,7 @@ app = FastAPI(lifespan=lifespan)
 async def customers(corporation_id: str, request: Request) -> StreamingResponse:
     """Stream the customers of a corporation."""
     api: AsyncCustomersAPI = request.app.state.api
-    # A caller of a web service had better hear "later" at once than wait for long.
+    # It is better to tell a caller "later" at once than to keep it waiting.
     walk = aiter(api.list(corporation_id, max_wait=2.0))
     # While the status is not sent yet, a refusal can still become one; see `refused`.
     first = await anext(walk, None)

@@ -226,7 +226,7 @@ class TestList:
         assert main(["list", "corp_1"]) == 2
         assert (
             capfd.readouterr().err
-            == "error: token: none was passed, and the environment variable COMMENDA_API_TOKEN is empty\n"
+            == "error: token: none was passed, and the environment variable COMMENDA_API_TOKEN is missing or empty\n"
         )
 
     def test_progress_is_shown_beside_a_pipe(self, serve: ServeEmulator) -> None:

@@ -97,7 +97,9 @@ def test_a_bad_option_does_not_show_the_token() -> None:
 
 def test_without_a_token_nothing_begins() -> None:
     """No argument and no environment variable: an error at construction that says what to do."""
-    with pytest.raises(ValueError, match="token: none was passed, and the environment variable COMMENDA_API_TOKEN is empty"):
+    with pytest.raises(
+        ValueError, match="token: none was passed, and the environment variable COMMENDA_API_TOKEN is missing or empty"
+    ):
         AsyncCustomersAPI()
 
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def check_positive(name: str, value: object) -> None:
-    """Refuse what is not a number above zero."""
+def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
+    """Refuse what is not a number above zero, or not at least zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if value > sys.float_info.max and value != math.inf:
         raise ValueError(f"{name}: is too large; None is no limit")
-    if not value > 0:
+    if not (value > 0 or (or_zero and value == 0)):
         raise ValueError(f"{name}: must be above 0, got {value}")
 
 

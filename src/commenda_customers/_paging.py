@@ -159,8 +159,8 @@ def _without_yielded(page: CustomerPage, start: Position) -> CustomerPage:
             rest.append(customer)
     if len(rest) == len(page):
         raise ListChangedError(
-            f"the page in which the reading stopped holds none of the {len(start.yielded)} customers that it had yielded of "
-            "it, so that others may have been missed; read the corporation from its beginning, as with Checkpoint.without()",
+            f"the page in which the reading stopped no longer holds any of the {len(start.yielded)} customers already "
+            "yielded from it, so others may have been missed; read the corporation from its beginning: Checkpoint.without()",
             corporation_id=start.corporation_id,
             cursor=start.cursor,
         )

@@ -57,7 +57,7 @@ class Secret:
         if not isinstance(self._value, str):
             raise TypeError(f"token: {self._origin} is not a str but {type(self._value).__name__}")
         if not self._value:
-            raise ValueError(f"token: {self._origin} is empty")
+            raise ValueError(f"token: {self._origin} is missing or empty")
         if not _TOKEN.fullmatch(self._value):
             raise ValueError(f"token: {self._origin} contains a blank or a character that is not printable ASCII")
 

@@ -152,7 +152,7 @@ class AsyncCustomersAPI:
                 yielded. `None`: nothing was read before.
             max_wait: Seconds that a page may wait until the rate limit allows it, each time it is sent. If it would take
                 longer, `RateLimitError` is raised at once, with the expected wait in `retry_after`: for handlers of web
-                requests, which had better answer soon. `None`: wait for as long as it takes.
+                requests, which had better answer soon. 0: do not wait at all. `None`: wait for as long as it takes.
             **filters: What narrows or extends the list. `None` leaves a filter out. How the server combines several, and
                 most of the values that it knows, are not documented; those in parentheses come from other endpoints.
                 name: Only customers of exactly this name.
@@ -175,7 +175,7 @@ class AsyncCustomersAPI:
         """
         query = Selection.build(limit=limit, **filters).of(corporation_id)
         if max_wait is not None:
-            check_positive("max_wait", max_wait)
+            check_positive("max_wait", max_wait, or_zero=True)
         return CustomerList(partial(self._transport.fetch, max_wait=max_wait), query, cursor=cursor, resume=resume)
 
     def stream(

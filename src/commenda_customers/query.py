@@ -46,7 +46,8 @@ def _text(name: str, value: object) -> str:
 
 def _comma_separated(name: str, value: object) -> str:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: expected a list of str, got {type(value).__name__}")
+        hint = f"; for a single one write {name}=[...]" if isinstance(value, str) else ""
+        raise TypeError(f"{name}: expected a list of str, got {type(value).__name__}{hint}")
 
     items = [_text(f"{name}[{index}]", item) for index, item in enumerate(cast("Iterable[object]", value))]
     if not items:

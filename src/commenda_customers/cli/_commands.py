@@ -1,7 +1,6 @@
 """The commands and their options. What they do is in the file of each."""
 
 import io
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,7 +10,7 @@ import anyio
 import click
 
 from .._version import __version__
-from ..errors import BadRequestError, CursorLoopError, CustomersError
+from ..errors import CustomersError
 from ..testing import Emulator, RateLimit
 from ._demo import demonstrate
 from ._emulate import FAULT_KINDS, serve
@@ -40,8 +39,8 @@ def run(args: Sequence[str] | None) -> int:
         return exc.exit_code
     except CustomersError as error:
         click.echo(f"error: {error}", err=True)
-        if error.cursor is not None and not isinstance(error, BadRequestError | CursorLoopError):
-            click.echo(f"to go on from there: --cursor {shlex.quote(error.cursor)}", err=True)
+        for note in getattr(error, "__notes__", ()):
+            click.echo(note, err=True)
         return 1
     except OSError as exc:
         click.echo(f"error: {exc}", err=True)

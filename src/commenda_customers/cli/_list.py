@@ -1,5 +1,6 @@
 """`commenda-customers list`: a table on a terminal, JSON lines elsewhere."""
 
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Unpack
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..client import AsyncCustomersAPI
+from ..errors import BadRequestError, CursorLoopError, CustomersError
 from ..events import Event, RetryScheduled
 from ..models import Customer, CustomerPage
 from ..query import CustomerFilters
@@ -46,6 +48,10 @@ async def print_customers(
     try:
         async with api:
             await _print_pages(pages, messages, as_json=as_json)
+    except CustomersError as error:
+        if error.cursor is not None and not isinstance(error, BadRequestError | CursorLoopError):
+            error.add_note(f"to go on from there: --cursor {shlex.quote(error.cursor)}")
+        raise
     except BrokenPipeError:
         give_up_output()  # the reader has had enough, as `head` has
 

@@ -64,7 +64,7 @@ class QueueingLimiter(ABC):
             await self._wait_in_line(again=again)
             return self._start()
 
-        raise _too_long(max_wait or 0.0, max(max_wait or 0.0, self.estimate_wait()))
+        raise _took_too_long(max_wait or 0.0, self.estimate_wait())
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Take note that a request has ended, and of what came of it; see `RateLimiter`."""
@@ -134,5 +134,12 @@ class QueueingLimiter(ABC):
 def _too_long(max_wait: float, expected: float) -> RateLimitError:
     return RateLimitError(
         f"the rate limit allows the request in about {expected:.1f} s, which is more than max_wait, {max_wait:g} s",
+        retry_after=expected,
+    )
+
+
+def _took_too_long(max_wait: float, expected: float) -> RateLimitError:
+    return RateLimitError(
+        f"the request has waited for max_wait, {max_wait:g} s; the rate limit allows it in about another {expected:.1f} s",
         retry_after=expected,
     )
