@@ -394,7 +394,7 @@ class TestEventLoops:
         limiter, paused = make(), list[float]()
 
         async def pause() -> None:
-            await throttle(limiter, 0.2)
+            await throttle(limiter, 0.5)
             with pytest.raises(RateLimitError) as caught:
                 await limiter.acquire(max_wait=0.01)
             assert 0.1 < limiter.estimate_wait() <= (caught.value.retry_after or 0)
@@ -406,7 +406,7 @@ class TestEventLoops:
 
         anyio.run(pause)
         rates = [anyio.run(look, backend=backend) for backend in ("trio", "asyncio", "trio")]
-        assert 0 < paused[0] <= 0.2
+        assert 0 < paused[0] <= 0.5
         assert paused[1:] == [0.0, 0.0]
         assert all(rates)
         assert "FixedRate(3, per=1.0)" in repr(FixedRate(3))
@@ -421,7 +421,7 @@ class TestEventLoops:
 
         times = [anyio.run(begin, backend=backend) for backend in ("asyncio", "trio", "trio", "asyncio")]
         assert min(later - first for first, later in zip(times, times[2:], strict=False)) > 0.29
-        assert times[1] - times[0] < 0.2
+        assert times[1] - times[0] < 0.3
 
     def test_two_at_once_are_refused(self) -> None:
         """While a request is under way in one event loop, another is told what to do."""
