@@ -34,7 +34,7 @@ async def test_everything_comes_through_mayhem() -> None:
     sizes = {f"corp_{number}": 37 * number for number in range(12)}
     came: dict[str, list[str]] = {name: [] for name in sizes}
     async with (
-        Emulator(sizes, seed=5, faults=MAYHEM, rate_limit=RateLimit(rate=150, burst=20)) as server,
+        Emulator(sizes, seed=5, faults=MAYHEM, rate_limit=RateLimit(rate=300, burst=20)) as server,
         AsyncCustomersAPI(server.token, base_url=server.base_url, retry=QUICK) as api,
         api.stream(sizes, concurrency=5, limit=20) as stream,
     ):

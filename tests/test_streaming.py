@@ -467,7 +467,7 @@ async def test_few_pages_are_in_memory() -> None:
     async with lists.stream(concurrency=8) as stream:
         async for page in stream.pages():
             await anyio.sleep(1)
-            if stream.progress.pages % 50 == 0:
+            if stream.progress.pages % 200 == 0:
                 gc.collect()
                 alive = [
                     each for each in gc.get_objects() if type(each) is type(page) and "in memory" in each.corporation_id
