@@ -1,10 +1,12 @@
 """Reading on from where another run stopped: nothing twice, nothing lost."""
 
+import contextlib
 import functools
 import json
 import types
 from collections import Counter
 from collections.abc import Coroutine, Generator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from commenda_customers import (
     AsyncCustomersAPI,
     Checkpoint,
+    CursorLoopError,
     CustomerList,
     CustomersError,
     ListChangedError,
@@ -229,6 +232,37 @@ def test_a_page_that_changed_loses_nothing(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("is_mended", [False, True])
+@pytest.mark.parametrize("collects", [False, True])
+async def test_a_circle_is_not_gone_round_again(is_mended: bool, collects: bool) -> None:
+    """Where a server has led the walk in a circle, a run that continues stops at once, unless the cursor is another now."""
+    lists = Lists({"c": [["a"], ["b"], ["c"], ["d"]]})
+    fetch, seen = lists.fetch, list[str]()
+
+    async def circular(query: Any, cursor: str | None) -> Any:
+        page = await fetch(query, cursor)
+        return replace(page, cursor="1") if page.cursor == "3" else page
+
+    lists.fetch = circular  # type: ignore[method-assign]
+    checkpoint: Checkpoint | None = None
+    for _ in range(3):
+        stream = lists.stream(errors="collect" if collects else "raise", resume=checkpoint)
+        with contextlib.suppress(CursorLoopError):
+            async with stream:
+                async for customer in stream:
+                    seen.append(customer.id)
+        assert isinstance(stream.failures["c"], CursorLoopError)
+        checkpoint = again(stream.checkpoint())
+        assert checkpoint.positions[0].circle == "1"
+    assert seen == ["a", "b", "c"]
+
+    if is_mended:
+        lists.fetch = fetch  # type: ignore[method-assign]
+        async with lists.stream(resume=checkpoint) as stream:
+            assert [customer.id async for customer in stream] == ["d"]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("stop", [1, 2, 3])
 async def test_an_empty_page_is_no_change(stop: int) -> None:
     """A server that filters may send an empty page where the run had stopped: the customers are looked for behind it."""
@@ -372,7 +406,7 @@ def test_its_form_is_kept() -> None:
     """Checkpoints that were written before can be read: a change of this form needs another version."""
     text = (
         '{"version":1,"query":"71144b39afa652928b151a28","positions":'
-        '[{"corporation_id":"c1","cursor":"7","yielded":["a"],"customers":8}],"finished":"mjPUvUOz0fl1"}'
+        '[{"corporation_id":"c1","cursor":"7","yielded":["a"],"customers":8,"circle":null}],"finished":"mjPUvUOz0fl1"}'
     )
     position = Position(corporation_id="c1", cursor="7", yielded=("a",), customers=8)
     checkpoint = Checkpoint(query=SELECTION.fingerprint, positions=(position,), finished="mjPUvUOz0fl1")

@@ -26,11 +26,13 @@ class Portion:
     Attributes:
         page: What of it is to be yielded: without what an earlier run has yielded.
         start: The position at which it was fetched.
+        leads_back: Whether its cursor leads to where the walk has been.
         taken: How many of its customers were yielded.
     """
 
     page: CustomerPage
     start: Position
+    leads_back: bool = False
     taken: int = 0
 
     def take_one(self) -> Customer | None:
@@ -69,6 +71,7 @@ class Portion:
             cursor=self.start.cursor,
             yielded=self.start.yielded + taken,
             customers=self.start.customers + len(taken),
+            circle=self.page.cursor if self.leads_back else None,
         )
 
     @property
@@ -96,7 +99,7 @@ class PageReader:
         self.query = query
         self.position = start
         self._fetch = fetch
-        self._asked: set[bytes | None] = set()
+        self._asked: set[bytes | None] = {_digest(start.circle)} if start and start.circle else set()
 
     async def step(self) -> Portion | None:
         """
@@ -113,7 +116,8 @@ class PageReader:
                 # There is nothing to compare. Servers that filter send such pages, and not always in the same places.
                 self.position = start.model_copy(update={"cursor": page.cursor})
                 continue
-            portion = Portion(_without_yielded(page, start), start)
+            leads_back = page.cursor is not None and _digest(page.cursor) in self._asked
+            portion = Portion(_without_yielded(page, start), start, leads_back)
             self.position = portion.following
             was_yielded = start.yielded and not portion.page
             if not was_yielded or self.position is None:

@@ -31,12 +31,14 @@ class Position(_Record):
         cursor: The cursor of the page in which the reading stopped; `None` is the first page.
         yielded: The ids of the customers of that page that were yielded. When it is fetched again they are left out.
         customers: How many customers of the corporation were yielded, those before the page included.
+        circle: The cursor that the page gave, if it leads back to where the reading has been; it is not to be followed.
     """
 
     corporation_id: Annotated[str, Field(min_length=1)]
     cursor: Annotated[str, Field(min_length=1)] | None = None
     yielded: Annotated[tuple[str, ...], Field(repr=False)] = ()
     customers: Annotated[int, Field(ge=0)] = 0
+    circle: str | None = None
 
 
 class Checkpoint(_Record):
