@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 import anyio
 
 from commenda_customers import Customer, CustomerPage, CustomerStream, ServerError
-from commenda_customers._streaming import CustomerStream as _Stream
 from commenda_customers.checkpoint import Checkpoint
 from commenda_customers.query import CustomersQuery, Selection
 
@@ -61,7 +60,7 @@ class Lists:
     def stream(
         self, ids: object = None, *, concurrency: int = 4, errors: str = "raise", resume: Checkpoint | None = None
     ) -> CustomerStream:
-        return _Stream(
+        return CustomerStream(
             self.fetch,
             SELECTION,
             self.pages if ids is None else ids,  # type: ignore[arg-type]
