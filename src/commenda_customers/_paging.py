@@ -62,7 +62,7 @@ class Portion:
 
         That is this page, even when all of it was taken: if the list changes in between, it shows on a page that is known.
         """
-        if self.is_used_up and (self.page.cursor is None or not self._is_known):
+        if self.is_used_up and (self.page.cursor is None or not self._is_landmark):
             return self.following
 
         taken = tuple(customer.id for customer in self.page.customers[: self.taken])
@@ -87,8 +87,9 @@ class Portion:
         )
 
     @property
-    def _is_known(self) -> bool:
-        return bool(self.page.customers or self.start.yielded)
+    def _is_landmark(self) -> bool:
+        """Whether there is anything about it that another run has to know."""
+        return self.leads_back or bool(self.page.customers or self.start.yielded)
 
 
 class PageReader:
