@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import anyio
 
@@ -58,14 +59,14 @@ class Lists:
         return CustomerPage(corporation, customers, sum(map(len, pages)), following)
 
     def stream(
-        self, ids: object = None, *, concurrency: int = 4, errors: str = "raise", resume: Checkpoint | None = None
+        self, ids: Any = None, *, concurrency: int = 4, errors: Any = "raise", resume: Checkpoint | None = None
     ) -> CustomerStream:
         return CustomerStream(
             self.fetch,
             SELECTION,
-            self.pages if ids is None else ids,  # type: ignore[arg-type]
+            self.pages if ids is None else ids,
             concurrency=concurrency,
-            errors=errors,  # type: ignore[arg-type]
+            errors=errors,
             resume=resume,
         )
 

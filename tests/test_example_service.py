@@ -31,7 +31,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Import the example as uvicorn does."""
     pytest.importorskip("fastapi")
     monkeypatch.syspath_prepend(EXAMPLES)
-    import service  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
+    import service
 
     yield service.app
     del sys.modules["service"]

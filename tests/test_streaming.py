@@ -282,7 +282,7 @@ async def test_mistakes_are_not_collected() -> None:
     async def fetch(*_: Any) -> Any:
         raise KeyError("hook")
 
-    lists.fetch = fetch  # type: ignore[method-assign]
+    lists.fetch = fetch
     with pytest.raises(KeyError, match="hook"):
         async with lists.stream(errors="collect") as stream:
             [customer async for customer in stream]
@@ -342,7 +342,7 @@ async def test_the_programs_own_exception_survives_a_cancellation(way: str) -> N
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(1)
 
-    lists.fetch = slow_to_end  # type: ignore[method-assign]
+    lists.fetch = slow_to_end
     with pytest.raises(ValueError, match="mine") as caught, anyio.move_on_after(1.5) as scope:
         async with lists.stream() as stream:
             async for _customer in stream:
@@ -370,7 +370,7 @@ async def test_no_mistake_is_lost_by_leaving_early(mistake: BaseException) -> No
             raise mistake
         return await fetch(query, cursor)
 
-    lists.fetch = failing  # type: ignore[method-assign]
+    lists.fetch = failing
     with pytest.raises(type(mistake)):
         async with lists.stream() as stream:
             async for _page in stream.pages():
@@ -567,7 +567,7 @@ async def test_what_remains_is_not_always_known() -> None:
 
         return replace(await fetch(query, cursor), total_customers=totals.pop(0))
 
-    lists.fetch = untold  # type: ignore[method-assign]
+    lists.fetch = untold
     async with lists.stream() as stream:
         remaining: list[int | None] = []
         async for _page in stream.pages():

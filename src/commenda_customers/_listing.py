@@ -58,7 +58,8 @@ class CustomerList:
 
     def __await__(self) -> Generator[Any, Any, CustomerPage]:
         """
-        Fetch the first page only: one request. Of a list that a checkpoint says is finished, there is only an empty page.
+        Fetch the first page only: one request, or another one if a checkpoint says that all of that page was yielded. Of a
+        list that it says is finished, there is only an empty page.
 
         Raises:
             CustomersError: The page could not be had.
