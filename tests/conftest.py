@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import virtual_time
 from raw_server import RawServer
-from virtual_time import VIRTUAL_BACKENDS
 
 # A shell that runs the tests in the background ignores Ctrl-C for them and for all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,10 +28,10 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-@pytest.fixture(params=VIRTUAL_BACKENDS, ids=["asyncio", "trio"])
+@pytest.fixture(params=["asyncio", "trio"])
 def virtual_backend(request: pytest.FixtureRequest) -> Any:
     """Return a backend whose clock jumps to whatever is waited for; a fixture `anyio_backend` that returns it puts it in."""
-    return request.param
+    return virtual_time.virtual_backend(request.param)
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 import asyncio
 import selectors
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import trio.testing
 
 
@@ -30,8 +32,17 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
         return self._jumping.jumped
 
 
-VIRTUAL_BACKENDS: list[tuple[str, dict[str, Any]]] = [
-    ("asyncio", {"loop_factory": _JumpingLoop}),
-    ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}),
-]
-"""For the fixture `anyio_backend`. Not for what needs a real socket or a thread: the clock would not wait for it."""
+def virtual_backend(name: str) -> tuple[str, dict[str, Any]]:
+    """Return `name` with a clock of its own that begins at 0, for `anyio.run` and for the fixture `anyio_backend`.
+
+    Not for what needs a real socket or a thread: the clock would not wait for it.
+    """
+    if name == "asyncio":
+        return name, {"loop_factory": _JumpingLoop}
+    return name, {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+def run(function: Callable[[], Awaitable[Any]], backend: str) -> Any:
+    """Run a function in virtual time, for tests that need several event loops."""
+    name, options = virtual_backend(backend)
+    return anyio.run(function, backend=name, backend_options=options)
