@@ -7,9 +7,11 @@ again after all others that were ready, and that a consumer who stops stops them
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -37,10 +39,18 @@ class Delivery:
     was_taken: anyio.Event = field(default_factory=anyio.Event)
 
 
+class Readers(Protocol):
+    """Readers one by one, from something that is to be closed."""
+
+    def __aiter__(self) -> AsyncIterator[PageReader]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class FanOut:
     """Runs readers, in the task that calls `run`, for the task that calls `take`."""
 
-    def __init__(self, readers: AsyncGenerator[PageReader, None], *, concurrency: int, collect: bool) -> None:
+    def __init__(self, readers: Readers, *, concurrency: int, collect: bool) -> None:
         """
         Start nothing yet.
 
@@ -59,7 +69,10 @@ class FanOut:
         self._was_raised = False
         self._is_complete = False
         self._is_over = False
-        self._scope = anyio.CancelScope()
+
+    @cached_property
+    def _scope(self) -> anyio.CancelScope:
+        return anyio.CancelScope()  # not before the first use: a stream may be made before there is an event loop
 
     async def run(self) -> None:
         """Run all readers. What goes wrong is raised by `take`."""

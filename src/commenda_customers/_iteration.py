@@ -1,7 +1,6 @@
 """What iterates over lists and streams: an async generator that is written out as a class."""
 
-from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar
 
@@ -23,22 +22,20 @@ class Walk(AsyncGenerator[T, None]):
     # A generator function that is left by `break` waits for the garbage collector, and trio warns of each. One that was cut
     # by a timeout is at its end, as if the list were.
 
-    def __init__(self) -> None:
+    def __init__(self, step: Callable[[], Awaitable[T]], checkpoint: Callable[[], Checkpoint]) -> None:
+        """Take *step*s, each of which returns the next item or raises `StopAsyncIteration`."""
+        self._step = step
+        self._checkpoint = checkpoint
         self._is_running = False
         self._is_closed = False
 
-    @abstractmethod
     def checkpoint(self) -> Checkpoint:
         """Return a record of exactly what was yielded, to pass as `resume=`."""
-
-    @abstractmethod
-    async def _step(self) -> T:
-        """Return the next item; raise `StopAsyncIteration` after the last."""
+        return self._checkpoint()
 
     async def asend(self, value: None, /) -> T:  # noqa: ARG002 - part of the abstract class's signature
         """Return the next item."""
-        if self._is_running:
-            raise RuntimeError("this iteration is already waiting for its next item in another task")
+        self._check_idle()
         if self._is_closed:
             raise StopAsyncIteration
 
@@ -51,6 +48,10 @@ class Walk(AsyncGenerator[T, None]):
         finally:
             self._is_running = False
 
+    def _check_idle(self) -> None:
+        if self._is_running:
+            raise RuntimeError("this iteration is already waiting for its next item in another task")
+
     # The signature is that of the abstract class, whose method raises what it is given.
     async def athrow(
         self,
@@ -60,5 +61,6 @@ class Walk(AsyncGenerator[T, None]):
         /,
     ) -> T:
         """End the iteration with an exception."""
+        self._check_idle()
         self._is_closed = True
         return await super().athrow(typ, val, tb)  # type: ignore[arg-type]

@@ -1,17 +1,15 @@
 """The list of one corporation, as something to iterate over or to await."""
 
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any
 
 from ._iteration import Walk
 from ._paging import Fetch, PageReader, Portion
-from .checkpoint import Checkpoint, Ledger, Position, check_resume, corporation_key, finished_keys
+from .checkpoint import Checkpoint, Ledger, Position, check_resume
 from .models import Customer, CustomerPage
 from .query import CustomersQuery, check_cursor
 
 __all__ = ["CustomerList"]
-
-T = TypeVar("T")
 
 
 class CustomerList:
@@ -32,7 +30,7 @@ class CustomerList:
         Ask nothing yet.
 
         Raises:
-            ValueError: There is a cursor as well as a checkpoint, or the checkpoint is of another list.
+            ValueError: There is a cursor as well as a checkpoint, or the checkpoint is of a list with other filters.
         """
         self._fetch = fetch
         self._query = query
@@ -50,11 +48,13 @@ class CustomerList:
             CursorLoopError: The server sends the walk round in a circle. All customers up to there were yielded.
             CustomersError: A page could not be had. With its `checkpoint` another list continues.
         """
-        return _Customers(*self._begin())
+        reading = self._begin()
+        return Walk(reading.next_customer, reading.checkpoint)
 
     def pages(self) -> Walk[CustomerPage]:
         """Iterate over all pages, empty ones included. Raises what iterating over customers raises."""
-        return _Pages(*self._begin())
+        reading = self._begin()
+        return Walk(reading.next_page, reading.checkpoint)
 
     def __await__(self) -> Generator[Any, Any, CustomerPage]:
         """
@@ -69,23 +69,35 @@ class CustomerList:
     async def _first_page(self) -> CustomerPage:
         return await anext(self.pages(), CustomerPage(self._query.corporation_id, ()))
 
-    def _begin(self) -> tuple[PageReader, Ledger]:
+    def _begin(self) -> "_Reading":
         # What a checkpoint says of other corporations goes on into the checkpoints of this list.
         ledger = Ledger(self._query.selection.fingerprint, self._resume)
         ledger.record(self._query.corporation_id, self._start)
-        return PageReader(self._fetch, self._query, self._start), ledger
+        return _Reading(PageReader(self._fetch, self._query, self._start), ledger)
 
 
-class _ListWalk(Walk[T]):
-    """What walks over customers and over pages have in common: which part of the list was yielded."""
+class _Reading:
+    """What was yielded of a list, and what is next."""
 
     def __init__(self, reader: PageReader, ledger: Ledger) -> None:
-        super().__init__()
         self._reader = reader
         self._ledger = ledger
         self._portion: Portion | None = None
 
+    async def next_customer(self) -> Customer:
+        """Return the next customer; raise `StopAsyncIteration` after the last."""
+        portion = self._portion
+        while portion is None or (customer := portion.take_one()) is None:
+            portion = await self._next_portion()
+
+        return customer
+
+    async def next_page(self) -> CustomerPage:
+        """Return the next page; raise `StopAsyncIteration` after the last."""
+        return (await self._next_portion()).take_rest()
+
     def checkpoint(self) -> Checkpoint:
+        """Return a record of what was yielded."""
         if self._portion is not None:
             self._ledger.record(self._reader.query.corporation_id, self._portion.position)
         return self._ledger.checkpoint()
@@ -99,32 +111,12 @@ class _ListWalk(Walk[T]):
         return portion
 
 
-class _Pages(_ListWalk[CustomerPage]):
-    async def _step(self) -> CustomerPage:
-        return (await self._next_portion()).take_rest()
-
-
-class _Customers(_ListWalk[Customer]):
-    async def _step(self) -> Customer:
-        while self._portion is None or (customer := self._portion.take_one()) is None:
-            await self._next_portion()
-
-        return customer
-
-
 def _start_of(query: CustomersQuery, cursor: str | None, resume: Checkpoint | None) -> Position | None:
     """Return where a list begins; `None` if it was read to its end."""
-    corporation_id = query.corporation_id
     if resume is None:
-        return Position(corporation_id=corporation_id, cursor=check_cursor(cursor))
+        return Position(corporation_id=query.corporation_id, cursor=check_cursor(cursor))
     if cursor is not None:
         raise ValueError("cursor: cannot be given together with resume, which has a cursor of its own")
 
     check_resume(resume, query.selection.fingerprint)
-    for position in resume.positions:
-        if position.corporation_id == corporation_id:
-            return position
-    if corporation_key(corporation_id) in finished_keys(resume):
-        return None
-
-    raise ValueError(f"resume: the checkpoint knows nothing of corporation {corporation_id!r}")
+    return Ledger(query.selection.fingerprint, resume).start(query.corporation_id)

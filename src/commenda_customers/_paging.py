@@ -5,7 +5,7 @@ It knows nothing of HTTP: it is given a function that fetches the page at a curs
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -25,14 +25,12 @@ class Portion:
 
     Attributes:
         page: What of it is to be yielded: without what an earlier run has yielded.
-        start: The position at which it was fetched.
-        leads_back: Whether its cursor leads to where the walk has been.
+        start: Where another run is to go on if none of it was taken.
         taken: How many of its customers were yielded.
     """
 
     page: CustomerPage
     start: Position
-    leads_back: bool = False
     taken: int = 0
 
     def take_one(self) -> Customer | None:
@@ -62,34 +60,11 @@ class Portion:
 
         That is this page, even when all of it was taken: if the list changes in between, it shows on a page that is known.
         """
-        if self.is_used_up and (self.page.cursor is None or not self._is_landmark):
-            return self.following
-
-        taken = tuple(customer.id for customer in self.page.customers[: self.taken])
-        return Position(
-            corporation_id=self.start.corporation_id,
-            cursor=self.start.cursor,
-            yielded=self.start.yielded + taken,
-            customers=self.start.customers + len(taken),
-            circle=self.page.cursor if self.leads_back else None,
+        return (
+            None
+            if self.is_used_up and self.page.cursor is None
+            else _advanced(self.start, self.page.customers[: self.taken])
         )
-
-    @property
-    def following(self) -> Position | None:
-        """Where the next page begins; `None` after the last."""
-        if self.page.cursor is None:
-            return None
-
-        return Position(
-            corporation_id=self.start.corporation_id,
-            cursor=self.page.cursor,
-            customers=self.start.customers + len(self.page),
-        )
-
-    @property
-    def _is_landmark(self) -> bool:
-        """Whether there is anything about it that another run has to know."""
-        return self.leads_back or bool(self.page.customers or self.start.yielded)
 
 
 class PageReader:
@@ -98,9 +73,14 @@ class PageReader:
     def __init__(self, fetch: Fetch, query: CustomersQuery, start: Position | None) -> None:
         """Go on from *start*; `None` is the end of the list."""
         self.query = query
-        self.position = start
         self._fetch = fetch
-        self._asked: set[bytes | None] = {_digest(start.circle)} if start and start.circle else set()
+        self._start = start  # of the next portion
+        self._cursor = start.cursor if start else None  # of the next page
+        self._repeatable = start.yielded if start else ()  # what was yielded and may come again
+        self._is_compared = not self._repeatable  # whether what came again shows that it is the list of before
+        # Each cursor with the number of pages that had customers by then: a position needs only the last of them.
+        self._asked: dict[bytes | None, int] = {_digest(start.circle): -1} if start and start.circle else {}
+        self._filled = 0
 
     async def step(self) -> Portion | None:
         """
@@ -111,68 +91,81 @@ class PageReader:
             ListChangedError: The page in which an earlier run stopped holds nothing any more of what that run yielded.
             CustomersError: The page could not be had.
         """
-        while (start := self.position) is not None:
-            page = await self._fetch_new(start.cursor)
-            if start.yielded and not page and page.cursor is not None:
-                # There is nothing to compare. Servers that filter send such pages, and not always in the same places.
-                self.position = start.model_copy(update={"cursor": page.cursor})
-                continue
-            leads_back = page.cursor is not None and _digest(page.cursor) in self._asked
-            portion = Portion(_without_yielded(page, start), start, leads_back)
-            self.position = portion.following
-            was_yielded = start.yielded and not portion.page
-            if not was_yielded or self.position is None:
+        while self._start is not None:
+            page = await self._fetch_new()
+            portion = self._accept(page, self._start)
+            if portion.page or not page or page.cursor is None:  # else an earlier run has yielded all of it
                 return portion
 
         return None
 
-    async def _fetch_new(self, cursor: str | None) -> CustomerPage:
-        asked = None if cursor is None else _digest(cursor)
-        if asked in self._asked:
+    async def _fetch_new(self) -> CustomerPage:
+        if _digest(self._cursor) in self._asked:
             raise CursorLoopError(
                 f"the server gave a cursor a second time, within {len(self._asked)} pages; to follow it would never end",
                 corporation_id=self.query.corporation_id,
-                cursor=cursor,
+                cursor=self._cursor,
             )
 
         try:
-            page = await self._fetch(self.query, cursor)
+            return await self._fetch(self.query, self._cursor)
         except StopAsyncIteration as exc:
             # From a hook or a token provider. Here it would be the end of the list, as in a generator it is not (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
 
-        self._asked.add(asked)
-        return page
+    def _accept(self, page: CustomerPage, start: Position) -> Portion:
+        """Go on to the next page."""
+        rest, unseen = _without(page, self._repeatable)
+        if not self._is_compared and len(unseen) == len(self._repeatable) and (page or page.cursor is None):
+            raise self._list_changed()
 
+        if page:
+            self._is_compared = True
+            self._filled += 1
+            start = start.model_copy(update={"cursor": self._cursor, "yielded": self._repeatable})
+        self._asked[_digest(self._cursor)] = self._filled
+        if page.cursor is not None and self._asked.get(_digest(page.cursor), self._filled) < self._filled:
+            start = start.model_copy(update={"circle": page.cursor})
+        self._start = None if page.cursor is None else _advanced(start, rest.customers)
+        self._cursor, self._repeatable = page.cursor, unseen
+        return Portion(rest, start)
 
-def _without_yielded(page: CustomerPage, start: Position) -> CustomerPage:
-    """
-    Leave out what an earlier run has yielded of *page*.
-
-    It is known by its id, each as often as it was yielded, so that it does not matter if customers were inserted or removed
-    in between. If nothing of it is there any more, nobody can tell what else has moved to where it is never read.
-    """
-    if not start.yielded:
-        return page
-
-    left_out = Counter(start.yielded)
-    rest: list[Customer] = []
-    for customer in page:
-        if left_out[customer.id]:
-            left_out[customer.id] -= 1
-        else:
-            rest.append(customer)
-    if len(rest) == len(page):
-        raise ListChangedError(
-            f"the page in which the reading stopped no longer holds any of the {len(start.yielded)} customers already "
+    def _list_changed(self) -> ListChangedError:
+        return ListChangedError(
+            f"the page in which the reading stopped no longer holds any of the {len(self._repeatable)} customers already "
             "yielded from it, so others may have been missed; read the corporation from its beginning: Checkpoint.without()",
-            corporation_id=start.corporation_id,
-            cursor=start.cursor,
+            corporation_id=self.query.corporation_id,
+            cursor=self._cursor,
         )
 
-    return replace(page, customers=tuple(rest))
+
+def _advanced(start: Position, customers: Sequence[Customer]) -> Position:
+    """Return the position after *customers* of the page at *start*."""
+    taken = tuple(customer.id for customer in customers)
+    return start.model_copy(update={"yielded": start.yielded + taken, "customers": start.customers + len(taken)})
 
 
-def _digest(cursor: str) -> bytes:
+def _without(page: CustomerPage, yielded: tuple[str, ...]) -> tuple[CustomerPage, tuple[str, ...]]:
+    """
+    Leave out what was yielded already. Return what is left of *page*, and what of *yielded* was not on it.
+
+    A customer is known by its id, and left out as often as it was yielded, so that it does not matter if customers were
+    inserted or removed in between. One that was pushed off its page by others comes on a later one.
+    """
+    if not yielded:
+        return page, yielded
+
+    unseen = Counter(yielded)
+    rest: list[Customer] = []
+    for customer in page:
+        if unseen[customer.id]:
+            unseen[customer.id] -= 1
+        else:
+            rest.append(customer)
+
+    return replace(page, customers=tuple(rest)), tuple(unseen.elements())
+
+
+def _digest(cursor: str | None) -> bytes | None:
     """Return what stands for *cursor* among very many: some servers write kilobytes into each."""
-    return blake2b(cursor.encode(), digest_size=16).digest()
+    return None if cursor is None else blake2b(cursor.encode(), digest_size=16).digest()

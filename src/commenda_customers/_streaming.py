@@ -1,8 +1,9 @@
 """Many corporations as one stream: bounded, fair, and to be continued from whatever was yielded."""
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,8 +19,6 @@ from .progress import CorporationProgress, CorporationState, StreamProgress
 from .query import Selection
 
 __all__ = ["CustomerStream"]
-
-T = TypeVar("T")
 
 
 class CustomerStream:
@@ -44,7 +43,7 @@ class CustomerStream:
         resume: Checkpoint | None,
     ) -> None:
         ledger = Ledger(selection.fingerprint, resume)
-        readers = _readers(_one_by_one(corporation_ids), fetch, selection, ledger)
+        readers = _Readers(corporation_ids, fetch, selection, ledger)
         self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
         self._consumer = _Consumer(self._fan_out, ledger)
         self._tasks: TaskGroup | None = None
@@ -70,8 +69,9 @@ class CustomerStream:
             # It is not told of the exception of the block: it would put it into a group.
             await self._tasks.__aexit__(None, None, None)
         except cancelled:
-            # An exception of the block is not to be lost behind a cancellation, as a group would not lose it.
-            if exc is None or isinstance(exc, cancelled):
+            # An exception of the block is not to be lost behind the cancellation of a scope, which comes again. That of
+            # `asyncio.Task.cancel` comes once.
+            if exc is None or isinstance(exc, cancelled) or anyio.current_effective_deadline() != -math.inf:
                 raise
         if exc is None:
             self._fan_out.raise_mistake()
@@ -86,7 +86,7 @@ class CustomerStream:
             ValueError: A corporation's id comes a second time, or breaks a rule of the API page.
             TypeError: A corporation's id is no `str`.
         """
-        return _StreamedCustomers(self._consumer)
+        return Walk(self._consumer.next_customer, self._consumer.checkpoint)
 
     def pages(self) -> Walk[CustomerPage]:
         """
@@ -94,7 +94,7 @@ class CustomerStream:
 
         The first page of a corporation that is continued in the middle of a page has the rest of its customers only.
         """
-        return _StreamedPages(self._consumer)
+        return Walk(self._consumer.next_page, self._consumer.checkpoint)
 
     @property
     def progress(self) -> StreamProgress:
@@ -198,7 +198,8 @@ class _Consumer:
         corporation_id = portion.start.corporation_id
         self._corporations[corporation_id].customers += customers
         self.progress.customers += customers
-        if portion.is_used_up and portion.page.cursor is None:
+        # An empty last page has already been counted, and ended its corporation, when it came.
+        if self._portion is portion and portion.is_used_up and portion.page.cursor is None:
             self._portion = None
             self._ledger.record(corporation_id, None)
             self._end(corporation_id, CorporationState.FINISHED)
@@ -230,45 +231,40 @@ class _Consumer:
         del self._reading[corporation_id]
 
 
-class _StreamWalk(Walk[T]):
-    def __init__(self, consumer: _Consumer) -> None:
-        super().__init__()
-        self._consumer = consumer
+class _Readers:
+    """The reader of each corporation that is not finished, to begin where the ledger says."""
 
-    def checkpoint(self) -> Checkpoint:
-        return self._consumer.checkpoint()
+    def __init__(
+        self,
+        corporation_ids: Iterable[str] | AsyncIterable[str],
+        fetch: Fetch,
+        selection: Selection,
+        ledger: Ledger,
+    ) -> None:
+        self._ids = _one_by_one(corporation_ids)
+        self._fetch = fetch
+        self._selection = selection
+        self._ledger = ledger
+        self._seen: set[str] = set()
 
+    def __aiter__(self) -> Self:
+        return self
 
-class _StreamedCustomers(_StreamWalk[Customer]):
-    async def _step(self) -> Customer:
-        return await self._consumer.next_customer()
-
-
-class _StreamedPages(_StreamWalk[CustomerPage]):
-    async def _step(self) -> CustomerPage:
-        return await self._consumer.next_page()
-
-
-async def _readers(
-    corporation_ids: AsyncIterator[str], fetch: Fetch, selection: Selection, ledger: Ledger
-) -> AsyncGenerator[PageReader, None]:
-    """Yield the reader of each corporation that is not finished, to begin where the ledger says."""
-    seen: set[str] = set()
-    index = 0
-    try:
-        async for corporation_id in corporation_ids:
-            query = selection.of(corporation_id, name=f"corporation_ids[{index}]")
-            index += 1
+    async def __anext__(self) -> PageReader:
+        async for corporation_id in self._ids:
+            query = self._selection.of(corporation_id, name=f"corporation_ids[{len(self._seen)}]")
             key = corporation_key(corporation_id)
-            if key in seen:
+            if key in self._seen:
                 raise ValueError(f"corporation_ids: {corporation_id!r} comes a second time")
-            seen.add(key)
-            start = ledger.start(corporation_id)
+            self._seen.add(key)
+            start = self._ledger.start(corporation_id)
             if start is not None:
-                yield PageReader(fetch, query, start)
-    finally:
-        if isinstance(corporation_ids, AsyncGenerator):
-            await corporation_ids.aclose()
+                return PageReader(self._fetch, query, start)
+
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        await _close(self._ids)
 
 
 def _one_by_one(corporation_ids: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
@@ -279,3 +275,8 @@ async def _each(corporation_ids: Iterable[str]) -> AsyncGenerator[str, None]:
     for corporation_id in corporation_ids:
         await let_others_run()  # those that are finished are read without a pause
         yield corporation_id
+
+
+async def _close(ids: AsyncIterator[str]) -> None:
+    if isinstance(ids, AsyncGenerator):
+        await ids.aclose()

@@ -29,9 +29,10 @@ class Position(_Record):
     Attributes:
         corporation_id: The corporation.
         cursor: The cursor of the page in which the reading stopped; `None` is the first page.
-        yielded: The ids of the customers of that page that were yielded. When it is fetched again they are left out.
+        yielded: The ids of the customers of that page that were yielded, and of those that were yielded before and may have
+            been pushed on to it. When it is fetched again they are left out.
         customers: How many customers of the corporation were yielded, those before the page included.
-        circle: The cursor that the page gave, if it leads back to where the reading has been; it is not to be followed.
+        circle: A cursor that leads back to before this page; it is not to be followed.
     """
 
     corporation_id: Annotated[str, Field(min_length=1)]
@@ -46,7 +47,7 @@ class Checkpoint(_Record):
     Exactly what was yielded by a list or a stream; pass it as `resume=` to continue with the next customer.
 
     Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. For each corporation that is
-    started and not finished it has at most a page of ids, and for each that is finished 12 characters.
+    started and not finished it has about a page of ids at the most, and for each that is finished 12 characters.
 
     Attributes:
         version: Of this form.
