@@ -1,6 +1,7 @@
 """When to try again: the decision as a pure function, the adapter in virtual time."""
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commenda_customers import APIConnectionError, APITimeoutError, CustomersError, RateLimitError, RetryPolicy, ServerError
-from commenda_customers.retry import Clock, call_with_retries
+from commenda_customers.retry import Deadline, RetryBudget, call_with_retries
 
 FAULT = APIConnectionError("the connection failed", transient=True)
 
@@ -17,6 +18,12 @@ FAULT = APIConnectionError("the connection failed", transient=True)
 def throttled(retry_after: float) -> RateLimitError:
     """Return a 429 that asks for a wait."""
     return RateLimitError("slow down", retry_after=retry_after, transient=True)
+
+
+async def retried(attempt: Callable[[int, Deadline], Awaitable[Any]], policy: RetryPolicy, **options: Any) -> Any:
+    """Make attempts that nothing holds back, with a budget of their own."""
+    usual: dict[str, Any] = {"budget": RetryBudget(), "pause": lambda: 0.0, "on_retry": lambda *_: None}
+    return await call_with_retries(attempt, policy, **usual | options)
 
 
 @pytest.mark.parametrize(
@@ -96,13 +103,13 @@ class TestInVirtualTime:
         """Attempts are numbered from one, each failure is reported with its wait, the result is returned."""
         seen: list[tuple[CustomersError, float]] = []
 
-        async def attempt(number: int, _clock: Clock) -> str:
+        async def attempt(number: int, _deadline: Deadline) -> str:
             if number < 4:
                 raise throttled(10 * number)
             return f"attempt {number}"
 
         began = anyio.current_time()
-        result = await call_with_retries(attempt, RetryPolicy(), on_retry=lambda error, wait: seen.append((error, wait)))
+        result = await retried(attempt, RetryPolicy(), on_retry=lambda error, wait: seen.append((error, wait)))
         assert result == "attempt 4"
         assert [error.retry_after for error, _ in seen] == [10, 20, 30]
         assert anyio.current_time() - began == pytest.approx(sum(wait for _, wait in seen))
@@ -111,37 +118,37 @@ class TestInVirtualTime:
         """When attempts run out, what is raised is the very error of the last attempt."""
         raised: list[CustomersError] = []
 
-        async def attempt(number: int, _clock: Clock) -> None:
+        async def attempt(number: int, _deadline: Deadline) -> None:
             raised.append(APIConnectionError(f"failure {number}", transient=True))
             raise raised[-1]
 
         with pytest.raises(APIConnectionError) as caught:
-            await call_with_retries(attempt, RetryPolicy(max_attempts=3), on_retry=lambda *_: None)
+            await retried(attempt, RetryPolicy(max_attempts=3))
         assert caught.value is raised[2]
 
     async def test_errors_of_others_pass(self) -> None:
         """An exception that is none of ours is neither retried nor changed."""
         calls: list[int] = []
 
-        async def attempt(number: int, _clock: Clock) -> None:
+        async def attempt(number: int, _deadline: Deadline) -> None:
             calls.append(number)
             raise KeyError("user's own")
 
         with pytest.raises(KeyError, match="user's own"):
-            await call_with_retries(attempt, RetryPolicy(), on_retry=lambda *_: None)
+            await retried(attempt, RetryPolicy())
         assert calls == [1]
 
     async def test_the_deadline_cuts_a_running_attempt(self) -> None:
         """An attempt that would end after the deadline is cut at the deadline, and the error before it is told."""
 
-        async def attempt(number: int, _clock: Clock) -> None:
+        async def attempt(number: int, _deadline: Deadline) -> None:
             if number == 1:
                 raise throttled(20)
             await anyio.sleep(3600)
 
         began = anyio.current_time()
         with pytest.raises(APITimeoutError, match="deadline of 60 s; before that: slow down") as caught:
-            await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None)
+            await retried(attempt, RetryPolicy(deadline=60))
         assert anyio.current_time() - began == pytest.approx(60)
         assert isinstance(caught.value.__cause__, RateLimitError)
         assert (caught.value.attempts, caught.value.retry_after, caught.value.transient) == (2, 20, True)
@@ -150,67 +157,121 @@ class TestInVirtualTime:
         """Time for which an attempt has stopped the clock counts neither against the deadline nor as elapsed."""
         elapsed: list[float] = []
 
-        async def attempt(number: int, clock: Clock) -> str:
-            with clock.stopped():
+        async def attempt(number: int, deadline: Deadline) -> str:
+            with deadline.stopped():
                 await anyio.sleep(1000)
             await anyio.sleep(20)
-            elapsed.append(clock.elapsed)
+            elapsed.append(deadline.elapsed)
             if number == 1:
                 raise throttled(10)
             return "done"
 
-        assert await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None) == "done"
+        assert await retried(attempt, RetryPolicy(deadline=60)) == "done"
         assert elapsed[0] == pytest.approx(20)
         assert 50 <= elapsed[1] <= 50.5
 
     async def test_a_stopped_clock_goes_on(self) -> None:
         """After it was stopped, the deadline is as far away as before."""
 
-        async def attempt(_number: int, clock: Clock) -> None:
+        async def attempt(_number: int, deadline: Deadline) -> None:
             await anyio.sleep(20)
-            with clock.stopped():
+            with deadline.stopped():
                 await anyio.sleep(1000)
             await anyio.sleep_forever()
 
         began = anyio.current_time()
         with pytest.raises(APITimeoutError):
-            await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None)
+            await retried(attempt, RetryPolicy(deadline=60))
         assert anyio.current_time() - began == pytest.approx(1060)
 
     async def test_a_wait_past_the_deadline_is_not_begun(self) -> None:
         """If the next attempt could only come after the deadline, the error is raised now."""
 
-        async def attempt(_number: int, _clock: Clock) -> None:
+        async def attempt(_number: int, _deadline: Deadline) -> None:
             raise throttled(61)
 
         began = anyio.current_time()
         with pytest.raises(RateLimitError):
-            await call_with_retries(attempt, RetryPolicy(deadline=60), on_retry=lambda *_: None)
+            await retried(attempt, RetryPolicy(deadline=60))
         assert anyio.current_time() == began
 
     async def test_the_deadline_may_cut_the_first_attempt(self) -> None:
         """Without an earlier failure the message stands alone."""
         with pytest.raises(APITimeoutError, match=r"deadline of 60 s \[after 1 attempt\]$"):
-            await call_with_retries(lambda *_: anyio.sleep_forever(), RetryPolicy(deadline=60), on_retry=lambda *_: None)
+            await retried(lambda *_: anyio.sleep_forever(), RetryPolicy(deadline=60))
 
     async def test_calls_at_once_do_not_mix(self) -> None:
         """Many calls through one policy each have their own count of attempts."""
         finished: list[int] = []
 
         async def call(failures: int) -> None:
-            async def attempt(number: int, _clock: Clock) -> int:
+            async def attempt(number: int, _deadline: Deadline) -> int:
                 await anyio.sleep(1)
                 if number <= failures:
                     raise FAULT
                 return number
 
-            finished.append(await call_with_retries(attempt, policy, on_retry=lambda *_: None) - failures)
+            finished.append(await retried(attempt, policy) - failures)
 
         policy = RetryPolicy()
         async with anyio.create_task_group() as tasks:
             for failures in [0, 1, 2, 3, 4, 5, 6, 7] * 5:
                 tasks.start_soon(call, failures)
         assert finished == [1] * 40
+
+    async def test_a_pause_takes_the_place_of_the_wait(self) -> None:
+        """A 429 for which a limiter pauses costs neither a wait nor an attempt; one for which it does not costs both."""
+        began, waits = anyio.current_time(), list[float]()
+
+        async def attempt(number: int, _deadline: Deadline) -> str:
+            if number < 30:
+                raise RateLimitError("slow down", transient=True)
+            return "done"
+
+        def note(_error: CustomersError, wait: float) -> None:
+            waits.append(wait)
+
+        assert await retried(attempt, RetryPolicy(), pause=lambda: 7.0, on_retry=note) == "done"
+        assert anyio.current_time() == began
+        assert waits == [7.0] * 29
+        with pytest.raises(RateLimitError):
+            await retried(attempt, RetryPolicy(), on_retry=note)
+        assert len(waits) == 29 + 7
+
+    async def test_a_pause_past_the_deadline_is_not_begun(self) -> None:
+        """If a limiter would hold the next attempt back for longer than there is time, the error is raised now."""
+
+        async def attempt(_number: int, _deadline: Deadline) -> None:
+            raise RateLimitError("slow down", transient=True)
+
+        began = anyio.current_time()
+        with pytest.raises(RateLimitError):
+            await retried(attempt, RetryPolicy(deadline=60), pause=lambda: 60.0)
+        assert anyio.current_time() == began
+
+    async def test_a_third_of_the_requests_may_fail(self) -> None:
+        """Waits are short while two of three requests succeed; if more fail, they are long from the first retry on."""
+        budget, waits = RetryBudget(), list[float]()
+
+        async def call(failures: int) -> None:
+            async def attempt(number: int, _deadline: Deadline) -> None:
+                if number <= failures:
+                    raise FAULT
+
+            await retried(attempt, RetryPolicy(), budget=budget, on_retry=lambda _error, wait: waits.append(wait))
+
+        for _ in range(500):
+            await call(1)
+            await call(0)
+        assert max(waits) <= 0.5
+        for _ in range(200):
+            await call(1)
+        assert max(waits[-50:]) > 10
+        for _ in range(200):
+            await call(0)
+        waits.clear()
+        await call(1)
+        assert waits[0] <= 0.5
 
 
 @pytest.mark.anyio
@@ -219,13 +280,13 @@ async def test_cancellation_passes_straight_through(when: str) -> None:
     """Cancelled in an attempt or in a wait, a call ends there and then, on both event loops."""
     calls: list[int] = []
 
-    async def attempt(number: int, _clock: Clock) -> None:
+    async def attempt(number: int, _deadline: Deadline) -> None:
         calls.append(number)
         if when == "wait":
             raise throttled(100)
         await anyio.sleep_forever()
 
     with anyio.move_on_after(0.01) as scope:
-        await call_with_retries(attempt, RetryPolicy(), on_retry=lambda *_: None)
+        await retried(attempt, RetryPolicy())
     assert scope.cancelled_caught
     assert calls == [1]

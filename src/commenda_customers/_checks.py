@@ -1,4 +1,4 @@
-"""What arguments have in common to be refused for."""
+"""Checks of arguments that several modules share."""
 
 import math
 import sys
@@ -12,9 +12,9 @@ def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if value > sys.float_info.max and value != math.inf:
-        raise ValueError(f"{name}: is too large; None is no limit")
+        raise ValueError(f"{name}: is too large")
     if not (value > 0 or (or_zero and value == 0)):
-        raise ValueError(f"{name}: must be above 0, got {value}")
+        raise ValueError(f"{name}: must be {'at least' if or_zero else 'above'} 0, got {value}")
 
 
 def check_type(name: str, value: T, expected: Any) -> T:

@@ -19,9 +19,10 @@ from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled, 
 from .limits import Feedback, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
-from .retry import Clock, RetryBudget, RetryPolicy, call_with_retries
+from .retry import Deadline, RetryBudget, RetryPolicy, call_with_retries
 
 _A_DAY = 24 * 3600.0
+_THROTTLING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 _logger = logging.getLogger("commenda_customers")
 
@@ -92,7 +93,7 @@ class _PageRequest:
                 self._try_once,
                 self._transport.retry,
                 budget=self._transport.budget,
-                is_paced=self._transport.limiter is not None,
+                pause=self._pause,
                 on_retry=self._report_retry,
             )
         except APITimeoutError as error:
@@ -100,51 +101,51 @@ class _PageRequest:
             self._locate(error)
             raise
 
-    async def _try_once(self, attempt: int, clock: Clock) -> CustomerPage:
+    async def _try_once(self, attempt: int, deadline: Deadline) -> CustomerPage:
         self._attempt = attempt
         auth = self._transport.auth
         secret = await auth.secret()
         try:
-            return await self._with_permit(secret, clock)
+            return await self._with_permit(secret, deadline)
         except AuthenticationError:
             renewed = None if self._token_was_renewed else await auth.after_rejection(secret)
             if renewed is None:
                 raise
 
         self._token_was_renewed = True
-        return await self._with_permit(renewed, clock)
+        return await self._with_permit(renewed, deadline)
 
-    async def _with_permit(self, secret: Secret, clock: Clock) -> CustomerPage:
+    async def _with_permit(self, secret: Secret, deadline: Deadline) -> CustomerPage:
         """Exchange when the limiter lets it. To wait for the first turn is no failure, so no time limit runs meanwhile."""
         limiter = self._transport.limiter
         if limiter is None:
-            return await self._with_slot(secret, clock)
+            return await self._with_slot(secret, deadline)
 
         again = self._was_sent
         try:
-            with nullcontext() if again else clock.stopped():
+            with nullcontext() if again else deadline.stopped():
                 permit = await limiter.acquire(again=again, max_wait=self._max_wait)
         except RateLimitError as error:
             self._locate(error)
-            error.attempts -= 1  # this one was not made
+            error.attempts -= not self._token_was_renewed  # this one was not made, or not to its end
             raise
 
         self._feedback, self._was_sent = Feedback(), True
         try:
-            return await self._with_slot(secret, clock)
+            return await self._with_slot(secret, deadline)
         finally:
             limiter.release(permit, self._feedback)
             if self._feedback.is_throttled:
                 now = limiter.snapshot()
                 self._emit(Throttled(**self._place, pause=now.paused_for, rate=now.rate))
 
-    async def _with_slot(self, secret: Secret, clock: Clock) -> CustomerPage:
+    async def _with_slot(self, secret: Secret, deadline: Deadline) -> CustomerPage:
         """Exchange when there is a free connection. Waiting for it is no failure: neither time limit runs meanwhile."""
         slots = self._transport.http.slots
         try:
             slots.acquire_nowait()
         except anyio.WouldBlock:
-            with clock.stopped():
+            with deadline.stopped():
                 await slots.acquire()
         try:
             return await in_child_task(lambda: self._exchange(secret))
@@ -213,10 +214,12 @@ class _PageRequest:
         if secret.is_shown_by(error.__cause__):
             error.__cause__ = error.__context__ = None
 
-    def _report_retry(self, error: CustomersError, wait: float) -> None:
+    def _pause(self) -> float:
+        """Return for how many seconds the limiter holds this request back because the server has throttled it."""
         limiter = self._transport.limiter
-        if limiter is not None and self._feedback.is_throttled:
-            wait = limiter.snapshot().paused_for
+        return limiter.snapshot().paused_for if limiter and self._feedback.is_throttled else 0.0
+
+    def _report_retry(self, error: CustomersError, wait: float) -> None:
         self._emit(RetryScheduled(**self._place, error=error, wait=wait))
 
     def _emit(self, event: Event) -> None:
@@ -231,12 +234,16 @@ def _feedback_of(answer: Answer, *, longest: float | None) -> Feedback:
 
     A wait beyond *longest* is raised, and nobody else waits for it; nor for more than a day if there is no longest.
     """
-    now = time.time()
-    quota = parse_quota(answer.headers, now=now)
-    if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
-        return Feedback(is_answered=True, remaining=quota.remaining)
+    status, headers = answer.status, answer.headers
+    if status not in _THROTTLING:
+        return Feedback(is_answered=True, remaining=parse_quota(headers, now=0.0).remaining)
 
-    wait = _wire.parse_retry_after(answer.headers, now=now) or quota.reset
+    now = _wire.server_time(headers, now=time.time())
+    quota = parse_quota(headers, now=now)
+    # Where some of the quota is left that the server speaks of, it is another that is used up.
+    wait = _wire.parse_retry_after(headers, now=now) or (None if quota.remaining else quota.reset)
     if wait is not None and wait > (_A_DAY if longest is None else longest):
         wait = None
-    return Feedback(is_answered=True, is_throttled=True, wait=wait, remaining=quota.remaining)
+    # A 503 is for the limiter if the server expects to be overloaded until then (RFC 9110, section 15.6.4).
+    is_throttled = status == HTTPStatus.TOO_MANY_REQUESTS or wait is not None
+    return Feedback(is_answered=True, is_throttled=is_throttled, wait=wait, remaining=quota.remaining)

@@ -143,8 +143,13 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None
     value = headers.get("retry-after", "")
     # A header that came twice, say from the server and from a proxy, is one list; the longest wait satisfies both.
     waits = [seconds for seconds in map(_seconds, value.split(",")) if seconds is not None]
-    seconds = max(waits) if waits else _seconds_until(value, _epoch(headers.get("date", "")) or now)
+    seconds = max(waits) if waits else _seconds_until(value, server_time(headers, now=now))
     return seconds if seconds and seconds > 0 else None
+
+
+def server_time(headers: Mapping[str, str], *, now: float) -> float:
+    """Return the seconds since the epoch at which the server answered, by its own clock; *now* if it did not say."""
+    return _epoch(headers.get("date", "")) or now
 
 
 def _seconds(value: str) -> float | None:

@@ -29,6 +29,9 @@ ENVIRONMENT_VARIABLE = "COMMENDA_API_TOKEN"
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 _SHORTEST_SECRET = 4
+_MOST_REDACTED = 2**17
+_LONGEST_SPELLING = 6
+"""Bytes that a character has at the most once it is escaped."""
 
 
 class Secret:
@@ -76,11 +79,19 @@ class Secret:
         return any(self.redact(str(link)) != str(link) for link in chain(exc))
 
     def redact_bytes(self, data: bytes) -> bytes:
-        """Return *data* without the token, also where JSON, a URL or HTML has escaped it."""
-        if len(str(self._value)) < _SHORTEST_SECRET:
+        """
+        Return *data* without the token, also where JSON, a URL or HTML has escaped it.
+
+        Of very much it is the beginning: all of it would take long, and nobody reads it.
+        """
+        token = str(self._value)
+        if len(token) < _SHORTEST_SECRET:
             return data
 
-        return re.sub("".join(map(_spellings, str(self._value))).encode(), b"<token>", data, flags=re.IGNORECASE)
+        pattern = "".join(map(_spellings, token)).encode()
+        redacted = re.sub(pattern, b"<token>", data[:_MOST_REDACTED], flags=re.IGNORECASE)
+        # The end may be part of a token that was cut.
+        return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_SPELLING * len(token)]
 
 
 def _spellings(char: str) -> str:
@@ -148,12 +159,18 @@ class _ProvidedToken:
         async with self._asking:
             # A task that waited for the lock finds the token that the task before it was given.
             if self._secret is None or self._secret is known:
-                asked = self._provider()
-                if not isawaitable(asked):
-                    raise TypeError("token: the provider must be an async function")
-                self._secret = Secret(await asked, "the one from the provider").check()
+                secret = Secret(await self._token(), "the one from the provider")
+                self._secret = secret.check()
 
             return self._secret
+
+    def _token(self) -> Awaitable[str | SecretStr]:
+        token: object = self._provider()
+        if not isawaitable(token):
+            del token  # it may be the token itself, and the traceback would show it
+            raise TypeError("token: the provider must be an async function")
+
+        return token
 
 
 def token_auth(token: Secret | TokenProvider) -> TokenAuth:

@@ -106,8 +106,9 @@ class Ledger:
         """Go on from what an earlier run has yielded."""
         self._query = query
         self._positions = {position.corporation_id: position for position in resume.positions} if resume else {}
-        self._finished = dict.fromkeys(finished_keys(resume)) if resume else {}
+        self._finished = set(finished_keys(resume)) if resume else set[str]()
         self._joined = resume.finished if resume else ""
+        self._unjoined: list[str] = []
 
     def start(self, corporation_id: str) -> Position | None:
         """Return where to go on with a corporation; `None` if it is finished."""
@@ -123,7 +124,10 @@ class Ledger:
             return
 
         self._positions.pop(corporation_id, None)
-        self._finished[corporation_key(corporation_id)] = None
+        key = corporation_key(corporation_id)
+        if key not in self._finished:
+            self._finished.add(key)
+            self._unjoined.append(key)
 
     def has_started(self, corporation_id: str) -> bool:
         """Return whether a corporation was started and is not finished."""
@@ -135,8 +139,9 @@ class Ledger:
 
     def checkpoint(self) -> Checkpoint:
         """Return it as it is now."""
-        if len(self._joined) < len(self._finished) * _KEY_LENGTH:
-            self._joined = "".join(self._finished)
+        if self._unjoined:
+            self._joined += "".join(self._unjoined)
+            self._unjoined.clear()
         # Not validated again: what was finished may be very much.
         return Checkpoint.model_construct(
             query=self._query, positions=tuple(self._positions.values()), finished=self._joined

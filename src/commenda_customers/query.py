@@ -1,7 +1,7 @@
 """The question: all parameters of `GET /customers`, checked before any request and written as the API page wants them."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Self, TypedDict, Unpack, cast
@@ -45,11 +45,12 @@ def _text(name: str, value: object) -> str:
 
 
 def _comma_separated(name: str, value: object) -> str:
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    # What has no order would be another query in each process, and no checkpoint would fit.
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         hint = f"; for a single one write {name}=[...]" if isinstance(value, str) else ""
         raise TypeError(f"{name}: expected a list of str, got {type(value).__name__}{hint}")
 
-    items = [_text(f"{name}[{index}]", item) for index, item in enumerate(cast("Iterable[object]", value))]
+    items = [_text(f"{name}[{index}]", item) for index, item in enumerate(cast("Sequence[object]", value))]
     if not items:
         raise ValueError(f"{name}: must not be empty; leave it out if it is not wanted")
     for index, item in enumerate(items):
@@ -162,7 +163,7 @@ class CustomersQuery:
 def _check_length(params: Sequence[tuple[str, str]]) -> None:
     if len(urlencode(params)) > _MAX_QUERY_LENGTH:
         name, value = max(params, key=lambda parameter: len(parameter[1]))
-        raise ValueError(f"{name}: {len(value):,} characters are too many for one URL; split them over several lists")
+        raise ValueError(f"{name}: {len(value):,} characters are too many for one URL")
 
 
 def check_cursor(cursor: str | None) -> str | None:

@@ -30,16 +30,16 @@ class RetryPolicy:
     Retried are errors that are `transient`: failed and broken connections, attempts that took too long, the statuses 408,
     429, 500, 502, 503 and 504, bodies that break off or are no JSON, and, once, an answer with customers of another
     corporation. The wait before the next attempt is random between zero and `initial_wait`, twice that, four times that, and
-    so on up to `max_wait` (full jitter); between zero and `max_wait` from the first one on while a third of all requests or
-    more fail, so as not to multiply an outage. Where the server says how long to wait, it is that long, and up to
+    so on up to `max_wait` (full jitter); between zero and `max_wait` from the first retry on while at least a third of all
+    requests fail, so as not to multiply an outage. Where the server says how long to wait, it is that long, and up to
     `initial_wait` longer, so that many who were told the same do not come back at once.
 
-    `None` is no limit; zero and less are refused.
+    Zero and less are refused. `None`, where it is allowed, is no limit.
 
     Attributes:
         max_attempts: How many attempts a request has at the most, the first one included. Sending again with a new token
-            after a 401, or because the server closed a kept connection as it was used again, is not another attempt. With
-            a limiter neither is a 429: those are bounded by the deadline.
+            after a 401, or because the server closed a kept connection as it was used again, is not another attempt. Nor is
+            a 429 for which the limiter pauses: those are bounded by the deadline.
         deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut;
             a wait that would reach the deadline is not begun: the last error is raised instead. While a request waits for
             its first turn, at the limiter or for a free connection, the time does not count.
@@ -114,16 +114,17 @@ class RetryBudget:
         """Take note of a success."""
         self._left = min(self.CAPACITY, self._left + self.PER_SUCCESS)
 
-    def spend(self) -> bool:
-        """Pay for a retry; return whether there was enough left."""
-        if self._left < 1:
-            return False
+    @property
+    def is_used_up(self) -> bool:
+        """Whether there is not enough left for a retry."""
+        return self._left < 1
 
-        self._left -= 1
-        return True
+    def spend(self) -> None:
+        """Pay for a retry."""
+        self._left = max(0.0, self._left - 1)
 
 
-class Clock:
+class Deadline:
     """
     Measures one request against its deadline. It can be stopped while the request waits for its turn to be sent.
 
@@ -131,14 +132,19 @@ class Clock:
         scope: Ends at the deadline.
     """
 
-    def __init__(self, deadline: float | None) -> None:
-        self.scope = anyio.CancelScope(deadline=math.inf if deadline is None else anyio.current_time() + deadline)
+    def __init__(self, seconds: float | None) -> None:
+        self.scope = anyio.CancelScope(deadline=math.inf if seconds is None else anyio.current_time() + seconds)
         self._began = anyio.current_time()
 
     @property
     def elapsed(self) -> float:
         """Seconds for which it has been running."""
         return anyio.current_time() - self._began
+
+    @property
+    def left(self) -> float:
+        """Seconds until it ends."""
+        return self.scope.deadline - anyio.current_time()
 
     @contextmanager
     def stopped(self) -> Generator[None]:
@@ -154,30 +160,30 @@ class Clock:
 
 
 async def call_with_retries(
-    attempt: Callable[[int, Clock], Awaitable[T]],
+    attempt: Callable[[int, Deadline], Awaitable[T]],
     policy: RetryPolicy,
     *,
-    budget: RetryBudget | None = None,
-    is_paced: bool = False,
+    budget: RetryBudget,
+    pause: Callable[[], float],
     on_retry: Callable[[CustomersError, float], None],
 ) -> T:
     """
     Call *attempt* with 1, 2, 3 … until it returns, or until *policy* gives up.
 
     Args:
-        attempt: One attempt, given its number and the clock that runs against the deadline. Only a `CustomersError` that
-            it raises is retried; everything else, cancellation above all, passes straight through.
+        attempt: One attempt, given its number and its deadline. Only a `CustomersError` that it raises is retried;
+            everything else, cancellation above all, passes straight through.
         policy: Decides.
-        budget: What this call shares with others; `None`: one of its own.
-        is_paced: Whether a limiter lets each attempt begin. Then a 429 is no failed attempt: the limiter has the wait.
+        budget: What this call shares with others.
+        pause: Returns for how many seconds a limiter will hold the next attempt back because of what came of the last. If it
+            will, there is no other wait, and a 429 is no failed attempt.
         on_retry: Called before each wait, with the error of the last attempt and the seconds to wait.
 
     Raises:
         CustomersError: The error of the last attempt.
         APITimeoutError: The deadline cut the last attempt.
     """
-    budget = budget or RetryBudget()
-    clock = Clock(policy.deadline)
+    deadline = Deadline(policy.deadline)
     attempts = failures = 0
     wait = 0.0
     last_error: CustomersError | None = None
@@ -185,7 +191,7 @@ async def call_with_retries(
     async def next_attempt() -> T:
         nonlocal attempts
         attempts += 1
-        return await attempt(attempts, clock)
+        return await attempt(attempts, deadline)
 
     # tenacity asks for the decision and for the wait separately; they are made together, here.
     def goes_on(state: RetryCallState) -> bool:
@@ -195,21 +201,23 @@ async def call_with_retries(
             return False
 
         last_error = error
-        limiter_waits = is_paced and isinstance(error, RateLimitError)
-        failures += not limiter_waits
-        is_outage = error.transient and not limiter_waits and not budget.spend()
-        jitter = random.random()
-        decided = policy.wait_after(error, attempt=failures, elapsed=clock.elapsed, jitter=jitter, is_outage=is_outage)
-        if decided is None:
+        paused_for = pause()
+        failures += not (paused_for and isinstance(error, RateLimitError))
+        decided = policy.wait_after(
+            error, attempt=failures, elapsed=deadline.elapsed, jitter=random.random(), is_outage=budget.is_used_up
+        )
+        if decided is None or paused_for >= deadline.left:
             return False
 
-        wait = 0.0 if limiter_waits else decided
-        on_retry(error, wait)
+        if not paused_for and error.retry_after is None:
+            budget.spend()
+        wait = 0.0 if paused_for else decided
+        on_retry(error, paused_for or wait)
         return True
 
     # A new object for each call: concurrent calls through one tenacity object would mix their attempts.
     retrying = AsyncRetrying(retry=goes_on, wait=lambda _: wait, sleep=anyio.sleep)
-    with clock.scope:
+    with deadline.scope:
         outcome: T = await retrying(next_attempt)
         budget.earn()
         return outcome

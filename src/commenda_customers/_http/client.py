@@ -147,12 +147,12 @@ class HTTPClient:
         Raises:
             RuntimeError: It was closed, or it is in use in another event loop or process.
         """
+        if self._is_closed:
+            raise RuntimeError("this AsyncCustomersAPI is closed; make a new one")
         here = (os.getpid(), current_token())
         self._home = self._home or here
         if self._home != here:
             raise RuntimeError("this AsyncCustomersAPI is in use in another event loop or process; make one for each")
-        if self._is_closed:
-            raise RuntimeError("this AsyncCustomersAPI is closed; make a new one")
 
     async def _open_own(self) -> httpx.AsyncClient:
         async with self._opening:

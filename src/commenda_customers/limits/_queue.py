@@ -4,6 +4,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import suppress
 
 import anyio
 from anyio.lowlevel import current_token
@@ -48,23 +49,39 @@ class QueueingLimiter(ABC):
         """Put all moments forward by so many seconds: another event loop has another clock."""
 
     @abstractmethod
+    def _estimate(self, ahead: int, now: float) -> float:
+        """Return about how many seconds a request would wait with so many ahead of it in the queue."""
+
+    def _knows_no_limit(self, now: float) -> bool:  # noqa: ARG002 - for those that learn
+        """Return whether a request that does not begin now only waits for the limiter to find out more."""
+        return False
+
     def estimate_wait(self) -> float:
         """Return about how many seconds a request would wait that came now."""
+        return self._estimate(len(self._queue), self._now())
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""
+        if max_wait is not None:
+            check_positive("max_wait", max_wait, or_zero=True)
         self._settle_here()
         if not self._queue and self._time_to_start() <= 0:
             return self._start()
-
-        expected = self.estimate_wait()
-        if max_wait is not None and expected > max_wait:
-            raise _too_long(max_wait, expected)
-        with anyio.move_on_after(max_wait):
+        if max_wait is None:
             await self._wait_in_line(again=again)
             return self._start()
 
-        raise _took_too_long(max_wait or 0.0, self.estimate_wait())
+        expected = self._estimate_here(again=again)
+        if expected <= max_wait:
+            with anyio.move_on_after(max_wait):
+                await self._wait_in_line(again=again)
+                return self._start()
+
+        if self._in_flight < self.max_in_flight and self._knows_no_limit(anyio.current_time()):
+            return self._start()  # rather than to fail for a limit that may not exist
+        if expected > max_wait:
+            raise _too_long(max_wait, expected)
+        raise _took_too_long(max_wait, self._estimate_here(again=again))
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Take note that a request has ended, and of what came of it; see `RateLimiter`."""
@@ -72,18 +89,23 @@ class QueueingLimiter(ABC):
         self._learn(permit, feedback, anyio.current_time())
         self._wake_head()
 
+    def _estimate_here(self, *, again: bool) -> float:
+        return self._estimate(self._returned if again else len(self._queue), anyio.current_time())
+
+    def _now(self) -> float:
+        """Return the time of the event loop in which it is used. Any other, and any thread without one, may ask as well."""
+        with suppress(anyio.NoEventLoopError):
+            if self._home == current_token():
+                return anyio.current_time()
+
+        return time.monotonic() + self._ahead
+
     def _settle_here(self) -> None:
-        if self._home == current_token():
+        here = current_token()
+        if self._home == here:
             return
         if self._queue or self._in_flight:
             raise RuntimeError("this limiter is in use in another event loop; make one for each that runs at the same time")
-
-        self._settle_if_idle()
-
-    def _settle_if_idle(self) -> None:
-        here = current_token()
-        if self._home == here or self._queue or self._in_flight:
-            return
 
         # What began in an event loop that is over still counts: the server's clock has gone on.
         ahead = anyio.current_time() - time.monotonic()
@@ -116,9 +138,12 @@ class QueueingLimiter(ABC):
         self._queue[index] = anyio.Event()
         return self._queue[index]
 
-    def _time_to_start(self) -> float:
+    def _time_to_start(self, now: float | None = None) -> float:
         # A request that had to wait for a connection with its permit in hand would be sent at no time that was meant.
-        return math.inf if self._in_flight >= self.max_in_flight else self._delay(anyio.current_time())
+        if self._in_flight >= self.max_in_flight:
+            return math.inf
+
+        return self._delay(anyio.current_time() if now is None else now)
 
     def _start(self) -> Permit:
         now = anyio.current_time()

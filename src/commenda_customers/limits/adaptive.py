@@ -2,8 +2,6 @@
 
 import math
 
-import anyio
-
 from ._controller import Controller
 from ._queue import QueueingLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
@@ -14,13 +12,17 @@ _FEWEST_ANSWERS = 20
 """Between two that say that no quota remains. A small quota is used up better without a pause for each."""
 
 
+_LESSONS = 3
+"""That are learned from such answers between two 429s: a server that counts down and never refuses must not slow us down."""
+
+
 class AdaptiveLimiter(QueueingLimiter):
     """
     Learns how many requests the server takes, from its 429s and from what it says of its quota.
 
-    Nothing is limited before the first 429, but that it begins with few requests at once and goes on to more with each round
-    trip. From then on requests begin evenly, a little below what the server was found to take, and the limit is probed the
-    more rarely the longer it has held.
+    Until the first 429 only the number of requests in flight is limited: four at first, and up to half as many again with
+    each round trip. From then on requests begin evenly, a little below what the server was found to take, and the limit is
+    probed less often the longer it holds.
 
     One object stands for one quota: pass it to all clients that share a token.
     """
@@ -40,16 +42,14 @@ class AdaptiveLimiter(QueueingLimiter):
         self._controller = Controller()
         self._some_remained = False
         self._answers_since_none_remained = _FEWEST_ANSWERS
+        self._trust = _LESSONS
 
     def __repr__(self) -> str:
         return f"<AdaptiveLimiter, {self._controller.rate.now:.3g} requests per second>"
 
-    def estimate_wait(self) -> float:
-        """Return about how many seconds a request would wait that came now."""
-        self._settle_if_idle()
+    def _estimate(self, ahead: int, now: float) -> float:
         controller = self._controller
-        ahead = len(self._queue)
-        delay = self._time_to_start()
+        delay = self._time_to_start(now)
         if delay < math.inf:
             return delay + ahead / controller.rate.now
 
@@ -59,32 +59,37 @@ class AdaptiveLimiter(QueueingLimiter):
 
     def snapshot(self) -> LimiterSnapshot:
         """Return what is going on."""
-        self._settle_if_idle()
         controller = self._controller
         return LimiterSnapshot(
             rate=controller.rate.now if controller.is_limited else None,
             in_flight=self._in_flight,
             max_in_flight=min(int(controller.window.now), self.max_in_flight),
             waiting=len(self._queue),
-            paused_for=max(0.0, controller.paused_until - anyio.current_time()),
+            paused_for=max(0.0, controller.paused_until - self._now()),
         )
 
     def _delay(self, now: float) -> float:
         return self._controller.delay(now, self._in_flight)
 
+    def _knows_no_limit(self, now: float) -> bool:
+        return not self._controller.is_limited and now >= self._controller.paused_until
+
     def _begin(self, now: float) -> None:
         self._controller.begin(now)
 
     def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
+        self._controller.ended(permit)
         if feedback.is_throttled:
             self._controller.throttled(permit, now, feedback.wait)
+            self._trust = _LESSONS
         elif feedback.is_answered:
             self._controller.succeeded(permit, now)
             self._answers_since_none_remained += 1
             if feedback.remaining == 0:
-                # As good as a 429, and cheaper. From a server that says so all the time it means nothing.
-                if self._some_remained and self._answers_since_none_remained > _FEWEST_ANSWERS:
+                # As good as a 429, and cheaper. From a server that says so and never means it, it means nothing.
+                if self._some_remained and self._answers_since_none_remained > _FEWEST_ANSWERS and self._trust:
                     self._controller.throttled(permit, now, None)
+                    self._trust -= 1
                 self._answers_since_none_remained = 0
         if feedback.remaining is not None:
             self._some_remained = feedback.remaining > 0

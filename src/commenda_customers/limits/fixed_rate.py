@@ -4,8 +4,6 @@ import math
 import sys
 from collections import deque
 
-import anyio
-
 from .._checks import check_positive, check_type
 from ._queue import QueueingLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
@@ -42,6 +40,8 @@ class FixedRate(QueueingLimiter):
         if limit > sys.maxsize:
             raise ValueError(f"limit: must be at most {sys.maxsize}")
         check_positive("per", per)
+        if math.isinf(per) or math.isinf(limit / per):
+            raise ValueError(f"per: makes no rate of {limit} requests, got {per}")
         super().__init__(max_in_flight)
         self.limit = limit
         self.per = per
@@ -52,24 +52,20 @@ class FixedRate(QueueingLimiter):
     def __repr__(self) -> str:
         return f"FixedRate({self.limit}, per={self.per})"
 
-    def estimate_wait(self) -> float:
-        """Return about how many seconds a request would wait that came now."""
-        self._settle_if_idle()
-        now = anyio.current_time()
-        rounds, rest = divmod(len(self._queue), self.limit)
+    def _estimate(self, ahead: int, now: float) -> float:
+        rounds, rest = divmod(ahead, self.limit)
         free = self.limit - len(self._begun)
         turn = now if rest < free else self._begun[rest - free] + self.per
         return max(turn, self._paused_until, now) - now + rounds * self.per
 
     def snapshot(self) -> LimiterSnapshot:
         """Return what is going on."""
-        self._settle_if_idle()
         return LimiterSnapshot(
             rate=self.limit / self.per,
             in_flight=self._in_flight,
             max_in_flight=self.max_in_flight,
             waiting=len(self._queue),
-            paused_for=max(0.0, self._paused_until - anyio.current_time()),
+            paused_for=max(0.0, self._paused_until - self._now()),
         )
 
     def _delay(self, now: float) -> float:
