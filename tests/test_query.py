@@ -75,6 +75,7 @@ def test_what_is_asked_is_what_a_server_reads(
         ({"search_term": 5}, TypeError, "search_term: expected a str, got int"),
         ({"extend": "shipping_address"}, TypeError, "extend: expected a list of str, got str"),
         ({"extend": 5}, TypeError, "extend: expected a list of str, got int"),
+        ({"extend": {"shipping_address"}}, TypeError, "extend: expected a list of str, got set"),
         ({"source_platforms": []}, ValueError, "source_platforms: must not be empty"),
         ({"source_platforms": ["A", ""]}, ValueError, r"source_platforms\[1\]: must not be empty"),
         ({"source_platform_ids": ["a,b"]}, ValueError, r"source_platform_ids\[0\]: 'a,b' holds a comma"),

@@ -205,6 +205,35 @@ async def test_a_token_that_is_part_of_an_answers_grammar(token: str, body: byte
     assert token not in str(caught.value)
 
 
+@pytest.mark.anyio
+async def test_a_provider_that_is_no_async_function_does_not_show_it() -> None:
+    """A token that comes where a promise of one was wanted, or in a finished future, is in no traceback."""
+
+    class Finished:
+        def __await__(self) -> Any:
+            return f"{TOKEN}\n"
+            yield
+
+        def __repr__(self) -> str:
+            return f"<finished: {TOKEN}>"
+
+    providers: list[tuple[Any, type[Exception]]] = [(lambda: TOKEN, TypeError), (Finished, ValueError)]
+    for wrong, error in providers:
+        async with AsyncCustomersAPI(wrong) as api:
+            with pytest.raises(error, match="token: ") as caught:
+                await api.list("corp_1")
+        assert TOKEN not in frames(caught.value)
+
+
+def test_of_very_much_the_beginning_is_redacted() -> None:
+    """Of a huge answer only the beginning is kept, and no part of a token that was cut there."""
+    secret = Secret("a.b-c_d~" * 5, "token")
+    for length in range(2**17 - 50, 2**17 + 50):
+        redacted = secret.redact_bytes(b"x" * length + b"a.b-c_d~" * 5 + b"y" * 2**18)
+        assert redacted.startswith(b"x" * 2**16)
+        assert b"a.b" not in redacted.replace(b"<token>", b"")
+
+
 def test_an_escaped_token_is_a_token() -> None:
     """A token is taken out of a text also where JSON or a URL has escaped it."""
     secret = Secret("abcd/efgh+ijkl=", "token")

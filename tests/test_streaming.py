@@ -1,5 +1,6 @@
 """Many corporations as one stream, over a function in place of a network and in virtual time."""
 
+import asyncio
 import contextlib
 import gc
 import warnings
@@ -36,6 +37,17 @@ async def test_pages_come_as_they_are() -> None:
     async with lists.stream() as stream:
         pages = [(page.corporation_id, len(page), page.cursor) async for page in stream.pages()]
     assert pages == [("a", 2, "1"), ("a", 0, "2"), ("a", 1, None)]
+
+
+@pytest.mark.parametrize("errors", ["raise", "collect"])
+async def test_corporations_without_customers_are_a_page(errors: Any) -> None:
+    """An empty last page is handed over like any other, and counts once, whether all of a list or behind others."""
+    lists = Lists({"c0": [["1"], []], "c1": [[]], "c2": [["2"]]})
+    async with lists.stream(errors=errors) as stream:
+        pages = [(page.corporation_id, len(page)) async for page in stream.pages()]
+    assert sorted(pages) == [("c0", 0), ("c0", 1), ("c1", 0), ("c2", 1)]
+    assert (stream.progress.pages, stream.progress.finished, stream.progress.reading) == (4, 3, 0)
+    assert stream.checkpoint().positions == ()
 
 
 async def test_no_corporations_are_no_customers() -> None:
@@ -424,6 +436,24 @@ async def test_the_end_of_the_ids_may_fail() -> None:
     assert anyio.current_time() - began == pytest.approx(6)
 
 
+async def test_ids_that_had_begun_are_closed() -> None:
+    """A generator of ids from which the program itself has read is closed, even if the stream reads nothing of it."""
+    closed: list[str] = []
+
+    async def ids() -> AsyncIterator[str]:
+        try:
+            for number in range(5):
+                yield f"c{number}"
+        finally:
+            closed.append("closed")
+
+    generator = ids()
+    await anext(generator)
+    async with Lists(equal(5, 2)).stream(generator):
+        pass
+    assert closed == ["closed"]
+
+
 async def test_a_reader_in_another_task_is_told_that_the_stream_is_closed() -> None:
     """If the block is left while another task waits for a page, that task is not cancelled: it gets an error."""
     lists, outcomes = Lists(equal(1, 1), latency=lambda *_: 100.0), list[str]()
@@ -602,3 +632,48 @@ def test_bad_arguments_are_refused_at_once(arguments: dict[str, Any], error: typ
 def test_errors_are_one_family() -> None:
     """Every error of the SDK has a place for its checkpoint; it is empty until a list or stream raises it."""
     assert CustomersError("x").checkpoint is None
+
+
+def test_it_can_be_made_before_there_is_an_event_loop() -> None:
+    """Like a list, a stream may be made in plain code, and is used later."""
+    lists = Lists(equal(2, 2))
+    stream = lists.stream()
+
+    async def read() -> int:
+        async with stream:
+            return len([customer async for customer in stream])
+
+    assert anyio.run(read) == 8
+
+
+def test_a_native_cancellation_is_not_swallowed() -> None:
+    """`Task.cancel` comes once: it ends the task also when it meets a block that is being left by an exception."""
+    lists = Lists(equal(2, 2), latency=lambda _name, number: 0.05 * number)
+    fetch = lists.fetch
+
+    async def slow_to_end(query: Any, cursor: str | None) -> Any:
+        try:
+            return await fetch(query, cursor)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.2)
+
+    lists.fetch = slow_to_end
+    leaving = asyncio.Event()
+
+    async def program() -> None:
+        with contextlib.suppress(ValueError):
+            async with lists.stream() as stream:
+                async for _customer in stream:
+                    leaving.set()
+                    raise ValueError("mine")
+
+    async def main() -> None:
+        task = asyncio.create_task(program())
+        await leaving.wait()
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())

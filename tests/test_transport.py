@@ -2,9 +2,10 @@
 
 import gc
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from email.utils import format_datetime, formatdate
 from typing import Any
 
 import anyio
@@ -20,8 +21,10 @@ from commenda_customers import (
     AuthenticationError,
     CustomersError,
     Event,
+    Feedback,
     FixedRate,
     InvalidResponseError,
+    Permit,
     RateLimitError,
     RequestSent,
     ResponseReceived,
@@ -353,7 +356,7 @@ async def test_waiting_for_a_connection_is_not_against_the_deadline() -> None:
         return httpx.Response(200, json=listing("a"))
 
     script = Script(*[slow] * 350)
-    async with script.api(retry=RetryPolicy(deadline=10)) as api, anyio.create_task_group() as tasks:
+    async with script.api(retry=RetryPolicy(deadline=10), rate_limit=None) as api, anyio.create_task_group() as tasks:
         for _ in range(350):
             tasks.start_soon(_first_page, api)
     assert len(script.requests) == 350
@@ -504,6 +507,77 @@ class TestLimiter:
                 tasks.start_soon(_first_page, api)
         assert script.times[-1] - script.times[0] == pytest.approx(29)
 
+    async def test_a_reset_of_a_quota_that_is_left_is_no_wait(self) -> None:
+        """A 429 of a limit that is in no header is not waited out by the clock of another, of which much is left."""
+        script = Script(status(429, x_ratelimit_remaining="5900", x_ratelimit_reset="58"), GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert script.times[1] - script.times[0] <= 0.5
+
+    async def test_a_moment_is_one_of_the_servers_clock(self) -> None:
+        """A reset that is told as a moment is measured against the answer's own `Date`: ours may be wrong."""
+        sent = time.time() + 900
+        moment = f"{sent + 5:.0f}"
+        answer = status(429, x_ratelimit_remaining="0", x_ratelimit_reset=moment, date=formatdate(sent, usegmt=True))
+        script = Script(answer, GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert 4 <= script.times[1] - script.times[0] <= 6
+
+    async def test_an_overload_with_a_wait_pauses_everyone(self) -> None:
+        """A 503 that says when to come back holds back all requests until then, and lets them go one by one."""
+        script = Script(status(503, retry_after="60"), *[httpx.Response(200, json=listing("a"))] * 20)
+        events: list[Event] = []
+        async with script.api(hooks=[events.append]) as api, anyio.create_task_group() as tasks:
+            tasks.start_soon(_first_page, api)
+            await anyio.sleep(1)
+            for _ in range(19):
+                tasks.start_soon(_first_page, api)
+        assert all(later - script.times[0] >= 60 or later == pytest.approx(60) for later in script.times[1:])
+        assert len([event for event in events if isinstance(event, Throttled)]) == 1
+
+    async def test_overloads_are_counted(self) -> None:
+        """A server that is overloaded for good is given up, as one that fails is, if it always says when to come back."""
+        script = Script(*[status(503, retry_after="2") for _ in range(8)])
+        async with script.api() as api:
+            with pytest.raises(ServerError) as caught:
+                await api.list("corp_1")
+        assert caught.value.attempts == 8
+
+    async def test_a_pause_that_outlasts_the_deadline_is_not_begun(self) -> None:
+        """If another request's 429 has paused everyone for longer than there is time, the error comes now, and is a 429."""
+
+        async def later(_request: httpx.Request) -> httpx.Response:
+            await anyio.sleep(0.2)
+            return status(429)
+
+        script = Script(later, status(429, retry_after="100"))
+        async with script.api(retry=RetryPolicy(deadline=30)) as api, anyio.create_task_group() as tasks:
+
+            async def fail() -> None:
+                with pytest.raises(RateLimitError):
+                    await api.list("corp_1")
+
+            tasks.start_soon(fail)
+            tasks.start_soon(fail)
+            with anyio.fail_after(1):
+                while len(script.requests) < 2 or api.rate_limit.snapshot().in_flight:
+                    await anyio.sleep(0.1)
+
+    async def test_a_limiter_that_does_not_pause_makes_no_storm(self) -> None:
+        """With a limiter of the program's own that learns nothing from a 429, the retry policy waits and counts."""
+
+        class Careless(FixedRate):
+            def release(self, permit: Permit, feedback: Feedback) -> None:
+                super().release(permit, Feedback(is_answered=feedback.is_answered))
+
+        script = Script(*[status(429) for _ in range(5)])
+        async with script.api(rate_limit=Careless(1000), retry=RetryPolicy(max_attempts=5)) as api:
+            with pytest.raises(RateLimitError) as caught:
+                await api.list("corp_1")
+        assert caught.value.attempts == 5
+        assert script.times[-1] > script.times[0]
+
     async def test_a_cancelled_request_leaves_nothing_under_way(self) -> None:
         """Whether a request was waiting or being answered when it was cancelled, the limiter knows that it is over."""
         script = Script(hang, GOOD, GOOD)
@@ -651,6 +725,18 @@ class TestTokens:
         async with Script().api(token=provide) as api:
             with pytest.raises(TypeError, match="token: the provider must be an async function"):
                 await api.list("corp_1")
+
+    async def test_attempts_count_what_was_sent(self) -> None:
+        """If the limiter lets the request with a new token not begin in time, the one that was refused still counts."""
+
+        async def provide() -> str:
+            return f"token-{len(script.requests)}"
+
+        script = Script(status(401))
+        async with script.api(token=provide, rate_limit=FixedRate(1, per=60)) as api:
+            with pytest.raises(RateLimitError) as caught:
+                await api.list("corp_1", max_wait=5)
+        assert (caught.value.attempts, len(script.requests)) == (1, 1)
 
     async def test_a_provider_may_fall_short_of_a_token(self) -> None:
         """What a provider returns is checked like any token."""
