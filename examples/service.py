@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from commenda_customers import AsyncCustomersAPI, Customer, CustomersError, NotFoundError, RateLimitError, Walk
@@ -34,8 +34,12 @@ app = FastAPI(lifespan=lifespan)
 async def customers(corporation_id: str, request: Request) -> StreamingResponse:
     """Stream the customers of a corporation."""
     api: AsyncCustomersAPI = request.app.state.api
-    # It is better to tell a caller "later" at once than to keep it waiting.
-    walk = aiter(api.list(corporation_id, max_wait=2.0))
+    try:
+        # It is better to tell a caller "later" at once than to keep it waiting.
+        walk = aiter(api.list(corporation_id, max_wait=2.0))
+    except ValueError as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
+
     # While the status is not sent yet, a refusal can still become one; see `refused`.
     first = await anext(walk, None)
     return StreamingResponse(json_lines(first, walk), media_type="application/x-ndjson")
@@ -52,12 +56,6 @@ async def json_lines(first: Customer | None, walk: Walk[Customer]) -> AsyncItera
         # Too late for a status: the last line says that it was cut short, and where to go on.
         resume = error.checkpoint and error.checkpoint.model_dump(mode="json")
         yield json.dumps({"error": error.message, "resume": resume}) + "\n"
-
-
-@app.exception_handler(ValueError)
-async def malformed(_request: Request, error: ValueError) -> JSONResponse:
-    """Say what rule an argument broke."""
-    return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
 
 
 @app.exception_handler(CustomersError)

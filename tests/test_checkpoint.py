@@ -581,7 +581,7 @@ async def test_it_counts_what_was_yielded() -> None:
 
 @pytest.mark.anyio
 async def test_it_can_be_taken_after_each_of_very_many() -> None:
-    """To take one costs little, however many corporations are finished, and it does not change what others hold."""
+    """One may be taken after each customer, however many corporations are finished, and none changes what others hold."""
     lists = Lists({f"corporation-{number}": [["x", "y"]] for number in range(3000)})
     taken: list[Checkpoint] = []
     async with lists.stream(concurrency=16) as stream:

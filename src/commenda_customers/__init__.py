@@ -5,7 +5,7 @@ from ._listing import CustomerList
 from ._streaming import CustomerStream
 from ._version import __version__
 from .auth import TokenProvider
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Position
 from .client import AsyncCustomersAPI
 from .errors import (
     APIConnectionError,
@@ -40,6 +40,7 @@ __all__ = [  # by the file they live in
     "Checkpoint",
     "CorporationProgress",
     "CorporationState",
+    "Position",
     "StreamProgress",
     # models.py
     "Address",

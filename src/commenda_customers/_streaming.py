@@ -103,7 +103,12 @@ class CustomerStream:
 
     @property
     def failures(self) -> Mapping[str, CustomersError]:
-        """The corporations that failed, with the reason. Each has a checkpoint of its corporation, for a list to go on."""
+        """
+        The corporations that failed, with the reason.
+
+        Each error that was collected has a checkpoint of its corporation alone, for a list to go on; one that was raised has
+        that of the stream.
+        """
         return MappingProxyType(self._consumer.failures)
 
     def checkpoint(self) -> Checkpoint:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ._checks import check_type
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "Position"]
 
 _VERSION = 1
 _KEY_BYTES = 9

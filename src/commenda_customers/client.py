@@ -1,4 +1,4 @@
-"""`AsyncCustomersAPI`: composition and documentation. All logic is in the files that it puts together."""
+"""`AsyncCustomersAPI`: checks its arguments, and puts together what does the work."""
 
 import inspect
 import os

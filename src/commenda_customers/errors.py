@@ -161,7 +161,11 @@ class NotFoundError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests, and the retry policy allows no further wait. `retry_after` says how long the server wants."""
+    """
+    429: too many requests, and the retry policy allows no further wait. `retry_after` says how long the server wants.
+
+    Also, without a `status_code`: the limiter did not let the request begin within `max_wait`. `retry_after` says when it may.
+    """
 
 
 class ServerError(APIStatusError):

@@ -67,7 +67,7 @@ class RetryScheduled(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttled(Event):
     """
-    The server answered 429, and the limiter has learned from it.
+    The server answered 429, or 503 and when to come back, and the limiter has learned from it.
 
     Attributes:
         pause: Seconds for which no request begins.

@@ -67,13 +67,13 @@ class StreamProgress:
 
     @property
     def reading(self) -> int:
-        """Corporations that are being read."""
+        """Corporations of which something was yielded, by this stream, and that are not finished."""
         return len(self._reading)
 
     @property
     def remaining(self) -> int | None:
         """
-        About how many customers are still to come of the corporations that are being read.
+        About how many customers are still to come of the corporations in `reading`.
 
         Nobody knows how many there are in those that have not begun. `None` before the first page, and if the server has not
         said of any of them how many there are.

@@ -45,7 +45,8 @@ class AdaptiveLimiter(QueueingLimiter):
         self._trust = _LESSONS
 
     def __repr__(self) -> str:
-        return f"<AdaptiveLimiter, {self._controller.rate.now:.3g} requests per second>"
+        rate = f"{self._controller.rate.now:.3g} requests per second" if self._controller.is_limited else "no limit known"
+        return f"<AdaptiveLimiter, {rate}>"
 
     def _estimate(self, ahead: int, now: float) -> float:
         controller = self._controller

@@ -28,7 +28,7 @@ class Feedback:
 
     Attributes:
         is_answered: Whether the server answered it, whatever it said.
-        is_throttled: Whether the answer was a 429.
+        is_throttled: Whether the answer was a 429, or a 503 that said when to come back.
         wait: Seconds that the server asked to wait; `None` if it did not say.
         remaining: How many more requests the server says it will take; `None` if it did not say.
     """
@@ -82,13 +82,18 @@ class RateLimiter(Protocol):
         ...
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
-        """Take note that a request has ended, and of what came of it."""
+        """
+        Take note that a request has ended, and of what came of it.
+
+        If it was throttled, `snapshot().paused_for` says for how long it is held back, and the page has no other wait. Where
+        that is 0, the retry policy waits, and counts the attempt.
+        """
         ...
 
     def estimate_wait(self) -> float:
-        """Return about how many seconds a request would wait that came now."""
+        """Return about how many seconds a request would wait that came now. Any thread may ask."""
         ...
 
     def snapshot(self) -> LimiterSnapshot:
-        """Return what is going on."""
+        """Return what is going on. Any thread may ask."""
         ...

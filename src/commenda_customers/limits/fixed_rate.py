@@ -18,7 +18,8 @@ class FixedRate(QueueingLimiter):
     """
     Lets *limit* requests begin in any *per* seconds: never more, wherever one begins to count.
 
-    Should the server answer 429 all the same, all requests pause for as long as it asks.
+    Should the server answer 429 all the same, all requests pause for as long as it asks. A request whose kept connection the
+    server closes is sent again within its permit, up to three times.
     """
 
     def __init__(self, limit: int, *, per: float = 1.0, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
