@@ -164,7 +164,7 @@ class RateLimitError(APIStatusError):
     """
     429: too many requests, and the retry policy allows no further wait. `retry_after` says how long the server wants.
 
-    Also, without a `status_code`: the limiter did not let the request begin within `max_wait`. `retry_after` says when it may.
+    Also, without a `status_code`: the limiter did not let it begin within `max_wait`. `retry_after` says when it may.
     """
 
 
