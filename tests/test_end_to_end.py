@@ -26,10 +26,11 @@ MAYHEM = (
     faults.Slow(at=[9], delay=0.01, piece=20),
     faults.Slow(at=[11], delay=0.001, piece=2000),
     faults.ForeignCustomer(at=[13]),
-    faults.Drop(probability=0.08),
+    faults.Drop(probability=0.12),
     faults.CutBody(probability=0.08),
-    faults.Status(status=503, probability=0.08, headers={"Retry-After": "0.01"}),
-    faults.TooManyRequests(probability=0.08, retry_after_ms="10"),
+    faults.Status(status=503, at=[15], headers={"Retry-After": "0.01"}),
+    faults.Status(status=503, probability=0.08),
+    faults.TooManyRequests(probability=0.04, retry_after_ms="10"),
     faults.NotJSON(probability=0.08),
     faults.EmptyPage(probability=0.08),
 )
@@ -60,7 +61,7 @@ async def test_everything_comes_through_mayhem(library: Any, envelope: Any) -> N
 async def test_many_corporations_through_a_rate_limit() -> None:
     """Walks at the same time do not get in each other's way, and a rate limit slows them but loses nobody."""
     walked: dict[str, list[str]] = {}
-    limit = RateLimit(rate=40, burst=5, retry_after="fraction")
+    limit = RateLimit(rate=80, burst=5, retry_after="fraction")
     async with (
         Emulator({f"corp_{number}": 100 + number for number in range(12)}, rate_limit=limit) as server,
         AsyncCustomersAPI(server.token, base_url=server.base_url, retry=QUICK) as api,

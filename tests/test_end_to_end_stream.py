@@ -18,7 +18,7 @@ MAYHEM = (
     faults.ForeignCustomer(at=[13]),
     faults.Drop(probability=0.05),
     faults.CutBody(probability=0.05),
-    faults.Status(status=503, probability=0.05, headers={"Retry-After": "0.01"}),
+    faults.Status(status=503, probability=0.05),
     faults.NotJSON(probability=0.05),
     faults.EmptyPage(probability=0.05),
 )

@@ -396,7 +396,7 @@ class TestQueue:
 
         async def ask() -> None:
             nonlocal left
-            while len(moments) < 20_000:
+            while len(moments) < 12_000:
                 permit = await limiter.acquire()
                 await anyio.sleep(0.1)
                 left = left - 1 if left else most
@@ -455,7 +455,7 @@ class TestEventLoops:
         limiter, paused = make(), list[float]()
 
         async def pause() -> None:
-            await throttle(limiter, 1.5)
+            await throttle(limiter, 1.0)
             with pytest.raises(RateLimitError) as caught:
                 await limiter.acquire(max_wait=0.01)
             assert 0 < limiter.estimate_wait() <= (caught.value.retry_after or 0)
@@ -467,7 +467,7 @@ class TestEventLoops:
 
         anyio.run(pause)
         rates = [anyio.run(look, backend=backend) for backend in ("trio", "asyncio", "trio")]
-        assert 0 < paused[0] <= 1.5
+        assert 0 < paused[0] <= 1.0
         assert paused[1:] == [0.0, 0.0]
         assert all(rates)
         assert "FixedRate(3, per=1.0)" in repr(FixedRate(3))
