@@ -203,6 +203,30 @@ async def test_two_tasks_cannot_share_an_iteration() -> None:
     assert sorted(map(str, outcomes)) == ["1", "this iteration is already waiting for its next item in another task"]
 
 
+async def test_an_iteration_is_not_closed_under_its_reader() -> None:
+    """As with any async generator, to close it while another task waits for its next item is an error."""
+    answered, outcomes = anyio.Event(), list[object]()
+
+    async def fetch(_query: Any, _cursor: str | None) -> CustomerPage:
+        await answered.wait()
+        return CustomerPage("corp_1", (), cursor="1")
+
+    walk = CustomerList(fetch, QUERY).pages()
+
+    async def take() -> None:
+        outcomes.append((await anext(walk)).cursor)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match="already waiting"):
+            await walk.aclose()
+        answered.set()
+    await walk.aclose()
+    assert outcomes == ["1"]
+    assert [page async for page in walk] == []
+
+
 def test_a_list_says_what_it_lists() -> None:
     """The repr shows the query and the cursor."""
     assert "corp_1" in repr(Server(THREE).list("abc"))
