@@ -341,20 +341,26 @@ async def test_the_programs_own_exception_arrives_as_itself() -> None:
     assert lists.under_way == 0
 
 
-@pytest.mark.parametrize("way", ["in the block", "while it is left"])
-async def test_the_programs_own_exception_survives_a_cancellation(way: str) -> None:
-    """An exception of the block is not lost behind a timeout, be it over before or run out while requests are ended."""
-    lists = Lists(equal(2, 2), latency=lambda _name, number: 5.0 * number)
+def slow_to_end(latency: float, seconds: float) -> Lists:
+    """Return lists whose second pages take some time, and whose requests take *seconds* to end when they are cancelled."""
+    lists = Lists(equal(2, 2), latency=lambda _name, number: latency * number)
     fetch = lists.fetch
 
-    async def slow_to_end(query: Any, cursor: str | None) -> Any:
+    async def ending(query: Any, cursor: str | None) -> Any:
         try:
             return await fetch(query, cursor)
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(1)
+                await anyio.sleep(seconds)
 
-    lists.fetch = slow_to_end
+    lists.fetch = ending
+    return lists
+
+
+@pytest.mark.parametrize("way", ["in the block", "while it is left"])
+async def test_the_programs_own_exception_survives_a_cancellation(way: str) -> None:
+    """An exception of the block is not lost behind a timeout, be it over before or run out while requests are ended."""
+    lists = slow_to_end(5.0, 1.0)
     with pytest.raises(ValueError, match="mine") as caught, anyio.move_on_after(1.5) as scope:
         async with lists.stream() as stream:
             async for _customer in stream:
@@ -648,17 +654,7 @@ def test_it_can_be_made_before_there_is_an_event_loop() -> None:
 
 def test_a_native_cancellation_is_not_swallowed() -> None:
     """`Task.cancel` comes once: it ends the task also when it meets a block that is being left by an exception."""
-    lists = Lists(equal(2, 2), latency=lambda _name, number: 0.05 * number)
-    fetch = lists.fetch
-
-    async def slow_to_end(query: Any, cursor: str | None) -> Any:
-        try:
-            return await fetch(query, cursor)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(0.2)
-
-    lists.fetch = slow_to_end
+    lists = slow_to_end(0.05, 0.2)
     leaving = asyncio.Event()
 
     async def program() -> None:
