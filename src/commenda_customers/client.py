@@ -149,7 +149,7 @@ class AsyncCustomersAPI:
             cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error. It belongs to the same corporation
                 and filters. `None`: at the beginning.
             resume: The checkpoint of an earlier reading of this list: continue with the customer after the last that it
-                yielded. `None`: nothing was read before.
+                yielded; at the beginning, if it knows nothing of the corporation. `None`: nothing was read before.
             max_wait: Seconds that a page may wait until the rate limit allows it, each time it is sent. If it would take
                 longer, `RateLimitError` is raised at once, with the expected wait in `retry_after`: for handlers of web
                 requests, which had better answer soon. 0: do not wait at all. `None`: wait for as long as it takes.

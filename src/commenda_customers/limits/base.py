@@ -74,10 +74,11 @@ class RateLimiter(Protocol):
 
         Args:
             again: The request was sent before: it has waited for its turn already.
-            max_wait: Seconds. Raise if it takes longer; `None`: wait for as long as it takes.
+            max_wait: Seconds, 0 or more. Raise if it takes longer; `None`: wait for as long as it takes.
 
         Raises:
-            RateLimitError: It takes longer than *max_wait*; `retry_after` says how long.
+            RateLimitError: It takes longer than *max_wait*; `retry_after` says how long. An `AdaptiveLimiter` that
+                knows of no limit lets the request begin instead, if fewer than `max_in_flight` are under way.
         """
         ...
 
