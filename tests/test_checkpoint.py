@@ -567,6 +567,19 @@ async def test_its_size_is_bounded() -> None:
 
 
 @pytest.mark.anyio
+async def test_customers_that_vanish_do_not_stay_in_it() -> None:
+    """However many of the customers that were yielded are removed between runs, there are ids of two pages at the most."""
+    server = ByCustomer([f"{number:04}" for number in range(2000)], size=SELECTION.limit)
+    checkpoint: Checkpoint | None = None
+    for _ in range(200):
+        walk = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
+        last = [await anext(walk) for _ in range(5)][-1]
+        checkpoint = again(walk.checkpoint())
+        assert len(checkpoint.positions[0].yielded) <= 2 * SELECTION.limit
+        server.rows = [row for row in server.rows if row == last.id or row > last.id or row[-1] in "05"]
+
+
+@pytest.mark.anyio
 async def test_it_counts_what_was_yielded() -> None:
     """A position says how many customers of its corporation were yielded, over all runs."""
     lists, seen, checkpoint = Lists(equal(1, 5, size=3)), 0, None

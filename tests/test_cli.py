@@ -284,12 +284,12 @@ class TestDemo:
 
     def test_it_proves_that_everything_came(self, capfd: pytest.CaptureFixture[str]) -> None:
         """Faults and a rate limit notwithstanding, all customers of all corporations come; lines show how far it is."""
-        assert main(["demo", "--corporations", "3", "--customers", "1200", "--rate", "5", "--seed", "7"]) == 0
+        assert main(["demo", "--corporations", "3", "--customers", "1200", "--rate", "10", "--seed", "7"]) == 0
         printed = capfd.readouterr().out
         assert " pages, " in printed
         assert "Stopped after 1,8" in printed
         assert "3,600 of 3 corporations" in printed
-        assert " requests/s learned, 5 is true" in printed
+        assert " requests/s learned, 10 is true" in printed
         assert "yes: every customer once, in the server's order" in printed
         assert "RateLimitError" in printed
 

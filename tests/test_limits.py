@@ -1,5 +1,6 @@
 """The limiters: what a controller learns, who may begin and when. Time is virtual."""
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -327,6 +328,14 @@ class TestQueue:
         with pytest.raises((ValueError, TypeError), match="max_wait: "):
             await AdaptiveLimiter().acquire(max_wait=max_wait)
 
+    async def test_a_wait_that_is_just_short_enough_is_no_failure(self) -> None:
+        """Where the turn comes after exactly `max_wait`, the request begins."""
+        limiter = FixedRate(1)
+        limiter.release(await limiter.acquire(), OK)
+        began = anyio.current_time()
+        await limiter.acquire(max_wait=limiter.estimate_wait())
+        assert anyio.current_time() - began == pytest.approx(1)
+
     async def test_who_comes_again_is_next(self) -> None:
         """A request that was sent before goes to the front, and what it may wait is compared with the wait from there."""
         limiter, begun = FixedRate(1), list[tuple[Any, float]]()
@@ -486,6 +495,7 @@ class TestEventLoops:
             seen = [
                 await anyio.to_thread.run_sync(limiter.estimate_wait),
                 await anyio.to_thread.run_sync(lambda: anyio.run(look, backend="trio")),
+                await asyncio.to_thread(limiter.estimate_wait),
             ]
             assert all(50 < wait <= 60 for wait in seen)
 

@@ -238,6 +238,31 @@ class TestInVirtualTime:
             await retried(attempt, RetryPolicy(), on_retry=note)
         assert len(waits) == 29 + 7
 
+    async def test_a_wait_beyond_the_pause_is_kept(self) -> None:
+        """Where the server asks for more than the limiter pauses, as for two days, the rest is waited for as well."""
+        began, asked = anyio.current_time(), 48 * 3600.0
+
+        async def attempt(number: int, _deadline: Deadline) -> None:
+            if number == 1:
+                raise throttled(asked)
+
+        await retried(attempt, RetryPolicy(deadline=None, max_retry_after=None), pause=lambda: 100.0)
+        assert anyio.current_time() - began == pytest.approx(asked - 100)
+
+    async def test_a_short_pause_is_begun_late_too(self) -> None:
+        """Near the deadline, and while many requests fail, a page is not given up for a wait that it need not make."""
+        budget = RetryBudget()
+        for _ in range(100):
+            budget.spend()
+
+        async def attempt(number: int, _deadline: Deadline) -> str:
+            if number == 1:
+                raise RateLimitError("slow down", transient=True)
+            return "done"
+
+        for _ in range(50):
+            assert await retried(attempt, RetryPolicy(deadline=1), budget=budget, pause=lambda: 0.1) == "done"
+
     async def test_a_pause_past_the_deadline_is_not_begun(self) -> None:
         """If a limiter would hold the next attempt back for longer than there is time, the error is raised now."""
 

@@ -225,6 +225,17 @@ async def test_a_provider_that_is_no_async_function_does_not_show_it() -> None:
         assert TOKEN not in frames(caught.value)
 
 
+@pytest.mark.parametrize("separator", ["-", ".", "_", "&", "\\", '"'])
+def test_what_is_almost_the_token_is_soon_read(separator: str) -> None:
+    """A server that repeats the token but for its end does not make the search for it long."""
+    secret = Secret(separator.join(["abcd"] * 60), "token")
+    text = separator.join(["abcd"] * 59)
+    with anyio.from_thread.start_blocking_portal() as portal:
+        search = portal.start_task_soon(anyio.to_thread.run_sync, secret.redact, text)
+        assert search.result(timeout=5) == text
+    assert secret.redact(f"{text}{separator}abcd") == "<token>"
+
+
 def test_of_very_much_the_beginning_is_redacted() -> None:
     """Of a huge answer only the beginning is kept, and no part of a token that was cut there."""
     secret = Secret("a.b-c_d~" * 5, "token")

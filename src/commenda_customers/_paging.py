@@ -114,20 +114,23 @@ class PageReader:
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
 
     def _accept(self, page: CustomerPage, start: Position) -> Portion:
-        """Go on to the next page."""
-        rest, unseen = _without(page, self._repeatable)
-        if not self._is_compared and len(unseen) == len(self._repeatable) and (page or page.cursor is None):
+        """Take in a page that came, and go on to the next."""
+        rest, seen = _without(page, self._repeatable)
+        if not self._is_compared and not seen and (page or page.cursor is None):
             raise self._list_changed()
 
         if page:
             self._is_compared = True
             self._filled += 1
-            start = start.model_copy(update={"cursor": self._cursor, "yielded": self._repeatable})
+            # Who was pushed off a page is not far behind it; who was removed never comes.
+            unseen = tuple((Counter(self._repeatable) - Counter(seen)).elements())[-self.query.selection.limit :]
+            start = start.model_copy(update={"cursor": self._cursor, "yielded": unseen + seen})
+            self._repeatable = unseen
         self._asked[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._asked.get(_digest(page.cursor), self._filled) < self._filled:
             start = start.model_copy(update={"circle": page.cursor})
         self._start = None if page.cursor is None else _advanced(start, rest.customers)
-        self._cursor, self._repeatable = page.cursor, unseen
+        self._cursor = page.cursor
         return Portion(rest, start)
 
     def _list_changed(self) -> ListChangedError:
@@ -147,7 +150,7 @@ def _advanced(start: Position, customers: Sequence[Customer]) -> Position:
 
 def _without(page: CustomerPage, yielded: tuple[str, ...]) -> tuple[CustomerPage, tuple[str, ...]]:
     """
-    Leave out what was yielded already. Return what is left of *page*, and what of *yielded* was not on it.
+    Leave out what was yielded already. Return what is left of *page*, and what of *yielded* was on it.
 
     A customer is known by its id, and left out as often as it was yielded, so that it does not matter if customers were
     inserted or removed in between. One that was pushed off its page by others comes on a later one.
@@ -157,13 +160,15 @@ def _without(page: CustomerPage, yielded: tuple[str, ...]) -> tuple[CustomerPage
 
     unseen = Counter(yielded)
     rest: list[Customer] = []
+    seen: list[str] = []
     for customer in page:
         if unseen[customer.id]:
             unseen[customer.id] -= 1
+            seen.append(customer.id)
         else:
             rest.append(customer)
 
-    return replace(page, customers=tuple(rest)), tuple(unseen.elements())
+    return replace(page, customers=tuple(rest)), tuple(seen)
 
 
 def _digest(cursor: str | None) -> bytes | None:

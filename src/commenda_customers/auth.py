@@ -84,21 +84,26 @@ class Secret:
 
         Of very much it is the beginning: all of it would take long, and nobody reads it.
         """
-        token = str(self._value)
-        if len(token) < _SHORTEST_SECRET:
+        if len(str(self._value)) < _SHORTEST_SECRET:
             return data
 
-        pattern = "".join(map(_spellings, token)).encode()
-        redacted = re.sub(pattern, b"<token>", data[:_MOST_REDACTED], flags=re.IGNORECASE)
+        redacted = self._pattern().sub(b"<token>", data[:_MOST_REDACTED])
         # The end may be part of a token that was cut.
-        return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_SPELLING * len(token)]
+        return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_SPELLING * len(str(self._value))]
+
+    def _pattern(self) -> re.Pattern[bytes]:
+        # In no variable: a traceback would show it.
+        return re.compile(
+            f"{re.escape(str(self._value))}|{''.join(map(_spellings, str(self._value)))}".encode(), re.IGNORECASE
+        )
 
 
 def _spellings(char: str) -> str:
-    """Return a pattern for all that *char* may have been escaped to."""
+    """Return a pattern for all that *char* may have been escaped to. It never goes back on what it has matched."""
     code = ord(char)
     forms = (char, f"\\{char}", f"\\u{code:04x}", f"%{code:02x}", f"&#x{code:x};", f"&#{code};", html.escape(char))
-    return char if char.isalnum() else f"(?:{'|'.join(map(re.escape, forms))})"
+    longest_first = sorted(set(forms), key=len, reverse=True)
+    return char if char.isalnum() else f"(?>{'|'.join(map(re.escape, longest_first))})"
 
 
 def conceal(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:

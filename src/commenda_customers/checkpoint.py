@@ -47,7 +47,7 @@ class Checkpoint(_Record):
     Exactly what was yielded by a list or a stream; pass it as `resume=` to continue with the next customer.
 
     Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. For each corporation that is
-    started and not finished it has about a page of ids at the most, and for each that is finished 12 characters.
+    finished it has 12 characters, and for each that is started two pages of ids at the most, but mostly less than one.
 
     Attributes:
         version: Of this form.

@@ -66,7 +66,14 @@ class RetryPolicy:
         check_positive("max_wait", self.max_wait)
 
     def wait_after(
-        self, error: CustomersError, *, attempt: int, elapsed: float, jitter: float, is_outage: bool = False
+        self,
+        error: CustomersError,
+        *,
+        attempt: int,
+        elapsed: float,
+        jitter: float,
+        is_outage: bool = False,
+        paused_for: float = 0.0,
     ) -> float | None:
         """
         Return the seconds to wait before the next attempt, or `None` to give up.
@@ -77,16 +84,19 @@ class RetryPolicy:
             elapsed: Seconds since the first attempt began.
             jitter: A random number from 0 to 1.
             is_outage: Whether retries have become too many beside the successes, over all requests.
+            paused_for: Seconds for which a limiter holds the next attempt back. It spreads requests better than chance.
         """
         if not error.transient or (self.max_attempts is not None and attempt >= self.max_attempts):
             return None
+        if self.max_retry_after is not None and (error.retry_after or 0.0) > self.max_retry_after:
+            return None
 
-        if error.retry_after is None:
+        if paused_for:
+            wait = max(paused_for, error.retry_after or 0.0)
+        elif error.retry_after is None:
             # The exponent is capped because 2.0 ** 1024 is an OverflowError.
             backoff = self.initial_wait * 2.0 ** min(attempt - 1, 60)
             wait = jitter * (self.max_wait if is_outage else min(self.max_wait, backoff))
-        elif self.max_retry_after is not None and error.retry_after > self.max_retry_after:
-            return None
         else:
             wait = error.retry_after + jitter * self.initial_wait
 
@@ -141,11 +151,6 @@ class Deadline:
         """Seconds for which it has been running."""
         return anyio.current_time() - self._began
 
-    @property
-    def left(self) -> float:
-        """Seconds until it ends."""
-        return self.scope.deadline - anyio.current_time()
-
     @contextmanager
     def stopped(self) -> Generator[None]:
         """Stop for the time of a block."""
@@ -175,8 +180,8 @@ async def call_with_retries(
             everything else, cancellation above all, passes straight through.
         policy: Decides.
         budget: What this call shares with others.
-        pause: Returns for how many seconds a limiter will hold the next attempt back because of what came of the last. If it
-            will, there is no other wait, and a 429 is no failed attempt.
+        pause: Returns for how many seconds a limiter holds the next attempt back because of what came of the last. If it
+            does, a 429 is no failed attempt.
         on_retry: Called before each wait, with the error of the last attempt and the seconds to wait.
 
     Raises:
@@ -204,15 +209,20 @@ async def call_with_retries(
         paused_for = pause()
         failures += not (paused_for and isinstance(error, RateLimitError))
         decided = policy.wait_after(
-            error, attempt=failures, elapsed=deadline.elapsed, jitter=random.random(), is_outage=budget.is_used_up
+            error,
+            attempt=failures,
+            elapsed=deadline.elapsed,
+            jitter=random.random(),
+            is_outage=budget.is_used_up,
+            paused_for=paused_for,
         )
-        if decided is None or paused_for >= deadline.left:
+        if decided is None:
             return False
 
         if not paused_for and error.retry_after is None:
             budget.spend()
-        wait = 0.0 if paused_for else decided
-        on_retry(error, paused_for or wait)
+        wait = decided - paused_for
+        on_retry(error, decided)
         return True
 
     # A new object for each call: concurrent calls through one tenacity object would mix their attempts.

@@ -65,23 +65,12 @@ class QueueingLimiter(ABC):
         if max_wait is not None:
             check_positive("max_wait", max_wait, or_zero=True)
         self._settle_here()
-        if not self._queue and self._time_to_start() <= 0:
-            return self._start()
-        if max_wait is None:
-            await self._wait_in_line(again=again)
-            return self._start()
+        if not self._can_start():
+            error = await self._wait(again=again, max_wait=max_wait)
+            if error is not None:
+                raise error
 
-        expected = self._estimate_here(again=again)
-        if expected <= max_wait:
-            with anyio.move_on_after(max_wait):
-                await self._wait_in_line(again=again)
-                return self._start()
-
-        if self._in_flight < self.max_in_flight and self._knows_no_limit(anyio.current_time()):
-            return self._start()  # rather than to fail for a limit that may not exist
-        if expected > max_wait:
-            raise _too_long(max_wait, expected)
-        raise _took_too_long(max_wait, self._estimate_here(again=again))
+        return self._start()
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Take note that a request has ended, and of what came of it; see `RateLimiter`."""
@@ -89,12 +78,33 @@ class QueueingLimiter(ABC):
         self._learn(permit, feedback, anyio.current_time())
         self._wake_head()
 
+    async def _wait(self, *, again: bool, max_wait: float | None) -> RateLimitError | None:
+        """Wait for the turn; return an error if that takes longer than *max_wait*."""
+        if max_wait is None:
+            await self._wait_in_line(again=again)
+            return None
+
+        expected = self._estimate_here(again=again)
+        error = _too_long(max_wait, expected)
+        if expected <= max_wait:
+            with anyio.move_on_after(max_wait):
+                await self._wait_in_line(again=again)
+                return None
+
+            error = _took_too_long(max_wait, self._estimate_here(again=again))
+        # Rather than to fail for a limit that may not exist.
+        goes_past = self._in_flight < self.max_in_flight and self._knows_no_limit(anyio.current_time())
+        return None if goes_past or self._can_start() else error
+
+    def _can_start(self) -> bool:
+        return not self._queue and self._time_to_start() <= 0
+
     def _estimate_here(self, *, again: bool) -> float:
         return self._estimate(self._returned if again else len(self._queue), anyio.current_time())
 
     def _now(self) -> float:
         """Return the time of the event loop in which it is used. Any other, and any thread without one, may ask as well."""
-        with suppress(anyio.NoEventLoopError):
+        with suppress(RuntimeError):  # not always the `NoEventLoopError` of anyio: `asyncio.to_thread` looks like asyncio
             if self._home == current_token():
                 return anyio.current_time()
 
