@@ -164,6 +164,54 @@ class Deadline:
             self._began += waited
 
 
+class _Course:
+    """What becomes of one call: whether it goes on after an error, and after how long."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        deadline: Deadline,
+        budget: RetryBudget,
+        *,
+        pause: Callable[[], float],
+        on_retry: Callable[[CustomersError, float], None],
+    ) -> None:
+        self.wait = 0.0
+        self.last_error: CustomersError | None = None
+        self._policy = policy
+        self._deadline = deadline
+        self._budget = budget
+        self._pause = pause
+        self._on_retry = on_retry
+        self._failures = 0
+
+    def goes_on(self, state: RetryCallState) -> bool:
+        """Decide whether there is another attempt. tenacity asks for the `wait` afterwards; it is decided here as well."""
+        error = state.outcome and state.outcome.exception()
+        if not isinstance(error, CustomersError):
+            return False
+
+        self.last_error = error
+        paused_for = self._pause()
+        self._failures += not (paused_for and isinstance(error, RateLimitError))
+        decided = self._policy.wait_after(
+            error,
+            attempt=self._failures,
+            elapsed=self._deadline.elapsed,
+            jitter=random.random(),
+            is_outage=self._budget.is_used_up,
+            paused_for=paused_for,
+        )
+        if decided is None:
+            return False
+
+        if not paused_for and error.retry_after is None:
+            self._budget.spend()
+        self.wait = decided - paused_for  # the rest is waited for at the limiter
+        self._on_retry(error, decided)
+        return True
+
+
 async def call_with_retries(
     attempt: Callable[[int, Deadline], Awaitable[T]],
     policy: RetryPolicy,
@@ -189,50 +237,22 @@ async def call_with_retries(
         APITimeoutError: The deadline cut the last attempt.
     """
     deadline = Deadline(policy.deadline)
-    attempts = failures = 0
-    wait = 0.0
-    last_error: CustomersError | None = None
+    course = _Course(policy, deadline, budget, pause=pause, on_retry=on_retry)
+    attempts = 0
 
     async def next_attempt() -> T:
         nonlocal attempts
         attempts += 1
         return await attempt(attempts, deadline)
 
-    # tenacity asks for the decision and for the wait separately; they are made together, here.
-    def goes_on(state: RetryCallState) -> bool:
-        nonlocal failures, wait, last_error
-        error = state.outcome and state.outcome.exception()
-        if not isinstance(error, CustomersError):
-            return False
-
-        last_error = error
-        paused_for = pause()
-        failures += not (paused_for and isinstance(error, RateLimitError))
-        decided = policy.wait_after(
-            error,
-            attempt=failures,
-            elapsed=deadline.elapsed,
-            jitter=random.random(),
-            is_outage=budget.is_used_up,
-            paused_for=paused_for,
-        )
-        if decided is None:
-            return False
-
-        if not paused_for and error.retry_after is None:
-            budget.spend()
-        wait = decided - paused_for
-        on_retry(error, decided)
-        return True
-
     # A new object for each call: concurrent calls through one tenacity object would mix their attempts.
-    retrying = AsyncRetrying(retry=goes_on, wait=lambda _: wait, sleep=anyio.sleep)
+    retrying = AsyncRetrying(retry=course.goes_on, wait=lambda _: course.wait, sleep=anyio.sleep)
     with deadline.scope:
         outcome: T = await retrying(next_attempt)
         budget.earn()
         return outcome
 
-    raise _deadline_error(policy.deadline, attempts, last_error) from last_error
+    raise _deadline_error(policy.deadline, attempts, course.last_error) from course.last_error
 
 
 def _deadline_error(deadline: float | None, attempts: int, last_error: CustomersError | None) -> APITimeoutError:
