@@ -113,8 +113,9 @@ async def test_a_fixed_rate_holds_at_the_server() -> None:
         tasks.start_soon(walk, "corp_1")
         tasks.start_soon(walk, "corp_2")
     times = [request.at for request in server.requests]
-    assert min(later - first for first, later in zip(times, times[5:], strict=False)) > 0.2 - 0.1
-    assert times[-1] - times[0] >= 5 * 0.2 - 0.1
+    # Over two periods, so that what a busy machine delays by a whole one is no failure, and twice the rate still is.
+    assert min(later - first for first, later in zip(times, times[10:], strict=False)) > 0.2
+    assert times[-1] - times[0] > 4 * 0.2
 
 
 @pytest.mark.parametrize(
