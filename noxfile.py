@@ -33,6 +33,8 @@ def _runs(interpreter: str) -> bool:
 
 
 PYTHONS = installed_pythons()
+SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
+"""For pytest: half of the tests' time is waiting."""
 
 
 @nox.session(python=PYTHONS)
@@ -48,11 +50,11 @@ def tests(session: nox.Session) -> None:
     session.install("--no-deps", ".")
     # Python 3.11 loses track of where it is when a coroutine is cancelled, so that lines seem not to run.
     if session.python != PYTHONS[-1] or session.python == "3.11" or session.posargs:
-        session.run("python", "-m", "pytest", *session.posargs)
+        session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs)
         return
 
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

@@ -175,7 +175,7 @@ async def test_filters_and_limit_go_with_every_page() -> None:
         hang,
         drip,
     ],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", repr(value)),
 )
 async def test_what_may_pass_is_tried_again(fault: Answer) -> None:
     """Every fault that may be over by the next attempt is tried again, and the customers come."""
@@ -195,7 +195,7 @@ async def test_what_may_pass_is_tried_again(fault: Answer) -> None:
         (httpx.LocalProtocolError("illegal header"), APIConnectionError),
         (httpx.UnsupportedProtocol("ftp"), APIConnectionError),
     ],
-    ids=lambda value: repr(value)[:60],
+    ids=lambda value: getattr(value, "__name__", repr(value)[:60]),
 )
 async def test_what_will_not_pass_fails_at_once(fault: Answer, error: type[CustomersError]) -> None:
     """What another attempt cannot mend is raised after one request, with all that is known."""
