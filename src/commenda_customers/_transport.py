@@ -78,7 +78,7 @@ class _PageRequest:
         self._transport = transport
         self._max_wait = max_wait
         self._feedback = Feedback()
-        self._was_sent = False
+        self._last_sent = 0  # the number of the last attempt that was sent
         self._corporation_id = query.corporation_id
         self._cursor = cursor
         self._params = query.to_params(cursor)
@@ -121,16 +121,16 @@ class _PageRequest:
         if limiter is None:
             return await self._with_slot(secret, deadline)
 
-        again = self._was_sent
+        again = self._last_sent > 0
         try:
             with nullcontext() if again else deadline.stopped():
                 permit = await limiter.acquire(again=again, max_wait=self._max_wait)
         except RateLimitError as error:
             self._locate(error)
-            error.attempts -= not self._token_was_renewed  # this one was not made, or not to its end
+            error.attempts = self._last_sent
             raise
 
-        self._feedback, self._was_sent = Feedback(), True
+        self._feedback, self._last_sent = Feedback(), self._attempt
         try:
             return await self._with_slot(secret, deadline)
         finally:
@@ -217,7 +217,7 @@ class _PageRequest:
     def _pause(self) -> float:
         """Return for how many seconds the limiter holds this request back because the server has throttled it."""
         limiter = self._transport.limiter
-        return limiter.snapshot().paused_for if limiter and self._feedback.is_throttled else 0.0
+        return limiter.snapshot().paused_for if limiter is not None and self._feedback.is_throttled else 0.0
 
     def _report_retry(self, error: CustomersError, wait: float) -> None:
         self._emit(RetryScheduled(**self._place, error=error, wait=wait))
