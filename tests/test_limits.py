@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import virtual_time
 from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, Permit, RateLimiter, RateLimitError
 from commenda_customers._quota import Quota, parse_quota
 from commenda_customers.limits._controller import Controller
@@ -441,9 +442,7 @@ class TestQueue:
                     await anyio.sleep(gap)
             return [at for _, at in begun]
 
-        import trio.testing
-
-        begun = anyio.run(main, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+        begun = virtual_time.run(main, "trio")
         assert len(begun) == len(gaps)
         for first, later in zip(begun, begun[limit:], strict=False):
             assert later - first >= per or math.isclose(later - first, per)

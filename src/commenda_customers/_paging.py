@@ -60,11 +60,10 @@ class Portion:
 
         That is this page, even when all of it was taken: if the list changes in between, it shows on a page that is known.
         """
-        return (
-            None
-            if self.is_used_up and self.page.cursor is None
-            else _advanced(self.start, self.page.customers[: self.taken])
-        )
+        if self.is_used_up and self.page.cursor is None:
+            return None
+
+        return _advanced(self.start, self.page.customers[: self.taken])
 
 
 class PageReader:

@@ -52,7 +52,7 @@ class QueueingLimiter(ABC):
     def _estimate(self, ahead: int, now: float) -> float:
         """Return about how many seconds a request would wait with so many ahead of it in the queue."""
 
-    def _knows_no_limit(self, now: float) -> bool:  # noqa: ARG002 - for those that learn
+    def _knows_no_limit(self) -> bool:
         """Return whether a request that does not begin now only waits for the limiter to find out more."""
         return False
 
@@ -93,7 +93,7 @@ class QueueingLimiter(ABC):
 
             error = _took_too_long(max_wait, self._estimate_here(again=again))
         # Rather than to fail for a limit that may not exist.
-        goes_past = self._in_flight < self.max_in_flight and self._knows_no_limit(anyio.current_time())
+        goes_past = self._in_flight < self.max_in_flight and self._knows_no_limit()
         return None if goes_past or self._can_start() else error
 
     def _can_start(self) -> bool:

@@ -11,7 +11,6 @@ __all__ = ["AdaptiveLimiter"]
 _FEWEST_ANSWERS = 20
 """Between two that say that no quota remains. A small quota is used up better without a pause for each."""
 
-
 _LESSONS = 3
 """That are learned from such answers between two 429s: a server that counts down and never refuses must not slow us down."""
 
@@ -72,8 +71,8 @@ class AdaptiveLimiter(QueueingLimiter):
     def _delay(self, now: float) -> float:
         return self._controller.delay(now, self._in_flight)
 
-    def _knows_no_limit(self, now: float) -> bool:
-        return not self._controller.is_limited and now >= self._controller.paused_until
+    def _knows_no_limit(self) -> bool:
+        return not self._controller.is_limited and self._now() >= self._controller.paused_until
 
     def _begin(self, now: float) -> None:
         self._controller.begin(now)

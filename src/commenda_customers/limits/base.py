@@ -86,8 +86,8 @@ class RateLimiter(Protocol):
         """
         Take note that a request has ended, and of what came of it.
 
-        If it was throttled, `snapshot().paused_for` says for how long it is held back, and the page has no other wait. Where
-        that is 0, the retry policy waits, and counts the attempt.
+        If it was throttled, `snapshot().paused_for` says for how long it is held back; the page waits for longer only if the
+        server asked for that. Where it is 0, the retry policy waits, and counts the attempt.
         """
         ...
 
