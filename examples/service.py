@@ -16,7 +16,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from commenda_customers import AsyncCustomersAPI, Customer, CustomersError, NotFoundError, RateLimitError, Walk
+from commenda_customers import AsyncCustomersAPI, Customer, CustomersError, NotFoundError, RateLimitError, ResumableIterator
 
 
 @asynccontextmanager
@@ -45,7 +45,7 @@ async def customers(corporation_id: str, request: Request) -> StreamingResponse:
     return StreamingResponse(json_lines(first, walk), media_type="application/x-ndjson")
 
 
-async def json_lines(first: Customer | None, walk: Walk[Customer]) -> AsyncIterator[str]:
+async def json_lines(first: Customer | None, walk: ResumableIterator[Customer]) -> AsyncIterator[str]:
     """Write one customer to a line. Nothing needs to be closed if the caller disconnects meanwhile."""
     if first is not None:
         yield first.model_dump_json() + "\n"

@@ -25,7 +25,7 @@ class Lists:
         latency: Seconds for a page, by corporation and number of the page.
         failures: How often a page fails before it comes, by corporation and number.
         asked: Which pages came, in order.
-        under_way: Requests that have begun and not ended.
+        in_flight: Requests that have begun and not ended.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class Lists:
         self.latency = latency
         self.failures = Counter(failures or {})
         self.asked: list[tuple[str, int]] = []
-        self.under_way = 0
+        self.in_flight = 0
 
     async def fetch(self, query: CustomersQuery, cursor: str | None) -> CustomerPage:
         corporation, number = query.corporation_id, int(cursor or 0)
-        self.under_way += 1
+        self.in_flight += 1
         try:
             await anyio.sleep(self.latency(corporation, number))
             if self.failures[corporation, number]:
                 self.failures[corporation, number] -= 1
                 raise ServerError("broken", corporation_id=corporation, cursor=cursor)
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
 
         self.asked.append((corporation, number))
         pages = self.pages[corporation]

@@ -97,7 +97,7 @@ def test_all_runs_together_yield_everything_once(
                 exact = error.checkpoint
             assert exact == stream.checkpoint()
             checkpoint = again(exact)
-            assert lists.under_way == 0
+            assert lists.in_flight == 0
         assert checkpoint is not None
         assert checkpoint.positions == ()
 
@@ -171,7 +171,7 @@ def cancelled_at(work: Coroutine[Any, Any, None], scope: anyio.CancelScope, poin
 @pytest.mark.parametrize("collects", [False, True])
 @pytest.mark.parametrize("lead", [0, 1, 2, 3])
 async def test_it_may_be_cancelled_at_every_await(collects: bool, lead: int) -> None:
-    """Cancelled at any point, a stream ends as cancelled, leaves nothing under way, and its checkpoint is exact."""
+    """Cancelled at any point, a stream ends as cancelled, leaves nothing in flight, and its checkpoint is exact."""
     point, came_so_far = 0, True
     while came_so_far:
         point += 1
@@ -189,7 +189,7 @@ async def test_it_may_be_cancelled_at_every_await(collects: bool, lead: int) -> 
         with anyio.CancelScope() as scope:
             await cancelled_at(read(), scope, point)
         came_so_far = scope.cancel_called
-        assert lists.under_way == 0
+        assert lists.in_flight == 0
         async with lists.stream(resume=again(stream.checkpoint())) as rest:
             seen += [(customer.corporation_id, customer.id) async for customer in rest]
         assert sorted(seen) == sorted(lists.everyone())

@@ -269,7 +269,7 @@ class TestList:
         assert (process.returncode, complained.strip()) == (130, b"interrupted")
 
     def test_an_interrupt_at_any_time(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        """Ctrl-C before anything is under way ends in the same way."""
+        """Ctrl-C before anything is in flight ends in the same way."""
 
         def interrupted(*_args: Any) -> None:
             raise KeyboardInterrupt

@@ -106,7 +106,7 @@ class TestArguments:
     def test_hooks_may_come_from_any_iterable(self) -> None:
         """Hooks that are given as a generator are all there."""
         api = AsyncCustomersAPI(TOKEN, hooks=(hook for hook in (print, repr)))  # type: ignore[arg-type]  # not a Sequence
-        assert api._transport.hooks == (print, repr)
+        assert api._fetcher.hooks == (print, repr)
 
     def test_wrong_parameters_never_reach_the_server(self) -> None:
         """`list` refuses a bad argument when it is called, before anything is awaited."""
@@ -210,7 +210,7 @@ class TestLife:
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
         gc.collect()  # an open socket would be a warning, and so an error
-        client = api._transport.http._client
+        client = api._fetcher.http._client
         assert client is not None
         assert client.is_closed
 
@@ -362,7 +362,7 @@ class TestElsewhere:
 
         async def use_and_close() -> None:
             await api.list("corp_1")
-            await api._transport.http._client.aclose()  # type: ignore[union-attr]  # it is open; only the connections are to be closed
+            await api._fetcher.http._client.aclose()  # type: ignore[union-attr]  # it is open; only the connections are to be closed
 
         asyncio.run(use_and_close())
         with pytest.raises(RuntimeError, match="in use in another event loop or process; make one for each"):

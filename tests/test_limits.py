@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import virtual_time
 from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, Permit, RateLimiter, RateLimitError
-from commenda_customers._quota import Quota, parse_quota
 from commenda_customers.limits._controller import Controller
 
 OK = Feedback(is_answered=True)
@@ -40,23 +39,23 @@ class Bucket:
 def drive(controller: Controller, admits: Callable[[float], bool], *, seconds: float, wait: float | None) -> list[float]:
     """Send as fast as the controller lets, with a round trip of 0.1 s; return when requests were admitted."""
     now, admitted = 0.0, list[float]()
-    under_way: deque[tuple[float, Permit, bool]] = deque()
+    in_flight: deque[tuple[float, Permit, bool]] = deque()
     while now < seconds:
-        while under_way and under_way[0][0] <= now:
-            _, permit, good = under_way.popleft()
+        while in_flight and in_flight[0][0] <= now:
+            _, permit, good = in_flight.popleft()
             controller.ended(permit)
             if good:
                 controller.succeeded(permit, now)
             else:
                 controller.throttled(permit, now, wait)
-        delay = controller.delay(now, len(under_way))
+        delay = controller.delay(now, len(in_flight))
         if delay <= 0:
             controller.begin(now)
             good = admits(now)
-            under_way.append((now + 0.1, Permit(now, len(under_way) + 1), good))
+            in_flight.append((now + 0.1, Permit(now, len(in_flight) + 1), good))
             admitted += [now] * good
         else:
-            now = min(now + delay, under_way[0][0] if under_way else math.inf)
+            now = min(now + delay, in_flight[0][0] if in_flight else math.inf)
     return admitted
 
 
@@ -92,7 +91,7 @@ class TestController:
         assert sum(240 <= at < 300 for at in admitted) >= 0.85 * 60 * 100
 
     def test_a_limit_of_requests_in_flight_is_found(self) -> None:
-        """A server that counts what is under way, and cannot say when to come back, is met by a window."""
+        """A server that counts what is in flight, and cannot say when to come back, is met by a window."""
         controller, active = Controller(), deque[float]()
 
         def admits(now: float) -> bool:
@@ -139,7 +138,7 @@ class TestController:
         )
     )
     def test_nothing_stops_it_for_ever(self, story: list[tuple[str, float, float, bool]]) -> None:
-        """Whatever has happened, when nothing is under way the next request may begin within the pause and a few seconds."""
+        """Whatever has happened, when nothing is in flight the next request may begin within the pause and a few seconds."""
         controller, now, last_wait = Controller(), 0.0, 0.0
         for outcome, passes, wait, is_probe in story:
             delay = controller.delay(now, 0)
@@ -514,7 +513,7 @@ class TestEventLoops:
         assert times[1] - times[0] < 0.3
 
     def test_two_at_once_are_refused(self) -> None:
-        """While a request is under way in one event loop, another is told what to do."""
+        """While a request is in flight in one event loop, another is told what to do."""
         limiter = AdaptiveLimiter()
 
         async def leave_one() -> None:
@@ -523,39 +522,3 @@ class TestEventLoops:
         anyio.run(leave_one)
         with pytest.raises(RuntimeError, match="in use in another event loop"):
             anyio.run(leave_one)
-
-
-NOW = 1_800_000_000.0
-
-
-@pytest.mark.parametrize(
-    ("headers", "quota"),
-    [
-        ({}, Quota()),
-        ({"ratelimit": '"default";r=50;t=30'}, Quota(50, 30)),
-        ({"ratelimit": '"burst";r=0;t=7, "daily";r=900;t=36000'}, Quota(0, 7)),
-        ({"ratelimit": '"burst";r=0;t=7,"hour";r=0;t=100'}, Quota(0, 100)),
-        ({"ratelimit": "limit=100, remaining=0, reset=5"}, Quota(0, 5)),
-        ({"ratelimit": '"default";t=30'}, Quota()),
-        ({"ratelimit": "nonsense, ;;;=r"}, Quota()),
-        ({"ratelimit-limit": "100", "ratelimit-remaining": "3", "ratelimit-reset": "9"}, Quota(3, 9)),
-        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9.5"}, Quota(0, 9.5)),
-        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) + 40)}, Quota(0, 40)),
-        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) - 40)}, Quota(0, None)),
-        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "86400"}, Quota(0, None)),
-        ({"x-rate-limit-remaining": "1"}, Quota(1, None)),
-        ({"x-ratelimit-remaining": "-1", "x-ratelimit-reset": "soon"}, Quota(None, None)),
-    ],
-    ids=repr,
-)
-def test_what_a_server_says_of_its_quota_is_read(headers: dict[str, str], quota: Quota) -> None:
-    """All conventions are read; of several policies the tightest counts, and nonsense or far too long a reset does not."""
-    assert parse_quota(headers, now=NOW) == quota
-
-
-@given(st.dictionaries(st.sampled_from(["ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset"]), st.text()))
-def test_no_header_can_crash_the_reading_of_a_quota(headers: dict[str, str]) -> None:
-    """Whatever the headers say, the outcome is a small wait or none."""
-    remaining, reset = parse_quota(headers, now=NOW)
-    assert remaining is None or remaining >= 0
-    assert reset is None or 0 < reset <= 120

@@ -58,7 +58,7 @@ async def test_no_corporations_are_no_customers() -> None:
 
 
 async def test_the_next_page_is_fetched_meanwhile() -> None:
-    """While the program works on a page, the next is under way: 20 pages of 50 ms and 50 ms of work take 1.05 s, not 2."""
+    """While the program works on a page, the next is in flight: 20 pages of 50 ms and 50 ms of work take 1.05 s, not 2."""
     lists = Lists(equal(1, 20), latency=lambda *_: 0.05)
     began = anyio.current_time()
     async with lists.stream() as stream:
@@ -199,7 +199,7 @@ async def test_the_first_failure_is_raised_as_itself() -> None:
         async with lists.stream() as stream:
             async for _customer in stream:
                 pass
-    assert (caught.value.corporation_id, caught.value.cursor, lists.under_way) == ("c1", "2", 0)
+    assert (caught.value.corporation_id, caught.value.cursor, lists.in_flight) == ("c1", "2", 0)
     assert caught.value.checkpoint == stream.checkpoint()
     assert lists.asked == [("c1", 0), ("c1", 1)]
 
@@ -315,7 +315,7 @@ async def test_bad_ids_are_errors(ids: list[Any], error: type[Exception], messag
     with pytest.raises(error, match=message):
         async with lists.stream(ids, errors=errors) as stream:
             [customer async for customer in stream]
-    assert lists.under_way == 0
+    assert lists.in_flight == 0
 
 
 async def test_ids_may_fail() -> None:
@@ -338,7 +338,7 @@ async def test_the_programs_own_exception_arrives_as_itself() -> None:
             async for _customer in stream:
                 raise ValueError("mine") from cause
     assert caught.value.__cause__ is cause
-    assert lists.under_way == 0
+    assert lists.in_flight == 0
 
 
 def slow_to_end(latency: float, seconds: float) -> Lists:
@@ -369,7 +369,7 @@ async def test_the_programs_own_exception_survives_a_cancellation(way: str) -> N
                 raise ValueError("mine") from KeyError("cause")
     assert isinstance(caught.value.__cause__, KeyError)
     assert scope.cancel_called
-    assert lists.under_way == 0
+    assert lists.in_flight == 0
 
 
 class FalsyError(Exception):
@@ -514,25 +514,25 @@ async def test_few_pages_are_in_memory() -> None:
 
 @pytest.mark.parametrize("after", [number / 7 for number in range(30)])
 async def test_a_timeout_leaves_nothing(after: float) -> None:
-    """A stream that is cut anywhere has no request under way when its block is left."""
+    """A stream that is cut anywhere has no request in flight when its block is left."""
     lists = Lists(equal(8, 3), latency=lambda corporation, number: 0.2 + 0.13 * ((int(corporation[1:]) + number) % 5))
     with anyio.move_on_after(after) as scope:
         async with lists.stream(concurrency=3) as stream:
             async for _customer in stream:
                 await anyio.sleep(0.05)
     assert scope.cancelled_caught or len(lists.asked) == 24
-    assert lists.under_way == 0
+    assert lists.in_flight == 0
 
 
 async def test_leaving_early_leaves_nothing() -> None:
-    """A `break` ends all that was under way when the block is left, and nothing warns."""
+    """A `break` ends all that was in flight when the block is left, and nothing warns."""
     lists = Lists(equal(8, 8), latency=lambda *_: 1.0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         async with lists.stream() as stream:
             async for _customer in stream:
                 break
-        assert lists.under_way == 0
+        assert lists.in_flight == 0
         gc.collect()
         await anyio.lowlevel.checkpoint()
     assert caught == []

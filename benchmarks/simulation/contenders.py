@@ -92,7 +92,7 @@ class SharedPause(Backoff):
         now = anyio.current_time()
         if answer.retry_after is not None:
             self.paused_until = max(self.paused_until, now + answer.retry_after)
-        elif sent > self.paused_at:  # the others were under way before the pause, and say nothing new
+        elif sent > self.paused_at:  # the others were in flight before the pause, and say nothing new
             self.paused_until = max(self.paused_until, now + backoff(self.network, self.in_a_row))
         if sent > self.paused_at:
             self.paused_at = now

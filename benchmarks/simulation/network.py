@@ -24,7 +24,7 @@ class Setting:
 
     Attributes:
         pages: Pages of each corporation, one after the other.
-        at_once: Requests that may be under way at once.
+        at_once: Requests that may be in flight at once.
         round_trip: Seconds from a request to its answer, about.
     """
 

@@ -1,8 +1,8 @@
 """An async client of Commenda's `GET /customers`. It is an independent project, not the vendor's."""
 
-from ._iteration import Walk
-from ._listing import CustomerList
-from ._streaming import CustomerStream
+from ._customer_list import CustomerList
+from ._customer_stream import CustomerStream
+from ._reading import ResumableIterator
 from ._version import __version__
 from .auth import TokenProvider
 from .checkpoint import Checkpoint, Position
@@ -22,7 +22,17 @@ from .errors import (
     RateLimitError,
     ServerError,
 )
-from .events import Event, Hook, RequestSent, ResponseReceived, RetryScheduled, Throttled
+from .events import (
+    Event,
+    Hook,
+    PageFailed,
+    PageFetched,
+    RequestFailed,
+    RequestSent,
+    ResponseReceived,
+    RetryScheduled,
+    Throttled,
+)
 from .limits import AdaptiveLimiter, Feedback, FixedRate, LimiterSnapshot, Permit, RateLimiter
 from .models import Address, Customer, CustomerPage, ExemptionMetadata
 from .progress import CorporationProgress, CorporationState, StreamProgress
@@ -30,12 +40,12 @@ from .query import CustomerFilters
 from .retry import RetryPolicy
 
 __all__ = [  # by the file they live in
-    # client.py, query.py, _listing.py, _streaming.py, _iteration.py
+    # client.py, query.py, _customer_list.py, _customer_stream.py, _reading.py
     "AsyncCustomersAPI",
     "CustomerFilters",
     "CustomerList",
     "CustomerStream",
-    "Walk",
+    "ResumableIterator",
     # checkpoint.py, progress.py
     "Checkpoint",
     "CorporationProgress",
@@ -60,6 +70,9 @@ __all__ = [  # by the file they live in
     # events.py
     "Event",
     "Hook",
+    "PageFailed",
+    "PageFetched",
+    "RequestFailed",
     "RequestSent",
     "ResponseReceived",
     "RetryScheduled",

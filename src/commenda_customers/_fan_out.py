@@ -1,5 +1,5 @@
 """
-Many readers at once, and one consumer: a page of each is ready or under way, and no more.
+Many readers at once, and one consumer: a page of each is ready or in flight, and no more.
 
 What is ready is handed over in the order in which it came. A reader goes on when its page is taken, so that it is its turn
 again after all others that were ready, and that a consumer who stops stops them all.
@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._paging import PageReader, Portion
+from ._pages import PageBuffer, PageReader
 from .errors import CustomersError
 
 _SECONDS_TO_CLOSE = 5.0
@@ -35,7 +35,7 @@ class Delivery:
     """
 
     corporation_id: str
-    outcome: Portion | CustomersError
+    outcome: PageBuffer | CustomersError
     was_taken: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -141,14 +141,14 @@ class FanOut:
 
     async def _read_page(self, reader: PageReader) -> bool:
         # A function of its own, or the page would be in memory until the next has come.
-        portion = await reader.step()
-        if portion is None:
+        buffer = await reader.step()
+        if buffer is None:
             return False
 
-        await self._hand_over(reader, portion)
+        await self._hand_over(reader, buffer)
         return True
 
-    async def _hand_over(self, reader: PageReader, outcome: Portion | CustomersError) -> None:
+    async def _hand_over(self, reader: PageReader, outcome: PageBuffer | CustomersError) -> None:
         delivery = Delivery(reader.query.corporation_id, outcome)
         self._ready.append(delivery)
         self._news.set()

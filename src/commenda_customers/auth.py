@@ -106,7 +106,7 @@ def _spellings(char: str) -> str:
     return char if char.isalnum() else f"(?>{'|'.join(map(re.escape, longest_first))})"
 
 
-def conceal(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:
+def wrap_token(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:
     """
     Take the token out of sight before anything can go wrong; `None` is the environment variable's.
 
@@ -180,7 +180,7 @@ class _ProvidedToken:
 
 def token_auth(token: Secret | TokenProvider) -> TokenAuth:
     """
-    Return the source of the token; takes what `conceal` made.
+    Return the source of the token; takes what `wrap_token` made.
 
     Raises:
         ValueError: There is no token, or it holds what cannot be sent in a header.

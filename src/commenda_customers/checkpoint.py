@@ -32,14 +32,14 @@ class Position(_Record):
         yielded: The ids of the customers of that page that were yielded, and of those that were yielded before and may have
             been pushed on to it. When it is fetched again they are left out.
         customers: How many customers of the corporation were yielded, those before the page included.
-        circle: A cursor that leads back to before this page; it is not to be followed.
+        loop_cursor: A cursor that leads back to before this page; it is not to be followed.
     """
 
     corporation_id: Annotated[str, Field(min_length=1)]
     cursor: Annotated[str, Field(min_length=1)] | None = None
     yielded: Annotated[tuple[str, ...], Field(repr=False)] = ()
     customers: Annotated[int, Field(ge=0)] = 0
-    circle: str | None = None
+    loop_cursor: str | None = None
 
 
 class Checkpoint(_Record):
@@ -99,7 +99,7 @@ def corporation_key(corporation_id: str) -> str:
     return urlsafe_b64encode(blake2b(corporation_id.encode(), digest_size=_KEY_BYTES).digest()).decode()
 
 
-class Ledger:
+class CheckpointBuilder:
     """A checkpoint in the making: what was yielded of many corporations."""
 
     def __init__(self, query: str, resume: Checkpoint | None) -> None:

@@ -10,11 +10,11 @@ from typing import Literal, Self, Unpack
 from pydantic import SecretStr
 
 from ._checks import check_positive, check_type
+from ._customer_list import CustomerList
+from ._customer_stream import CustomerStream
 from ._http import AnyAsyncClient, HTTPClient
-from ._listing import CustomerList
-from ._streaming import CustomerStream
-from ._transport import Transport
-from .auth import TokenProvider, conceal, token_auth
+from ._request import PageFetcher
+from .auth import TokenProvider, token_auth, wrap_token
 from .checkpoint import Checkpoint, check_resume
 from .events import Hook
 from .limits import AdaptiveLimiter, RateLimiter
@@ -79,7 +79,7 @@ class AsyncCustomersAPI:
             TypeError: An argument has a wrong type.
         """
         # First of all: the traceback of an error further down must not show it.
-        secret = conceal(token)
+        secret = wrap_token(token)
         del token
         if timeout is not None:
             check_positive("timeout", timeout)
@@ -98,7 +98,7 @@ class AsyncCustomersAPI:
             if inspect.iscoroutinefunction(hook):
                 raise TypeError(f"hooks[{index}]: must be an ordinary function; what it returns is not awaited")
         base_url = base_url or os.environ.get("COMMENDA_BASE_URL") or DEFAULT_BASE_URL
-        self._transport = Transport(
+        self._fetcher = PageFetcher(
             HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
             token_auth(secret),
             limiter=limiter,
@@ -110,15 +110,15 @@ class AsyncCustomersAPI:
     @property
     def base_url(self) -> str:
         """Where the API is."""
-        return self._transport.http.base_url
+        return self._fetcher.http.base_url
 
     @property
     def rate_limit(self) -> RateLimiter | None:
         """The limiter, for its `snapshot()` and `estimate_wait()`."""
-        return self._transport.limiter
+        return self._fetcher.limiter
 
     async def __aenter__(self) -> Self:
-        await self._transport.http.open()
+        await self._fetcher.http.open()
         return self
 
     async def __aexit__(
@@ -128,7 +128,7 @@ class AsyncCustomersAPI:
 
     async def aclose(self) -> None:
         """Close the connections. May be called again; any other use is a `RuntimeError` from now on."""
-        await self._transport.http.aclose()
+        await self._fetcher.http.aclose()
 
     def list(
         self,
@@ -176,7 +176,7 @@ class AsyncCustomersAPI:
         query = Selection.build(limit=limit, **filters).of(corporation_id)
         if max_wait is not None:
             check_positive("max_wait", max_wait, or_zero=True)
-        return CustomerList(partial(self._transport.fetch, max_wait=max_wait), query, cursor=cursor, resume=resume)
+        return CustomerList(partial(self._fetcher.fetch, max_wait=max_wait), query, cursor=cursor, resume=resume)
 
     def stream(
         self,
@@ -194,7 +194,7 @@ class AsyncCustomersAPI:
         Args:
             corporation_ids: The corporations. Ids are read one by one, each when its corporation can begin; an async
                 generator is closed with the stream, within five seconds. None may come twice.
-            concurrency: Corporations that are read at once. Of each, one page at the most is ready or under way while the
+            concurrency: Corporations that are read at once. Of each, one page at the most is ready or in flight while the
                 program works on what it got; a program that does not ask for more stops the requests.
             errors: `"raise"`: the first corporation that cannot be read on ends the stream with its error. `"collect"`: the
                 others go on. Either way `stream.failures` has the errors.
@@ -219,5 +219,5 @@ class AsyncCustomersAPI:
         if resume is not None:
             check_resume(resume, selection.fingerprint)
         return CustomerStream(
-            self._transport.fetch, selection, corporation_ids, concurrency=concurrency, errors=errors, resume=resume
+            self._fetcher.fetch, selection, corporation_ids, concurrency=concurrency, errors=errors, resume=resume
         )

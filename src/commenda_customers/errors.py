@@ -133,7 +133,15 @@ class CustomersError(Exception):
 
 
 class APIConnectionError(CustomersError):
-    """No complete answer came: the connection could not be made, broke, or its certificate was not accepted."""
+    """
+    No complete answer came: the connection could not be made, broke, or its certificate was not accepted.
+
+    Attributes:
+        is_stale_connection: Whether the request went out on a connection kept from an earlier request, and no answer came.
+            A server may close such a connection at any moment, so the first time the request is sent again at once.
+    """
+
+    is_stale_connection: bool = False
 
 
 class APITimeoutError(APIConnectionError):

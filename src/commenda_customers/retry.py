@@ -1,25 +1,35 @@
 """
-When to try again, and after how long: a pure decision, and its thin adapter to tenacity.
+What is retried, and after how long: a pure decision, and its adapter to tenacity.
 
 This is the only file that imports tenacity.
 """
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
+from ._attempt import Attempt, Deadline
 from ._checks import check_positive
-from .errors import APITimeoutError, CustomersError, RateLimitError
+from .errors import APIConnectionError, APITimeoutError, CustomersError, RateLimitError
 
 __all__ = ["RetryPolicy"]
 
 T = TypeVar("T")
+
+
+def is_transient_status(status: int) -> bool:
+    """
+    Return whether a request that got *status* is worth another attempt. Every request is a GET, so that is always safe.
+
+    Transient are 408, 425, 429, and every 5xx but 501 (not implemented), 505 (version not supported) and 511 (network
+    login required).
+    """
+    return status in {408, 425, 429} or (status >= 500 and status not in {501, 505, 511})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,26 +37,31 @@ class RetryPolicy:
     """
     How one request is retried. Every request is a GET, so a retry is always safe.
 
-    Retried are errors that are `transient`: failed and broken connections, attempts that took too long, the statuses 408,
-    429, 500, 502, 503 and 504, bodies that break off or are no JSON, and, once, an answer with customers of another
-    corporation. The wait before the next attempt is random between zero and `initial_wait`, twice that, four times that, and
-    so on up to `max_wait` (full jitter); between zero and `max_wait` from the first retry on while at least a third of all
-    requests fail, so as not to multiply an outage. Where the server says how long to wait, it is that long, and up to
-    `initial_wait` longer, so that many who were told the same do not come back at once.
+    Retried are errors that are `transient`:
 
-    Zero and less are refused. `None`, where it is allowed, is no limit.
+    - connections that could not be opened, broke, or took longer than `timeout`; not certificates that are not trusted;
+    - the statuses 408, 425, 429, and every 5xx but 501, 505 and 511;
+    - responses that were cut or are not JSON, and, once, a response with customers of another corporation.
+
+    The wait before the next attempt is random between zero and `initial_wait`, then twice that, four times that, and so on
+    up to `max_wait` (full jitter). While at least a third of all requests fail, it is random between zero and `max_wait`
+    from the first retry on, so that retries do not multiply an outage. Where the server says how long to wait, the wait is
+    that long, and up to `initial_wait` longer, so that many clients do not return at the same moment. A request that failed
+    because the server closed a kept connection is sent again at once, the first time.
+
+    Zero and less are refused. `None`, where it is allowed, means no limit.
 
     Attributes:
-        max_attempts: How many attempts a request has at the most, the first one included. Sending again with a new token
-            after a 401, or because the server closed a kept connection as it was used again, is not another attempt. Nor is
-            a 429 for which the limiter pauses: those are bounded by the deadline.
-        deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut;
-            a wait that would reach the deadline is not begun: the last error is raised instead. While a request waits for
-            its first turn, at the limiter or for a free connection, the time does not count.
-        initial_wait: Seconds that the wait after the first attempt has at the most.
-        max_wait: Seconds that any wait has at the most, unless the server asks for more.
-        max_retry_after: Seconds. If the server asks to wait longer, its answer is raised at once, with the time that it
-            asked for in `retry_after`: better than to come back too early, or to sleep for a day.
+        max_attempts: Attempts of one request, the first one included. These do not count: sending again with a new token
+            after a 401; the first failure of a kept connection; a 429 for which the limiter pauses, which only the deadline
+            bounds.
+        deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut.
+            A wait that would reach the deadline is not begun: the last error is raised instead. The time in which a request
+            waits for its first permit of the limiter, or for a free connection, does not count.
+        initial_wait: The longest wait after the first attempt, in seconds.
+        max_wait: The longest wait of all, in seconds, unless the server asks for more.
+        max_retry_after: Seconds. If the server asks to wait longer, its error is raised at once, with that time in
+            `retry_after`, rather than to return too early or to sleep for a day.
     """
 
     max_attempts: int | None = 8
@@ -80,11 +95,11 @@ class RetryPolicy:
 
         Args:
             error: How the last attempt failed.
-            attempt: Its number; the first is 1.
+            attempt: How many attempts have failed, this one included.
             elapsed: Seconds since the first attempt began.
             jitter: A random number from 0 to 1.
-            is_outage: Whether retries have become too many beside the successes, over all requests.
-            paused_for: Seconds for which a limiter holds the next attempt back. It spreads requests better than chance.
+            is_outage: Whether too many of all requests fail.
+            paused_for: Seconds for which a limiter holds the next attempt back. It spreads requests, so there is no jitter.
         """
         if not error.transient or (self.max_attempts is not None and attempt >= self.max_attempts):
             return None
@@ -108,14 +123,14 @@ class RetryPolicy:
 
 class RetryBudget:
     """
-    Keeps an outage from being multiplied: what all requests together may spend on quick retries.
+    Bounds the quick retries of all requests together, so that they do not multiply an outage.
 
-    While it lasts, each request backs off by itself. When it is used up, the waits are as long as the policy has them, from
-    the first one on: a server that is down gets a few retries from hundreds of requests, and none of them gives up earlier.
+    While some of it is left, each request backs off by itself. When it is used up, every wait is drawn from the policy's
+    full range: a server that is down gets few retries from hundreds of requests, and no request gives up earlier.
     """
 
     CAPACITY = 50.0
-    PER_SUCCESS = 0.5  # so it lasts while fewer than a third of the requests fail
+    PER_SUCCESS = 0.5  # it lasts while fewer than a third of the requests fail
 
     def __init__(self) -> None:
         self._left = self.CAPACITY
@@ -134,135 +149,131 @@ class RetryBudget:
         self._left = max(0.0, self._left - 1)
 
 
-class Deadline:
-    """
-    Measures one request against its deadline. It can be stopped while the request waits for its turn to be sent.
-
-    Attributes:
-        scope: Ends at the deadline.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self.scope = anyio.CancelScope(deadline=math.inf if seconds is None else anyio.current_time() + seconds)
-        self._began = anyio.current_time()
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds for which it has been running."""
-        return anyio.current_time() - self._began
-
-    @contextmanager
-    def stopped(self) -> Generator[None]:
-        """Stop for the time of a block."""
-        stopped_at, deadline = anyio.current_time(), self.scope.deadline
-        self.scope.deadline = math.inf
-        try:
-            yield
-        finally:
-            waited = anyio.current_time() - stopped_at
-            self.scope.deadline = deadline + waited
-            self._began += waited
-
-
-class _Course:
-    """What becomes of one call: whether it goes on after an error, and after how long."""
+class _Retries:
+    """The retries of one request, as tenacity's callbacks. `after` alone changes anything; the others only read."""
 
     def __init__(
-        self,
-        policy: RetryPolicy,
-        deadline: Deadline,
-        budget: RetryBudget,
-        *,
-        pause: Callable[[], float],
-        on_retry: Callable[[CustomersError, float], None],
+        self, policy: RetryPolicy, budget: RetryBudget, on_retry: Callable[[Attempt, CustomersError, float], None]
     ) -> None:
-        self.wait = 0.0
+        self.attempt = Attempt(0, Deadline(policy.deadline))
         self.last_error: CustomersError | None = None
         self._policy = policy
-        self._deadline = deadline
         self._budget = budget
-        self._pause = pause
         self._on_retry = on_retry
-        self._failures = 0
+        self._failures = 0  # attempts that count
+        self._was_resent_at_once = False
+        self._resends_at_once = False
 
-    def goes_on(self, state: RetryCallState) -> bool:
-        """Decide whether there is another attempt. tenacity asks for the `wait` afterwards; it is decided here as well."""
-        error = state.outcome and state.outcome.exception()
-        if not isinstance(error, CustomersError):
-            return False
+    def next_attempt(self) -> Attempt:
+        """Begin the next attempt."""
+        last = self.attempt
+        self.attempt = Attempt(last.number + 1, last.deadline, last.had_permit)
+        return self.attempt
 
-        self.last_error = error
-        paused_for = self._pause()
-        self._failures += not (paused_for and isinstance(error, RateLimitError))
-        decided = self._policy.wait_after(
-            error,
+    def after(self, state: RetryCallState) -> None:
+        """Count a failed attempt."""
+        error = self.last_error = _error_of(state)
+        is_stale = isinstance(error, APIConnectionError) and error.is_stale_connection
+        self._resends_at_once = is_stale and not self._was_resent_at_once
+        self._was_resent_at_once |= self._resends_at_once
+        is_paused = isinstance(error, RateLimitError) and self.attempt.paused_for > 0
+        if not (is_paused or self._resends_at_once):
+            self._failures += 1
+
+    def wait(self, state: RetryCallState) -> float:
+        """Return the seconds to wait before the next attempt; infinity is to give up."""
+        if self._resends_at_once:
+            return 0.0
+        wait = self._policy.wait_after(
+            _error_of(state),
             attempt=self._failures,
-            elapsed=self._deadline.elapsed,
+            elapsed=self.attempt.deadline.elapsed,
             jitter=random.random(),
             is_outage=self._budget.is_used_up,
-            paused_for=paused_for,
+            paused_for=self.attempt.paused_for,
         )
-        if decided is None:
-            return False
+        # The rest of the wait is the limiter's.
+        return math.inf if wait is None else wait - self.attempt.paused_for
 
-        if not paused_for and error.retry_after is None:
+    def stop(self, state: RetryCallState) -> bool:
+        """Return whether to give up."""
+        return state.upcoming_sleep == math.inf
+
+    def before_sleep(self, state: RetryCallState) -> None:
+        """Pay for the retry, and report it."""
+        error, paused_for = _error_of(state), self.attempt.paused_for
+        if not (self._resends_at_once or paused_for or error.retry_after):
             self._budget.spend()
-        self.wait = decided - paused_for  # the rest is waited for at the limiter
-        self._on_retry(error, decided)
-        return True
+        self._on_retry(self.attempt, error, state.upcoming_sleep + paused_for)
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, CustomersError) and error.transient
+
+
+def _error_of(state: RetryCallState) -> CustomersError:
+    error = state.outcome and state.outcome.exception()
+    assert isinstance(error, CustomersError)  # noqa: S101 - nothing else is retried
+    return error
 
 
 async def call_with_retries(
-    attempt: Callable[[int, Deadline], Awaitable[T]],
+    call: Callable[[Attempt], Awaitable[T]],
     policy: RetryPolicy,
     *,
     budget: RetryBudget,
-    pause: Callable[[], float],
-    on_retry: Callable[[CustomersError, float], None],
+    on_retry: Callable[[Attempt, CustomersError, float], None],
+    on_deadline: Callable[[Attempt, APITimeoutError], None],
 ) -> T:
     """
-    Call *attempt* with 1, 2, 3 … until it returns, or until *policy* gives up.
+    Make attempts until one returns, or until *policy* gives up.
 
     Args:
-        attempt: One attempt, given its number and its deadline. Only a `CustomersError` that it raises is retried;
-            everything else, cancellation above all, passes straight through.
+        call: Makes one attempt. Only a `CustomersError` that it raises is retried; everything else, cancellation above all,
+            passes straight through. If the limiter pauses because of the attempt, it sets `paused_for`; then a 429 does not
+            count as a failed attempt.
         policy: Decides.
-        budget: What this call shares with others.
-        pause: Returns for how many seconds a limiter holds the next attempt back because of what came of the last. If it
-            does, a 429 is no failed attempt.
-        on_retry: Called before each wait, with the error of the last attempt and the seconds to wait.
+        budget: Shared with the other requests of the client.
+        on_retry: Called before each wait, with the error of the attempt and the seconds until the next.
+        on_deadline: Called when the deadline has cut an attempt, with the error that is raised next.
 
     Raises:
         CustomersError: The error of the last attempt.
         APITimeoutError: The deadline cut the last attempt.
     """
-    deadline = Deadline(policy.deadline)
-    course = _Course(policy, deadline, budget, pause=pause, on_retry=on_retry)
-    attempts = 0
-
-    async def next_attempt() -> T:
-        nonlocal attempts
-        attempts += 1
-        return await attempt(attempts, deadline)
-
+    retries = _Retries(policy, budget, on_retry)
     # A new object for each call: concurrent calls through one tenacity object would mix their attempts.
-    retrying = AsyncRetrying(retry=course.goes_on, wait=lambda _: course.wait, sleep=anyio.sleep)
-    with deadline.scope:
-        outcome: T = await retrying(next_attempt)
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(_is_transient),
+        after=retries.after,
+        wait=retries.wait,
+        stop=retries.stop,
+        before_sleep=retries.before_sleep,
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+
+    async def attempt_once() -> T:
+        return await call(retries.next_attempt())
+
+    with retries.attempt.deadline.scope:
+        outcome: T = await retrying(attempt_once)
         budget.earn()
         return outcome
 
-    raise _deadline_error(policy.deadline, attempts, course.last_error) from course.last_error
+    error = _deadline_error(policy.deadline, retries.attempt, retries.last_error)
+    on_deadline(retries.attempt, error)
+    raise error from retries.last_error
 
 
-def _deadline_error(deadline: float | None, attempts: int, last_error: CustomersError | None) -> APITimeoutError:
+def _deadline_error(deadline: float | None, attempt: Attempt, last_error: CustomersError | None) -> APITimeoutError:
     message = f"no answer within the deadline of {deadline:g} s"
     if last_error is None:
-        return APITimeoutError(message, attempts=attempts, transient=True)
+        return APITimeoutError(message, attempts=attempt.attempts_sent, transient=True)
 
     return APITimeoutError(
         f"{message}; before that: {last_error.message}",
-        attempts=attempts,
+        attempts=attempt.attempts_sent,
         status_code=last_error.status_code,
         request_id=last_error.request_id,
         retry_after=last_error.retry_after,

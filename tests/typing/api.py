@@ -27,9 +27,9 @@ from commenda_customers import (
     LimiterSnapshot,
     RateLimiter,
     RateLimitError,
+    ResumableIterator,
     RetryPolicy,
     RetryScheduled,
-    Walk,
 )
 from commenda_customers.testing import Emulator, RateLimit, faults
 
@@ -93,7 +93,7 @@ async def lists(api: AsyncCustomersAPI) -> None:
         assert_type(len(page), int)
         assert_type(page.cursor, str | None)
     async with aclosing(aiter(customers)) as walk:
-        assert_type(walk, Walk[Customer])
+        assert_type(walk, ResumableIterator[Customer])
         generators: list[AsyncGenerator[Customer, None]] = [walk]
         assert_type(generators[0], AsyncGenerator[Customer, None])
         assert_type(walk.checkpoint(), Checkpoint)

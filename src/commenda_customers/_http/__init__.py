@@ -4,6 +4,6 @@ The door to the HTTP library: the only place that knows httpx, or the httpx2 of 
 It sends one request and gives out status, headers and body; every exception of the library becomes one of ours here.
 """
 
-from .client import Answer, AnyAsyncClient, HTTPClient
+from .client import AnyAsyncClient, HTTPClient, RawResponse
 
-__all__ = ["Answer", "AnyAsyncClient", "HTTPClient"]
+__all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse"]

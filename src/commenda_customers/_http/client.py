@@ -3,8 +3,8 @@
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol, cast
@@ -25,17 +25,13 @@ from .library import Library
 from .trace import ConnectionTrace
 
 MAX_CONNECTIONS = 100
-"""Connections at the most, and so requests under way at the most. It is the size of httpx's own default pool."""
+"""Connections at the most, and so requests in flight at the most. It is the size of httpx's own default pool."""
 
 _ERROR_BODY_LIMIT = 64 * 1024
 _MOST_BUFFERED = 1024 * 1024
 _SECONDS_TO_ABANDON = 0.1
 _SECONDS_TO_CLOSE = 5.0
 _SECONDS_FOR_ERROR_BODY = 1.0
-
-_MOST_RESENDS = 3
-"""A server that closes all its kept connections at once is met once or twice; after a round trip the pool knows of the
-others. What goes on failing is more than that, and counts."""
 
 
 class AnyAsyncClient(Protocol):
@@ -57,20 +53,20 @@ class AnyAsyncClient(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawResponse:
     """
-    An answer of the server, whatever its status.
+    A complete response, whatever its status. It holds no connection.
 
     Attributes:
         status: The HTTP status.
         headers: The headers, by lower-case name.
-        body: The body after decompression. Of an error as much as could be read.
+        body: The body after decompression. Of an error, as much as could be read.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    _response: httpx.Response = field(repr=False)
+    _connection: Any = field(repr=False, default=None)
 
     @property
     def is_success(self) -> bool:
@@ -78,9 +74,8 @@ class Answer:
         return 200 <= self.status < 300
 
     def drop_connection(self) -> None:
-        """Let no other request use the connection that the answer came through."""
-        stream = self._response.extensions.get("network_stream")
-        connection = stream and stream.get_extra_info("socket")
+        """Let no other request use the connection that the response came through."""
+        connection = self._connection and self._connection.get_extra_info("socket")
         if connection is None:
             return
 
@@ -96,8 +91,8 @@ class HTTPClient:
 
     Attributes:
         base_url: Where the API is.
-        slots: One for each connection. A task that holds one never waits in the pool, so that waiting for a connection is
-            never taken for a failed attempt.
+        connections: Counts the free connections. A task that has acquired one never waits in the pool of the HTTP library,
+            where the wait would count as part of an attempt.
     """
 
     def __init__(self, base_url: str, client: AnyAsyncClient | None, *, max_response_bytes: int) -> None:
@@ -113,7 +108,7 @@ class HTTPClient:
         self._url = f"{self.base_url}/customers"
         self._netloc = base.netloc.decode("ascii")
         self._is_encrypted = base.scheme == "https"
-        self.slots = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
+        self.connections = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
         self._library = Library.of(httpx.AsyncClient if client is None else type(client))
         # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
         self._client = cast("httpx.AsyncClient | None", client)
@@ -194,44 +189,38 @@ class HTTPClient:
             if self._is_own and self._client is not None:
                 await self._client.aclose()
 
-    @asynccontextmanager
-    async def get(self, params: Sequence[tuple[str, str]], secret: Secret) -> AsyncGenerator[Answer]:
+    async def get(self, params: Sequence[tuple[str, str]], secret: Secret) -> RawResponse:
         """
-        Send one GET request and give out its answer.
-
-        The connection goes back to the pool when the block ends and not before: there is time to drop it.
+        Send one GET request and return its response.
 
         Raises:
-            APIConnectionError: No complete answer came.
+            APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
         """
         client = await self.open()
         response = await self._send(client, params, secret)
         try:
             body = await self._body_of(response)
-            headers: Mapping[str, str] = response.headers
-            if not response.is_success:
-                # Some servers repeat what they do not like. What they list is not touched.
-                body = secret.redact_bytes(body)
-                headers = {name.lower(): secret.redact(value) for name, value in headers.items()}
-            yield Answer(response.status_code, headers, body, response)
         finally:
             await response.aclose()
 
+        headers = dict(response.headers.items())
+        if not response.is_success:
+            # Some servers repeat what they refuse. A list of customers is not touched.
+            body = secret.redact_bytes(body)
+            headers = {name: secret.redact(value) for name, value in headers.items()}
+        return RawResponse(response.status_code, headers, body, response.extensions.get("network_stream"))
+
     async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
-        """Send a request and receive the head of its answer."""
-        for _ in range(_MOST_RESENDS):
-            trace = ConnectionTrace()
-            try:
-                return await self._send_once(client, params, secret, trace)
-            except APIConnectionError:
-                # A server may close a kept connection at the very moment at which it is used again; that is no failure.
-                if not trace.was_kept:
-                    raise
+        """Send a request and receive the head of its response."""
+        trace = ConnectionTrace()
+        try:
+            return await self._send_traced(client, params, secret, trace)
+        except APIConnectionError as error:
+            error.is_stale_connection = trace.was_kept
+            raise
 
-        return await self._send_once(client, params, secret, ConnectionTrace())
-
-    async def _send_once(
+    async def _send_traced(
         self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
     ) -> httpx.Response:
         with self._library.errors_translated(self._netloc):
@@ -286,7 +275,6 @@ class HTTPClient:
         return reader.so_far
 
     async def _read(self, response: httpx.Response, reader: BodyReader) -> None:
-        # Not aiter_raw: that gives the connection back to the pool with the last chunk.
         stream = aiter(cast("httpx.AsyncByteStream", response.stream))
         with self._library.errors_translated(self._netloc):
             async for chunk in stream:

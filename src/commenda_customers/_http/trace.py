@@ -1,4 +1,4 @@
-"""What the HTTP library tells of a request while it is under way."""
+"""What the HTTP library tells of a request while it is in flight."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -44,7 +44,7 @@ class Controller:
         self._next_start = -math.inf
         self._proven, self._failed = 0.0, math.inf  # a rate that got through; a rate that did not
         self._episode_began, self._episodes = -math.inf, 0  # episodes in a row, without a success between them
-        self._scouts = 0  # under way, of those that began after the last episode had
+        self._probes_in_flight = 0  # in flight, of those that began after the last episode had
         self._since, self._answered = math.inf, 0  # since the rate was last lowered
         self._usual, self._most = 1.0, 1  # in flight when a request began that was answered; the most since the last episode
 
@@ -52,13 +52,13 @@ class Controller:
         """Return the seconds until the next request may begin; infinity is until one of those *in_flight* has ended."""
         if now < self.paused_until:
             return self.paused_until - now
-        if (in_flight and in_flight >= int(self.window.now)) or (self._scouts and self.is_finding_out):
+        if (in_flight and in_flight >= int(self.window.now)) or (self._probes_in_flight and self.is_half_open):
             return math.inf
         return max(0.0, self._next_start - now)
 
     def begin(self, now: float) -> None:
         """Let a request begin."""
-        self._scouts += 1
+        self._probes_in_flight += 1
         self._since = min(self._since, now)
         if self.is_limited:
             self._next_start = max(self._next_start, now - self.LATENESS) + 1 / self.rate.now
@@ -66,7 +66,7 @@ class Controller:
     def ended(self, permit: Permit) -> None:
         """Take note that a request has ended, before learning from its answer, if there was one."""
         if permit.sent >= self._episode_began:
-            self._scouts = max(0, self._scouts - 1)
+            self._probes_in_flight = max(0, self._probes_in_flight - 1)
 
     def succeeded(self, permit: Permit, now: float) -> None:
         """Learn from an answer other than 429."""
@@ -106,7 +106,7 @@ class Controller:
             self._lower_window(permit, now, round_trip)
         else:
             self._lower_rate(permit, now, round_trip)
-        self._episode_began, self._most, self._scouts = now, 1, 0
+        self._episode_began, self._most, self._probes_in_flight = now, 1, 0
         self._next_start = max(self._next_start, self.paused_until)
 
     def shift_times(self, by: float) -> None:
@@ -117,7 +117,7 @@ class Controller:
         self._since += by
 
     @property
-    def is_finding_out(self) -> bool:
+    def is_half_open(self) -> bool:
         """Whether one request alone is to find out if the server takes any again."""
         return self._episodes > 1
 

@@ -34,7 +34,7 @@ class QueueingLimiter(ABC):
 
     @abstractmethod
     def _delay(self, now: float) -> float:
-        """Return the seconds until the next request may begin; infinity is until one under way has ended."""
+        """Return the seconds until the next request may begin; infinity is until one in flight has ended."""
 
     @abstractmethod
     def _begin(self, now: float) -> None:

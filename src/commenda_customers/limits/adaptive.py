@@ -11,7 +11,7 @@ __all__ = ["AdaptiveLimiter"]
 _FEWEST_ANSWERS = 20
 """Between two that say that no quota remains. A small quota is used up better without a pause for each."""
 
-_LESSONS = 3
+_QUOTA_HINTS = 3
 """That are learned from such answers between two 429s: a server that counts down and never refuses must not slow us down."""
 
 
@@ -31,7 +31,7 @@ class AdaptiveLimiter(QueueingLimiter):
         Know nothing yet.
 
         Args:
-            max_in_flight: Requests that may be under way at once at the most, over all clients that share the limiter.
+            max_in_flight: Requests that may be in flight at once at the most, over all clients that share the limiter.
 
         Raises:
             ValueError: It is not above zero.
@@ -41,7 +41,7 @@ class AdaptiveLimiter(QueueingLimiter):
         self._controller = Controller()
         self._some_remained = False
         self._answers_since_none_remained = _FEWEST_ANSWERS
-        self._trust = _LESSONS
+        self._trust = _QUOTA_HINTS
 
     def __repr__(self) -> str:
         rate = f"{self._controller.rate.now:.3g} requests per second" if self._controller.is_limited else "no limit known"
@@ -53,8 +53,8 @@ class AdaptiveLimiter(QueueingLimiter):
         if delay < math.inf:
             return delay + ahead / controller.rate.now
 
-        # One of those under way has to end for each that begins.
-        window = 1 if controller.is_finding_out else min(int(controller.window.now), self.max_in_flight)
+        # One of those in flight has to end for each that begins.
+        window = 1 if controller.is_half_open else min(int(controller.window.now), self.max_in_flight)
         return max((ahead + 1) * controller.round_trip / window, ahead / controller.rate.now)
 
     def snapshot(self) -> LimiterSnapshot:
@@ -81,7 +81,7 @@ class AdaptiveLimiter(QueueingLimiter):
         self._controller.ended(permit)
         if feedback.is_throttled:
             self._controller.throttled(permit, now, feedback.wait)
-            self._trust = _LESSONS
+            self._trust = _QUOTA_HINTS
         elif feedback.is_answered:
             self._controller.succeeded(permit, now)
             self._answers_since_none_remained += 1

@@ -14,7 +14,7 @@ class Permit:
 
     Attributes:
         sent: When it began, in seconds of the event loop's clock.
-        in_flight: How many were under way then, itself included.
+        in_flight: How many were in flight then, itself included.
     """
 
     sent: float
@@ -46,8 +46,8 @@ class LimiterSnapshot:
 
     Attributes:
         rate: Requests per second that it lets begin at the most; `None` while it knows no limit.
-        in_flight: Requests under way.
-        max_in_flight: Requests that it lets be under way at once.
+        in_flight: Requests in flight.
+        max_in_flight: Requests that it lets be in flight at once.
         waiting: Requests that wait for their turn.
         paused_for: Seconds until any request may begin; 0 if it is not pausing.
     """
@@ -78,7 +78,7 @@ class RateLimiter(Protocol):
 
         Raises:
             RateLimitError: It takes longer than *max_wait*; `retry_after` says how long. An `AdaptiveLimiter` that
-                knows of no limit lets the request begin instead, if fewer than `max_in_flight` are under way.
+                knows of no limit lets the request begin instead, if fewer than `max_in_flight` are in flight.
         """
         ...
 

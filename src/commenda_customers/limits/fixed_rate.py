@@ -29,7 +29,7 @@ class FixedRate(QueueingLimiter):
         Args:
             limit: Requests, 1 or more.
             per: Seconds.
-            max_in_flight: Requests that may be under way at once at the most, over all clients that share the limiter. Not
+            max_in_flight: Requests that may be in flight at once at the most, over all clients that share the limiter. Not
                 more than there are connections: those that wait for one leave in a bunch when it is free.
 
         Raises:

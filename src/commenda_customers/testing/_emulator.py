@@ -186,7 +186,7 @@ class Emulator:
         try:
             self._check_token(scope)
             self._check_rate(now)
-            listing = self._listing(_unique(pairs), fault)
+            listing = self._customer_list(_unique(pairs), fault)
         except _RefusedError as refused:
             reply = refused.reply
         else:
@@ -212,7 +212,7 @@ class Emulator:
         if wait:
             raise _RefusedError(429, "too many requests", self._rate_limit.headers(wait, now=time.time()))
 
-    def _listing(self, params: Mapping[str, str], fault: Fault | None) -> Listing:
+    def _customer_list(self, params: Mapping[str, str], fault: Fault | None) -> Listing:
         corporation_id, limit = _check(params)
         if corporation_id not in self._corporations:
             raise _RefusedError(404, "corporation not found")

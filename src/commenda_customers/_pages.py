@@ -19,7 +19,7 @@ Fetch = Callable[[CustomersQuery, str | None], Awaitable[CustomerPage]]
 
 
 @dataclass(slots=True)
-class Portion:
+class PageBuffer:
     """
     A page on its way to the user.
 
@@ -73,28 +73,28 @@ class PageReader:
         """Go on from *start*; `None` is the end of the list."""
         self.query = query
         self._fetch = fetch
-        self._start = start  # of the next portion
+        self._start = start  # of the next buffer
         self._cursor = start.cursor if start else None  # of the next page
-        self._repeatable = start.yielded if start else ()  # what was yielded and may come again
-        self._is_compared = not self._repeatable  # whether what came again shows that it is the list of before
+        self._may_reappear = start.yielded if start else ()  # what was yielded and may come again
+        self._overlap_confirmed = not self._may_reappear  # whether what came again shows that it is the list of before
         # Each cursor with the number of pages that had customers by then: a position needs only the last of them.
-        self._asked: dict[bytes | None, int] = {_digest(start.circle): -1} if start and start.circle else {}
+        self._asked: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
         self._filled = 0
 
-    async def step(self) -> Portion | None:
+    async def step(self) -> PageBuffer | None:
         """
         Fetch the next page; return `None` after the last.
 
         Raises:
-            CursorLoopError: The server sends the walk round in a circle.
+            CursorLoopError: The server sends the walk round in a loop_cursor.
             ListChangedError: The page in which an earlier run stopped holds nothing any more of what that run yielded.
             CustomersError: The page could not be had.
         """
         while self._start is not None:
             page = await self._fetch_new()
-            portion = self._accept(page, self._start)
-            if portion.page or not page or page.cursor is None:  # else an earlier run has yielded all of it
-                return portion
+            buffer = self._accept(page, self._start)
+            if buffer.page or not page or page.cursor is None:  # else an earlier run has yielded all of it
+                return buffer
 
         return None
 
@@ -112,29 +112,29 @@ class PageReader:
             # From a hook or a token provider. Here it would be the end of the list, as in a generator it is not (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
 
-    def _accept(self, page: CustomerPage, start: Position) -> Portion:
+    def _accept(self, page: CustomerPage, start: Position) -> PageBuffer:
         """Take in a page that came, and go on to the next."""
-        rest, seen = _without(page, self._repeatable)
-        if not self._is_compared and not seen and (page or page.cursor is None):
+        rest, seen = _without(page, self._may_reappear)
+        if not self._overlap_confirmed and not seen and (page or page.cursor is None):
             raise self._list_changed()
 
         if page:
-            self._is_compared = True
+            self._overlap_confirmed = True
             self._filled += 1
             # Who was pushed off a page is not far behind it; who was removed never comes.
-            unseen = tuple((Counter(self._repeatable) - Counter(seen)).elements())[-self.query.selection.limit :]
+            unseen = tuple((Counter(self._may_reappear) - Counter(seen)).elements())[-self.query.selection.limit :]
             start = start.model_copy(update={"cursor": self._cursor, "yielded": unseen + seen})
-            self._repeatable = unseen
+            self._may_reappear = unseen
         self._asked[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._asked.get(_digest(page.cursor), self._filled) < self._filled:
-            start = start.model_copy(update={"circle": page.cursor})
+            start = start.model_copy(update={"loop_cursor": page.cursor})
         self._start = None if page.cursor is None else _advanced(start, rest.customers)
         self._cursor = page.cursor
-        return Portion(rest, start)
+        return PageBuffer(rest, start)
 
     def _list_changed(self) -> ListChangedError:
         return ListChangedError(
-            f"the page in which the reading stopped no longer holds any of the {len(self._repeatable)} customers already "
+            f"the page in which the reading stopped no longer holds any of the {len(self._may_reappear)} customers already "
             "yielded from it, so others may have been missed; read the corporation from its beginning: Checkpoint.without()",
             corporation_id=self.query.corporation_id,
             cursor=self._cursor,

@@ -3,9 +3,9 @@
 from collections.abc import Generator
 from typing import Any
 
-from ._iteration import Walk
-from ._paging import Fetch, PageReader, Portion
-from .checkpoint import Checkpoint, Ledger, Position, check_resume
+from ._pages import Fetch, PageBuffer, PageReader
+from ._reading import ResumableIterator
+from .checkpoint import Checkpoint, CheckpointBuilder, Position, check_resume
 from .models import Customer, CustomerPage
 from .query import CustomersQuery, check_cursor
 
@@ -40,7 +40,7 @@ class CustomerList:
     def __repr__(self) -> str:
         return f"CustomerList({self._query!r}, {self._start!r})"
 
-    def __aiter__(self) -> Walk[Customer]:
+    def __aiter__(self) -> ResumableIterator[Customer]:
         """
         Iterate over all customers, in the server's order.
 
@@ -49,12 +49,12 @@ class CustomerList:
             CustomersError: A page could not be had. With its `checkpoint` another list continues.
         """
         reading = self._begin()
-        return Walk(reading.next_customer, reading.checkpoint)
+        return ResumableIterator(reading.next_customer, reading.checkpoint)
 
-    def pages(self) -> Walk[CustomerPage]:
+    def pages(self) -> ResumableIterator[CustomerPage]:
         """Iterate over all pages, empty ones included. Raises what iterating over customers raises."""
         reading = self._begin()
-        return Walk(reading.next_page, reading.checkpoint)
+        return ResumableIterator(reading.next_page, reading.checkpoint)
 
     def __await__(self) -> Generator[Any, Any, CustomerPage]:
         """
@@ -71,44 +71,44 @@ class CustomerList:
 
     def _begin(self) -> "_Reading":
         # What a checkpoint says of other corporations goes on into the checkpoints of this list.
-        ledger = Ledger(self._query.selection.fingerprint, self._resume)
-        ledger.record(self._query.corporation_id, self._start)
-        return _Reading(PageReader(self._fetch, self._query, self._start), ledger)
+        builder = CheckpointBuilder(self._query.selection.fingerprint, self._resume)
+        builder.record(self._query.corporation_id, self._start)
+        return _Reading(PageReader(self._fetch, self._query, self._start), builder)
 
 
 class _Reading:
     """What was yielded of a list, and what is next."""
 
-    def __init__(self, reader: PageReader, ledger: Ledger) -> None:
+    def __init__(self, reader: PageReader, builder: CheckpointBuilder) -> None:
         self._reader = reader
-        self._ledger = ledger
-        self._portion: Portion | None = None
+        self._builder = builder
+        self._buffer: PageBuffer | None = None
 
     async def next_customer(self) -> Customer:
         """Return the next customer; raise `StopAsyncIteration` after the last."""
-        portion = self._portion
-        while portion is None or (customer := portion.take_one()) is None:
-            portion = await self._next_portion()
+        buffer = self._buffer
+        while buffer is None or (customer := buffer.take_one()) is None:
+            buffer = await self._next_buffer()
 
         return customer
 
     async def next_page(self) -> CustomerPage:
         """Return the next page; raise `StopAsyncIteration` after the last."""
-        return (await self._next_portion()).take_rest()
+        return (await self._next_buffer()).take_rest()
 
     def checkpoint(self) -> Checkpoint:
         """Return a record of what was yielded."""
-        if self._portion is not None:
-            self._ledger.record(self._reader.query.corporation_id, self._portion.position)
-        return self._ledger.checkpoint()
+        if self._buffer is not None:
+            self._builder.record(self._reader.query.corporation_id, self._buffer.position)
+        return self._builder.checkpoint()
 
-    async def _next_portion(self) -> Portion:
-        portion = await self._reader.step()
-        if portion is None:
+    async def _next_buffer(self) -> PageBuffer:
+        buffer = await self._reader.step()
+        if buffer is None:
             raise StopAsyncIteration
 
-        self._portion = portion
-        return portion
+        self._buffer = buffer
+        return buffer
 
 
 def _start_of(query: CustomersQuery, cursor: str | None, resume: Checkpoint | None) -> Position | None:
@@ -119,4 +119,4 @@ def _start_of(query: CustomersQuery, cursor: str | None, resume: Checkpoint | No
         raise ValueError("cursor: cannot be given together with resume, which has a cursor of its own")
 
     check_resume(resume, query.selection.fingerprint)
-    return Ledger(query.selection.fingerprint, resume).start(query.corporation_id)
+    return CheckpointBuilder(query.selection.fingerprint, resume).start(query.corporation_id)

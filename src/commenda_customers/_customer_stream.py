@@ -10,9 +10,9 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint as let_others_run
 
 from ._fan_out import FanOut
-from ._iteration import Walk
-from ._paging import Fetch, PageReader, Portion
-from .checkpoint import Checkpoint, Ledger, corporation_key
+from ._pages import Fetch, PageBuffer, PageReader
+from ._reading import ResumableIterator
+from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import CustomersError, chain
 from .models import Customer, CustomerPage
 from .progress import CorporationProgress, CorporationState, StreamProgress
@@ -42,10 +42,10 @@ class CustomerStream:
         errors: Literal["raise", "collect"],
         resume: Checkpoint | None,
     ) -> None:
-        ledger = Ledger(selection.fingerprint, resume)
-        readers = _Readers(corporation_ids, fetch, selection, ledger)
+        builder = CheckpointBuilder(selection.fingerprint, resume)
+        readers = _Readers(corporation_ids, fetch, selection, builder)
         self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
-        self._consumer = _Consumer(self._fan_out, ledger)
+        self._consumer = _Consumer(self._fan_out, builder)
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,7 +76,7 @@ class CustomerStream:
         if exc is None:
             self._fan_out.raise_mistake()
 
-    def __aiter__(self) -> Walk[Customer]:
+    def __aiter__(self) -> ResumableIterator[Customer]:
         """
         Iterate over all customers.
 
@@ -86,15 +86,15 @@ class CustomerStream:
             ValueError: A corporation's id comes a second time, or breaks a rule of the API page.
             TypeError: A corporation's id is no `str`.
         """
-        return Walk(self._consumer.next_customer, self._consumer.checkpoint)
+        return ResumableIterator(self._consumer.next_customer, self._consumer.checkpoint)
 
-    def pages(self) -> Walk[CustomerPage]:
+    def pages(self) -> ResumableIterator[CustomerPage]:
         """
         Iterate over all pages, empty ones included. Raises what iterating over customers raises.
 
         The first page of a corporation that is continued in the middle of a page has the rest of its customers only.
         """
-        return Walk(self._consumer.next_page, self._consumer.checkpoint)
+        return ResumableIterator(self._consumer.next_page, self._consumer.checkpoint)
 
     @property
     def progress(self) -> StreamProgress:
@@ -123,13 +123,13 @@ class CustomerStream:
 class _Consumer:
     """What was yielded of a stream, and what is next."""
 
-    def __init__(self, fan_out: FanOut, ledger: Ledger) -> None:
+    def __init__(self, fan_out: FanOut, builder: CheckpointBuilder) -> None:
         self.is_open = False
         self.failures: dict[str, CustomersError] = {}
         self._fan_out = fan_out
-        self._ledger = ledger
+        self._builder = builder
         self._is_waiting = False
-        self._portion: Portion | None = None
+        self._buffer: PageBuffer | None = None
         self._corporations: dict[str, CorporationProgress] = {}
         self._reading: dict[str, CorporationProgress] = {}
         self.progress = StreamProgress(MappingProxyType(self._corporations), self._reading)
@@ -137,34 +137,34 @@ class _Consumer:
     async def next_customer(self) -> Customer:
         """Return the next customer; raise `StopAsyncIteration` after the last."""
         self._check_open()
-        portion = self._portion
-        while portion is None or (customer := portion.take_one()) is None:
-            portion = await self._next_portion()
+        buffer = self._buffer
+        while buffer is None or (customer := buffer.take_one()) is None:
+            buffer = await self._next_buffer()
 
-        self._count(portion, 1)
+        self._count(buffer, 1)
         return customer
 
     async def next_page(self) -> CustomerPage:
         """Return the next page, or what is left of the present one; raise `StopAsyncIteration` after the last."""
         self._check_open()
-        portion = self._portion
-        if portion is None or portion.is_used_up:
-            portion = await self._next_portion()
+        buffer = self._buffer
+        if buffer is None or buffer.is_used_up:
+            buffer = await self._next_buffer()
 
-        page = portion.take_rest()
-        self._count(portion, len(page))
+        page = buffer.take_rest()
+        self._count(buffer, len(page))
         return page
 
     def checkpoint(self) -> Checkpoint:
         """Return a record of what was yielded."""
         self._record()
-        return self._ledger.checkpoint()
+        return self._builder.checkpoint()
 
     def _check_open(self) -> None:
         if not self.is_open:
             raise RuntimeError("a stream is read inside of its block: async with api.stream(...) as stream")
 
-    async def _next_portion(self) -> Portion:
+    async def _next_buffer(self) -> PageBuffer:
         if self._is_waiting:
             raise RuntimeError("this stream is already waiting for its next page in another task")
 
@@ -172,7 +172,7 @@ class _Consumer:
         try:
             while (delivery := await self._fan_out.take()) is not None:
                 self._record()
-                if isinstance(delivery.outcome, Portion):
+                if isinstance(delivery.outcome, PageBuffer):
                     return self._begin(delivery.outcome)
                 self._fail(delivery.corporation_id, delivery.outcome)
                 for link in chain(delivery.outcome):
@@ -180,7 +180,7 @@ class _Consumer:
         except CustomersError as error:
             self._record()
             failed = error.corporation_id
-            if failed is not None and failed not in self.failures and self._ledger.has_started(failed):
+            if failed is not None and failed not in self.failures and self._builder.has_started(failed):
                 self._fail(failed, error)
             raise
         finally:
@@ -188,36 +188,36 @@ class _Consumer:
 
         raise StopAsyncIteration
 
-    def _begin(self, portion: Portion) -> Portion:
+    def _begin(self, buffer: PageBuffer) -> PageBuffer:
         """Go over to the next page."""
-        self._portion = portion
-        mine = self._progress_of(portion.start.corporation_id)
+        self._buffer = buffer
+        mine = self._progress_of(buffer.start.corporation_id)
         mine.pages += 1
         self.progress.pages += 1
-        if portion.page.total_customers is not None:
-            mine.total_customers = portion.page.total_customers
-        self._count(portion, 0)
-        return portion
+        if buffer.page.total_customers is not None:
+            mine.total_customers = buffer.page.total_customers
+        self._count(buffer, 0)
+        return buffer
 
-    def _count(self, portion: Portion, customers: int) -> None:
-        corporation_id = portion.start.corporation_id
+    def _count(self, buffer: PageBuffer, customers: int) -> None:
+        corporation_id = buffer.start.corporation_id
         self._corporations[corporation_id].customers += customers
         self.progress.customers += customers
         # An empty last page has already been counted, and ended its corporation, when it came.
-        if self._portion is portion and portion.is_used_up and portion.page.cursor is None:
-            self._portion = None
-            self._ledger.record(corporation_id, None)
+        if self._buffer is buffer and buffer.is_used_up and buffer.page.cursor is None:
+            self._buffer = None
+            self._builder.record(corporation_id, None)
             self._end(corporation_id, CorporationState.FINISHED)
             self.progress.finished += 1
 
     def _record(self) -> None:
-        """Bring the ledger up to what was yielded of the present page."""
-        if self._portion is not None:
-            self._ledger.record(self._portion.start.corporation_id, self._portion.position)
+        """Bring the builder up to what was yielded of the present page."""
+        if self._buffer is not None:
+            self._builder.record(self._buffer.start.corporation_id, self._buffer.position)
 
     def _fail(self, corporation_id: str, error: CustomersError) -> None:
         # One of all corporations for each that failed would be too much to keep.
-        error.checkpoint = self._ledger.checkpoint_of(corporation_id)
+        error.checkpoint = self._builder.checkpoint_of(corporation_id)
         self.failures[corporation_id] = error
         self._progress_of(corporation_id)
         self._end(corporation_id, CorporationState.FAILED)
@@ -226,7 +226,7 @@ class _Consumer:
     def _progress_of(self, corporation_id: str) -> CorporationProgress:
         mine = self._corporations.get(corporation_id)
         if mine is None:
-            before = self._ledger.position_of(corporation_id).customers
+            before = self._builder.position_of(corporation_id).customers
             mine = self._corporations[corporation_id] = CorporationProgress(customers_before=before)
             self._reading[corporation_id] = mine
         return mine
@@ -237,19 +237,19 @@ class _Consumer:
 
 
 class _Readers:
-    """The reader of each corporation that is not finished, to begin where the ledger says."""
+    """The reader of each corporation that is not finished, to begin where the builder says."""
 
     def __init__(
         self,
         corporation_ids: Iterable[str] | AsyncIterable[str],
         fetch: Fetch,
         selection: Selection,
-        ledger: Ledger,
+        builder: CheckpointBuilder,
     ) -> None:
         self._ids = _one_by_one(corporation_ids)
         self._fetch = fetch
         self._selection = selection
-        self._ledger = ledger
+        self._builder = builder
         self._seen: set[str] = set()
 
     def __aiter__(self) -> Self:
@@ -262,7 +262,7 @@ class _Readers:
             if key in self._seen:
                 raise ValueError(f"corporation_ids: {corporation_id!r} comes a second time")
             self._seen.add(key)
-            start = self._ledger.start(corporation_id)
+            start = self._builder.start(corporation_id)
             if start is not None:
                 return PageReader(self._fetch, query, start)
 

@@ -7,12 +7,12 @@ from typing import TypeVar
 from .checkpoint import Checkpoint
 from .errors import CustomersError
 
-__all__ = ["Walk"]
+__all__ = ["ResumableIterator"]
 
 T = TypeVar("T")
 
 
-class Walk(AsyncGenerator[T, None]):
+class ResumableIterator(AsyncGenerator[T, None]):
     """
     An iteration over customers or pages: an async generator that also says how far it has come.
 

@@ -1,0 +1,65 @@
+"""The attempt in progress: the one value that the retry policy and the request share."""
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+
+
+class Deadline:
+    """
+    The deadline of one request. It can be suspended while the request waits for its first permit or for a connection.
+
+    Attributes:
+        scope: Is cancelled at the deadline.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.scope = anyio.CancelScope(deadline=math.inf if seconds is None else anyio.current_time() + seconds)
+        self._began = anyio.current_time()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began, without those for which it was suspended."""
+        return anyio.current_time() - self._began
+
+    @contextmanager
+    def suspended(self) -> Generator[None]:
+        """Do not count the time of a block."""
+        suspended_at, deadline = anyio.current_time(), self.scope.deadline
+        self.scope.deadline = math.inf
+        try:
+            yield
+        finally:
+            waited = anyio.current_time() - suspended_at
+            self.scope.deadline = deadline + waited
+            self._began += waited
+
+
+@dataclass(slots=True)
+class Attempt:
+    """
+    The attempt in progress. It is passed down to whatever sends the request, and tells the retry policy what came of it.
+
+    Attributes:
+        number: The first is 1.
+        deadline: The deadline of the request.
+        had_permit: Whether the limiter has let the request begin, in this attempt or in an earlier one.
+        was_sent: Whether this attempt was sent.
+        in_flight_since: When it was sent, until it has ended; then `None`.
+        paused_for: Seconds for which the limiter holds the next attempt back, because the server throttled this one.
+    """
+
+    number: int
+    deadline: Deadline
+    had_permit: bool = False
+    was_sent: bool = False
+    in_flight_since: float | None = None
+    paused_for: float = 0.0
+
+    @property
+    def attempts_sent(self) -> int:
+        """How many attempts of the request were sent."""
+        return self.number if self.was_sent else self.number - 1

@@ -1,0 +1,288 @@
+"""
+One page: permit, token, send, decode, retry.
+
+`PageFetcher` is what all requests of a client share; `_PageRequest` is the request for one page, over all its attempts.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from http import HTTPStatus
+from typing import TypedDict
+
+import anyio
+
+from ._attempt import Attempt
+from ._child_task import in_child_task
+from ._http import HTTPClient, RawResponse
+from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
+from .auth import Secret, TokenAuth
+from .errors import APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError
+from .events import (
+    Event,
+    Hook,
+    PageFailed,
+    PageFetched,
+    RequestFailed,
+    RequestSent,
+    ResponseReceived,
+    RetryScheduled,
+    Throttled,
+)
+from .limits import Feedback, RateLimiter
+from .models import CustomerPage
+from .query import CustomersQuery
+from .retry import RetryBudget, RetryPolicy, call_with_retries
+
+_A_DAY = 24 * 3600.0
+
+_logger = logging.getLogger("commenda_customers")
+
+
+class PageFetcher:
+    """What all requests of a client share."""
+
+    def __init__(
+        self,
+        http: HTTPClient,
+        auth: TokenAuth,
+        *,
+        limiter: RateLimiter | None,
+        retry: RetryPolicy,
+        timeout: float | None,
+        hooks: Sequence[Hook],
+    ) -> None:
+        self.http = http
+        self.auth = auth
+        self.limiter = limiter
+        self.retry = retry
+        self.timeout = timeout
+        self.hooks = hooks
+        self.budget = RetryBudget()
+
+    async def fetch(self, query: CustomersQuery, cursor: str | None, *, max_wait: float | None = None) -> CustomerPage:
+        """
+        Return the page of *query* at *cursor*.
+
+        Args:
+            query: What to ask for.
+            cursor: Where.
+            max_wait: Seconds that each attempt may wait for the limiter; `None` means no limit.
+
+        Raises:
+            CustomersError: No usable page came, in all the attempts that the retry policy allows.
+        """
+        return await _PageRequest(self, query, cursor, max_wait).fetch()
+
+
+class _EventFields(TypedDict):
+    """Which page and attempt an event is about."""
+
+    corporation_id: str
+    cursor: str | None
+    attempt: int
+
+
+class _PageRequest:
+    """The request for one page, over all its attempts."""
+
+    def __init__(self, fetcher: PageFetcher, query: CustomersQuery, cursor: str | None, max_wait: float | None) -> None:
+        self._fetcher = fetcher
+        self._max_wait = max_wait
+        self._corporation_id = query.corporation_id
+        self._cursor = cursor
+        self._params = query.to_params(cursor)
+        self._began = anyio.current_time()
+        self._waited = 0.0  # for the limiter
+        self._token_was_renewed = False
+        self._foreign_customers_came = False
+
+    async def fetch(self) -> CustomerPage:
+        self._fetcher.http.check_usable()
+        try:
+            return await call_with_retries(
+                self._try_once,
+                self._fetcher.retry,
+                budget=self._fetcher.budget,
+                on_retry=self._report_retry,
+                on_deadline=self._report_deadline,
+            )
+        except CustomersError as error:
+            self._report_failure(error)
+            raise
+
+    async def _try_once(self, attempt: Attempt) -> CustomerPage:
+        auth = self._fetcher.auth
+        secret = await auth.secret()
+        try:
+            return await self._send_and_accept(attempt, secret)
+        except AuthenticationError:
+            renewed = None if self._token_was_renewed else await auth.after_rejection(secret)
+            if renewed is None:
+                raise
+
+        self._token_was_renewed = True
+        return await self._send_and_accept(attempt, renewed)
+
+    async def _send_and_accept(self, attempt: Attempt, secret: Secret) -> CustomerPage:
+        try:
+            response, throttling = await self._with_permit(attempt, secret)
+            page = self._accept(response, throttling, secret)
+        except CustomersError as error:
+            self._redact(error, secret)
+            self._locate(error, attempt.attempts_sent)
+            self._report_end(attempt, error)
+            raise
+
+        attempt.in_flight_since = None
+        self._report_page(attempt, page, request_id(response.headers))
+        return page
+
+    async def _with_permit(self, attempt: Attempt, secret: Secret) -> tuple[RawResponse, Throttling]:
+        """Send when the limiter allows it. To wait for the first permit is no failure, so the deadline is suspended."""
+        limiter = self._fetcher.limiter
+        if limiter is None:
+            return await self._with_connection(attempt, secret)
+
+        again, began = attempt.had_permit, anyio.current_time()
+        try:
+            with nullcontext() if again else attempt.deadline.suspended():
+                permit = await limiter.acquire(again=again, max_wait=self._max_wait)
+        finally:
+            self._waited += anyio.current_time() - began
+
+        attempt.had_permit = True
+        feedback = Feedback()
+        try:
+            response, throttling = await self._with_connection(attempt, secret)
+            feedback = self._feedback_of(response, throttling)
+            return response, throttling
+        finally:
+            limiter.release(permit, feedback)
+            if feedback.is_throttled:
+                now = limiter.snapshot()
+                attempt.paused_for = now.paused_for
+                self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
+
+    async def _with_connection(self, attempt: Attempt, secret: Secret) -> tuple[RawResponse, Throttling]:
+        """Send when a connection is free. To wait for one is no failure: neither time limit runs meanwhile."""
+        connections = self._fetcher.http.connections
+        try:
+            connections.acquire_nowait()
+        except anyio.WouldBlock:
+            with attempt.deadline.suspended():
+                await connections.acquire()
+        try:
+            return await self._send(attempt, secret)
+        finally:
+            connections.release()
+
+    async def _send(self, attempt: Attempt, secret: Secret) -> tuple[RawResponse, Throttling]:
+        timeout, fields = self._fetcher.timeout, self._fields(attempt.number)
+        attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
+        self._emit(RequestSent(**fields))
+        with anyio.move_on_after(timeout):
+            response = await in_child_task(partial(self._fetcher.http.get, self._params, secret))
+            elapsed = anyio.current_time() - attempt.in_flight_since
+            size = len(response.body)
+            self._emit(ResponseReceived(**fields, status_code=response.status, size=size, elapsed=elapsed))
+            return response, parse_throttling(response.status, response.headers, now=time.time())
+
+        # Reached only when the time limit has cut the attempt.
+        raise APITimeoutError(f"no complete answer within the timeout of {timeout:g} s", transient=True)
+
+    def _feedback_of(self, response: RawResponse, throttling: Throttling) -> Feedback:
+        """Return what a limiter can learn. A wait that is too long is raised; no other request waits for it."""
+        longest, wait = self._fetcher.retry.max_retry_after, throttling.retry_after
+        if wait is not None and wait > (_A_DAY if longest is None else longest):
+            is_throttled, wait = response.status == HTTPStatus.TOO_MANY_REQUESTS, None
+        else:
+            is_throttled = throttling.is_throttled
+        return Feedback(
+            is_answered=True,
+            is_throttled=is_throttled,
+            wait=wait if is_throttled else None,
+            remaining=throttling.remaining,
+        )
+
+    def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
+        status, headers = response.status, response.headers
+        if not response.is_success:
+            raise status_error(status, headers, response.body, retry_after=throttling.retry_after)
+
+        page = decode_page(status, headers, response.body, corporation_id=self._corporation_id, redact=secret.redact_bytes)
+        foreign = foreign_corporation(page)
+        if foreign is None:
+            return page
+
+        # Most likely the connection is one response behind: a response to no request was taken for ours. On another
+        # connection it is worth one more attempt; twice is no accident.
+        response.drop_connection()
+        came_before, self._foreign_customers_came = self._foreign_customers_came, True
+        raise InvalidResponseError(
+            f"the answer holds a customer of another corporation, {foreign!r}",
+            status_code=status,
+            transient=not came_before,
+        )
+
+    def _fields(self, attempt: int) -> _EventFields:
+        return {"corporation_id": self._corporation_id, "cursor": self._cursor, "attempt": attempt}
+
+    def _locate(self, error: CustomersError, attempts: int) -> None:
+        """Say in *error* which page it is about, and after how many attempts."""
+        error.corporation_id = self._corporation_id
+        error.cursor = self._cursor
+        error.attempts = attempts
+
+    @staticmethod
+    def _redact(error: CustomersError, secret: Secret) -> None:
+        """Take the token out of *error*, in case the server has repeated it."""
+        error.message = secret.redact(error.message)
+        error.args = (error.message,)
+        error.request_id = error.request_id and secret.redact(error.request_id)
+        # A server may also have repeated it where the HTTP library quotes it, in a header that is malformed.
+        if secret.is_shown_by(error.__cause__):
+            error.__cause__ = error.__context__ = None
+
+    def _report_end(self, attempt: Attempt, error: CustomersError) -> None:
+        """Report that *error* ended an attempt, if it was in flight."""
+        if attempt.in_flight_since is not None:
+            elapsed = anyio.current_time() - attempt.in_flight_since
+            attempt.in_flight_since = None
+            self._emit(RequestFailed(**self._fields(attempt.number), error=error, elapsed=elapsed))
+
+    def _report_retry(self, attempt: Attempt, error: CustomersError, wait: float) -> None:
+        self._emit(RetryScheduled(**self._fields(attempt.number), error=error, wait=wait))
+
+    def _report_deadline(self, attempt: Attempt, error: APITimeoutError) -> None:
+        self._locate(error, error.attempts)
+        self._report_end(attempt, error)
+
+    def _report_page(self, attempt: Attempt, page: CustomerPage, name: str | None) -> None:
+        self._emit(
+            PageFetched(
+                **self._fields(attempt.number),
+                customers=len(page),
+                elapsed=anyio.current_time() - self._began,
+                waited=self._waited,
+                request_id=name,
+            )
+        )
+
+    def _report_failure(self, error: CustomersError) -> None:
+        self._emit(
+            PageFailed(
+                **self._fields(error.attempts),
+                error=error,
+                elapsed=anyio.current_time() - self._began,
+                waited=self._waited,
+                request_id=error.request_id,
+            )
+        )
+
+    def _emit(self, event: Event) -> None:
+        _logger.debug("%s", event)
+        for hook in self._fetcher.hooks:
+            hook(event)

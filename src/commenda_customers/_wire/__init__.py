@@ -1,0 +1,11 @@
+"""
+The wire format: status, headers and bytes in; a page, an error, or what the server says about its limits out.
+
+Pure functions: no clock, no network. What the API's documentation leaves open, or says in two ways, is settled here.
+"""
+
+from .errors import request_id, status_error
+from .page import decode_page, foreign_corporation
+from .throttling import Throttling, parse_throttling
+
+__all__ = ["Throttling", "decode_page", "foreign_corporation", "parse_throttling", "request_id", "status_error"]

@@ -1,0 +1,80 @@
+"""From a status to an error, and what every error says about its response."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from ..errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+)
+from ..retry import is_transient_status
+
+_ERROR_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    429: RateLimitError,
+}
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
+_EXCERPT_LENGTH = 200
+
+
+def status_error(
+    status: int, headers: Mapping[str, str], body: bytes, *, retry_after: float | None = None
+) -> APIStatusError:
+    """
+    Return the error for a response whose status is not 2xx.
+
+    Args:
+        status: The status.
+        headers: The headers, by lower-case name.
+        body: As much of the body as could be read.
+        retry_after: Seconds that the response asks to wait, if it does.
+    """
+    error = ServerError if status >= 500 else _ERROR_BY_STATUS.get(status, APIStatusError)
+    body_excerpt = excerpt(body)
+    try:
+        message = f"the server answered {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        message = f"the server answered {status}"
+    if 300 <= status < 400:
+        message += f" to {one_line(headers.get('location', 'nowhere'))!r}; redirects are not followed, check base_url"
+    if body_excerpt:
+        message += f": {body_excerpt}"
+
+    return error(
+        message,
+        status_code=status,
+        request_id=request_id(headers),
+        retry_after=retry_after,
+        body_excerpt=body_excerpt or None,
+        transient=is_transient_status(status),
+    )
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the server's name for the request, if it gave one."""
+    return next((one_line(headers[name]) for name in _REQUEST_ID_HEADERS if name in headers), None)
+
+
+def response_fields(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of an error that say which response it is about."""
+    return {"status_code": status, "request_id": request_id(headers)}
+
+
+def excerpt(body: bytes) -> str:
+    """Return the beginning of *body* as one printable line."""
+    return one_line(body[: 4 * _EXCERPT_LENGTH].decode("utf-8", errors="replace"))
+
+
+def one_line(text: str) -> str:
+    """Return *text* as one printable line, shortened."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= _EXCERPT_LENGTH else line[:_EXCERPT_LENGTH] + "…"

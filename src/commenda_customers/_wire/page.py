@@ -1,0 +1,107 @@
+"""
+From bytes to a page.
+
+The documentation shows two envelopes, and three ways to end a list; all are read.
+"""
+
+import codecs
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import InvalidResponseError
+from ..models import Customer, CustomerPage
+from .errors import excerpt, one_line, response_fields
+
+_LONGEST_LOOKED_INTO = 100_000
+_LONGEST_NAME = 40
+_MOST_NAMES = 5
+
+Redact = Callable[[bytes], bytes]
+
+
+class _Listing(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    # Fails at the first bad row: a small body can hold a million of them, each with errors to collect.
+    customers: Annotated[tuple[Customer, ...], Field(fail_fast=True)] | None = None
+    total_customers: int | None = None
+    cursor: str | None = None
+
+
+class _Envelope(_Listing):
+    """Both documented envelopes in one pass over the body: the bare listing, and the one wrapped in `data`."""
+
+    data: _Listing | None = None
+
+
+def decode_page(
+    status: int, headers: Mapping[str, str], body: bytes, *, corporation_id: str, redact: Redact
+) -> CustomerPage:
+    """
+    Read the body of a 2xx answer. *redact* takes out of it what no error may show.
+
+    Raises:
+        InvalidResponseError: The body is no JSON (`transient`: bodies get mangled on their way), or it is JSON in neither
+            of the documented envelopes.
+    """
+    try:
+        envelope = _Envelope.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
+    except ValidationError as exc:
+        raise _unreadable(status, headers, body, exc, redact=redact) from exc
+
+    listing = envelope if envelope.data is None else envelope.data
+    if "customers" not in listing.model_fields_set:
+        raise InvalidResponseError(
+            f"the answer has neither documented envelope: {_shape_of(body)}", **response_fields(status, headers)
+        )
+
+    # What one envelope lacks may stand beside it, as in the other one: a cursor that is missed would end the list too early.
+    total = envelope.total_customers if listing.total_customers is None else listing.total_customers
+    return CustomerPage(corporation_id, listing.customers or (), total, listing.cursor or envelope.cursor or None)
+
+
+def foreign_corporation(page: CustomerPage) -> str | None:
+    """Return the corporation of the first customer that does not belong on *page*, or `None`."""
+    for customer in page.customers:
+        if customer.corporation_id != page.corporation_id:
+            return one_line(customer.corporation_id)
+
+    return None
+
+
+def _unreadable(
+    status: int, headers: Mapping[str, str], body: bytes, exc: ValidationError, *, redact: Redact
+) -> InvalidResponseError:
+    problems = exc.errors(include_url=False, include_context=False, include_input=False)
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        return InvalidResponseError(
+            f"the answer is no JSON: {len(body)} bytes of {one_line(headers.get('content-type', 'no content type'))!r}",
+            **response_fields(status, headers),
+            # What begins like JSON may be a list of customers that was cut.
+            body_excerpt=None if body.lstrip()[:1] in (b"{", b"[") else excerpt(redact(body)) or None,
+            transient=True,
+        )
+
+    first = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in problems[:3])
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return InvalidResponseError(
+        f"the answer is not a list of customers: {_shape_of(body)}; {first}{more}", **response_fields(status, headers)
+    )
+
+
+def _shape_of(body: bytes) -> str:
+    """Describe a JSON body without its values."""
+    if len(body) > _LONGEST_LOOKED_INTO:
+        return f"{len(body):,} bytes of JSON"
+
+    value: object = json.loads(body)
+    if not isinstance(value, dict):
+        return f"a JSON {type(value).__name__}"
+
+    # Only what looks like the name of a field: an object may as well be keyed by customers.
+    keys = cast("dict[str, object]", value)
+    names = sorted(key for key in keys if key.isidentifier() and len(key) <= _LONGEST_NAME)[:_MOST_NAMES]
+    return f"an object with {len(keys)} keys{', among them ' if names else ''}{', '.join(map(repr, names))}"

@@ -1,0 +1,152 @@
+"""
+All that a response says about rate limits, parsed once.
+
+The error, the limiter and the retry policy read the same value. Sources: `Retry-After` (RFC 9110, section 10.2.3), its
+relative `retry-after-ms`, and three conventions for quotas: `RateLimit` as a structured field of several policies
+(draft-ietf-httpapi-ratelimit-headers), its older form with `RateLimit-Remaining` and `RateLimit-Reset`, and
+`X-RateLimit-*`, whose reset is a number of seconds on some servers and an epoch on others.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import NamedTuple
+
+_LONGEST_RESET = 120.0
+"""Seconds. A longer reset is ignored: some servers send milliseconds, or the end of a day."""
+
+_EPOCH = 1e9
+"""A reset from here on is a point in time, not a number of seconds."""
+
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,9})?", re.ASCII)
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
+_PARAMETER = re.compile(r"\b(remaining|reset|r|t)=([0-9]{1,15})\b", re.ASCII)
+_SHORT_NAMES = {"remaining": "r", "reset": "t"}
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """
+    What a response says about rate limits.
+
+    Attributes:
+        is_throttled: Whether the request was refused because of a limit: a 429, or a 503 that says when to come back
+            (RFC 9110, section 15.6.4).
+        retry_after: Seconds that the server asks to wait: `Retry-After`, or else the reset of a quota that is used up.
+        remaining: Requests left in the quota; `None` if the server did not say.
+    """
+
+    is_throttled: bool = False
+    retry_after: float | None = None
+    remaining: int | None = None
+
+
+def parse_throttling(status: int, headers: Mapping[str, str], *, now: float) -> Throttling:
+    """
+    Return what a response says about rate limits.
+
+    Args:
+        status: The status.
+        headers: The headers, by lower-case name.
+        now: Seconds since the epoch. Dates are measured against the response's own `Date` if it has one, so that a clock
+            that is wrong on either side does no harm.
+    """
+    if status < 300:
+        return Throttling(remaining=_parse_quota(headers, now=now).remaining)
+
+    now = _epoch(headers.get("date", "")) or now
+    quota = _parse_quota(headers, now=now)
+    wait = parse_retry_after(headers, now=now)
+    if wait is None and _is_exhausted(quota, status):
+        wait = quota.reset
+    is_throttled = status == HTTPStatus.TOO_MANY_REQUESTS or (status == HTTPStatus.SERVICE_UNAVAILABLE and wait is not None)
+    return Throttling(is_throttled, wait, quota.remaining)
+
+
+def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """
+    Return the seconds that `Retry-After` asks to wait, or `None` if it asks for nothing that makes sense.
+
+    Reads `retry-after-ms`, then `Retry-After` as seconds, with or without a fraction, or as a date (RFC 9110, sections
+    10.2.3 and 5.6.7). Zero, negative numbers and the past count as no wait.
+    """
+    milliseconds = _seconds(headers.get("retry-after-ms", ""))
+    if milliseconds:
+        return milliseconds / 1000
+
+    value = headers.get("retry-after", "")
+    # A header that was sent twice, say by the server and by a proxy, is one list; the longest wait satisfies both.
+    waits = [seconds for seconds in map(_seconds, value.split(",")) if seconds is not None]
+    if waits:
+        return max(waits) or None
+
+    moment = _epoch(value)
+    return moment - now if moment is not None and moment > now else None
+
+
+class _Quota(NamedTuple):
+    """What is left of a quota, and the seconds until it is full again; `None` where the server did not say."""
+
+    remaining: int | None = None
+    reset: float | None = None
+
+
+def _is_exhausted(quota: _Quota, status: int) -> bool:
+    """Return whether a refusal is about *quota*. If some of it is left, another quota is used up."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return not quota.remaining
+    return status == HTTPStatus.SERVICE_UNAVAILABLE and quota.remaining == 0
+
+
+def _parse_quota(headers: Mapping[str, str], *, now: float) -> _Quota:
+    field = headers.get("ratelimit")
+    if field is not None:
+        return _tightest(field)
+
+    for prefix in ("ratelimit-", "x-ratelimit-", "x-rate-limit-"):
+        remaining, reset = headers.get(f"{prefix}remaining"), headers.get(f"{prefix}reset")
+        if remaining is not None or reset is not None:
+            # A header that was sent twice is one list: the smaller rest, and the longer reset.
+            left = min(_numbers(remaining), default=None)
+            resets = (number - now if number >= _EPOCH else number for number in _numbers(reset))
+            return _Quota(None if left is None else int(left), _sensible(max(resets, default=None)))
+
+    return _Quota()
+
+
+def _tightest(field: str) -> _Quota:
+    """Of several policies, return the one that allows least; of those that allow nothing, the one that lasts longest."""
+    policies: list[_Quota] = []
+    # The older form has its parameters in one list; the newer one has a policy in each item.
+    for item in field.split(",") if ";" in field else [field]:
+        found = {_SHORT_NAMES.get(name, name): int(value) for name, value in _PARAMETER.findall(item.lower())}
+        if found:
+            policies.append(_Quota(found.get("r"), _sensible(found.get("t"))))
+
+    known = [quota for quota in policies if quota.remaining is not None]
+    return min(known or policies, key=lambda quota: (quota.remaining or 0, -(quota.reset or 0.0)), default=_Quota())
+
+
+def _numbers(value: str | None) -> list[float]:
+    parts = (part.strip() for part in (value or "").split(","))
+    return [float(part) for part in parts if _NUMBER.fullmatch(part)]
+
+
+def _sensible(reset: float | None) -> float | None:
+    return float(reset) if reset is not None and 0 < reset <= _LONGEST_RESET else None
+
+
+def _seconds(value: str) -> float | None:
+    value = value.strip()
+    return float(value) if _SECONDS.fullmatch(value) else None
+
+
+def _epoch(date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
