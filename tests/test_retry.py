@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commenda_customers import APIConnectionError, APITimeoutError, CustomersError, RateLimitError, RetryPolicy, ServerError
-from commenda_customers.retry import Deadline, RetryBudget, call_with_retries
+from commenda_customers._attempt import Attempt
+from commenda_customers.retry import RetryBudget, call_with_retries
 
 FAULT = APIConnectionError("the connection failed", transient=True)
 
@@ -20,10 +21,14 @@ def throttled(retry_after: float) -> RateLimitError:
     return RateLimitError("slow down", retry_after=retry_after, transient=True)
 
 
-async def retried(attempt: Callable[[int, Deadline], Awaitable[Any]], policy: RetryPolicy, **options: Any) -> Any:
-    """Make attempts that nothing holds back, with a budget of their own."""
-    usual: dict[str, Any] = {"budget": RetryBudget(), "pause": lambda: 0.0, "on_retry": lambda *_: None}
-    return await call_with_retries(attempt, policy, **usual | options)
+async def retried(call: Callable[[Attempt], Awaitable[Any]], policy: RetryPolicy, **options: Any) -> Any:
+    """Make attempts with a budget of their own."""
+    usual: dict[str, Any] = {
+        "budget": RetryBudget(),
+        "on_retry": lambda *_: None,
+        "on_deadline": lambda *_: None,
+    }
+    return await call_with_retries(call, policy, **usual | options)
 
 
 @pytest.mark.parametrize(
@@ -103,13 +108,13 @@ class TestInVirtualTime:
         """Attempts are numbered from one, each failure is reported with its wait, the result is returned."""
         seen: list[tuple[CustomersError, float]] = []
 
-        async def attempt(number: int, _deadline: Deadline) -> str:
-            if number < 4:
-                raise throttled(10 * number)
-            return f"attempt {number}"
+        async def call(attempt: Attempt) -> str:
+            if attempt.number < 4:
+                raise throttled(10 * attempt.number)
+            return f"attempt {attempt.number}"
 
         began = anyio.current_time()
-        result = await retried(attempt, RetryPolicy(), on_retry=lambda error, wait: seen.append((error, wait)))
+        result = await retried(call, RetryPolicy(), on_retry=lambda _attempt, error, wait: seen.append((error, wait)))
         assert result == "attempt 4"
         assert [error.retry_after for error, _ in seen] == [10, 20, 30]
         assert anyio.current_time() - began == pytest.approx(sum(wait for _, wait in seen))
@@ -118,37 +123,38 @@ class TestInVirtualTime:
         """When attempts run out, what is raised is the very error of the last attempt."""
         raised: list[CustomersError] = []
 
-        async def attempt(number: int, _deadline: Deadline) -> None:
-            raised.append(APIConnectionError(f"failure {number}", transient=True))
+        async def call(attempt: Attempt) -> None:
+            raised.append(APIConnectionError(f"failure {attempt.number}", transient=True))
             raise raised[-1]
 
         with pytest.raises(APIConnectionError) as caught:
-            await retried(attempt, RetryPolicy(max_attempts=3))
+            await retried(call, RetryPolicy(max_attempts=3))
         assert caught.value is raised[2]
 
     async def test_errors_of_others_pass(self) -> None:
         """An exception that is none of ours is neither retried nor changed."""
         calls: list[int] = []
 
-        async def attempt(number: int, _deadline: Deadline) -> None:
-            calls.append(number)
+        async def call(attempt: Attempt) -> None:
+            calls.append(attempt.number)
             raise KeyError("user's own")
 
         with pytest.raises(KeyError, match="user's own"):
-            await retried(attempt, RetryPolicy())
+            await retried(call, RetryPolicy())
         assert calls == [1]
 
     async def test_the_deadline_cuts_a_running_attempt(self) -> None:
         """An attempt that would end after the deadline is cut at the deadline, and the error before it is told."""
 
-        async def attempt(number: int, _deadline: Deadline) -> None:
-            if number == 1:
+        async def call(attempt: Attempt) -> None:
+            attempt.was_sent = True
+            if attempt.number == 1:
                 raise throttled(20)
             await anyio.sleep(3600)
 
         began = anyio.current_time()
         with pytest.raises(APITimeoutError, match="deadline of 60 s; before that: slow down") as caught:
-            await retried(attempt, RetryPolicy(deadline=60))
+            await retried(call, RetryPolicy(deadline=60))
         assert anyio.current_time() - began == pytest.approx(60)
         assert isinstance(caught.value.__cause__, RateLimitError)
         assert (caught.value.attempts, caught.value.retry_after, caught.value.transient) == (2, 20, True)
@@ -157,61 +163,66 @@ class TestInVirtualTime:
         """Time for which an attempt has stopped the clock counts neither against the deadline nor as elapsed."""
         elapsed: list[float] = []
 
-        async def attempt(number: int, deadline: Deadline) -> str:
-            with deadline.stopped():
+        async def call(attempt: Attempt) -> str:
+            with attempt.deadline.suspended():
                 await anyio.sleep(1000)
             await anyio.sleep(20)
-            elapsed.append(deadline.elapsed)
-            if number == 1:
+            elapsed.append(attempt.deadline.elapsed)
+            if attempt.number == 1:
                 raise throttled(10)
             return "done"
 
-        assert await retried(attempt, RetryPolicy(deadline=60)) == "done"
+        assert await retried(call, RetryPolicy(deadline=60)) == "done"
         assert elapsed[0] == pytest.approx(20)
         assert 50 <= elapsed[1] <= 50.5
 
     async def test_a_stopped_clock_goes_on(self) -> None:
         """After it was stopped, the deadline is as far away as before."""
 
-        async def attempt(_number: int, deadline: Deadline) -> None:
+        async def call(attempt: Attempt) -> None:
             await anyio.sleep(20)
-            with deadline.stopped():
+            with attempt.deadline.suspended():
                 await anyio.sleep(1000)
             await anyio.sleep_forever()
 
         began = anyio.current_time()
         with pytest.raises(APITimeoutError):
-            await retried(attempt, RetryPolicy(deadline=60))
+            await retried(call, RetryPolicy(deadline=60))
         assert anyio.current_time() - began == pytest.approx(1060)
 
     async def test_a_wait_past_the_deadline_is_not_begun(self) -> None:
         """If the next attempt could only come after the deadline, the error is raised now."""
 
-        async def attempt(_number: int, _deadline: Deadline) -> None:
+        async def call(_attempt: Attempt) -> None:
             raise throttled(61)
 
         began = anyio.current_time()
         with pytest.raises(RateLimitError):
-            await retried(attempt, RetryPolicy(deadline=60))
+            await retried(call, RetryPolicy(deadline=60))
         assert anyio.current_time() == began
 
     async def test_the_deadline_may_cut_the_first_attempt(self) -> None:
         """Without an earlier failure the message stands alone."""
+
+        async def call(attempt: Attempt) -> None:
+            attempt.was_sent = True
+            await anyio.sleep_forever()
+
         with pytest.raises(APITimeoutError, match=r"deadline of 60 s \[after 1 attempt\]$"):
-            await retried(lambda *_: anyio.sleep_forever(), RetryPolicy(deadline=60))
+            await retried(call, RetryPolicy(deadline=60))
 
     async def test_calls_at_once_do_not_mix(self) -> None:
         """Many calls through one policy each have their own count of attempts."""
         finished: list[int] = []
 
         async def call(failures: int) -> None:
-            async def attempt(number: int, _deadline: Deadline) -> int:
+            async def call(attempt: Attempt) -> int:
                 await anyio.sleep(1)
-                if number <= failures:
+                if attempt.number <= failures:
                     raise FAULT
-                return number
+                return attempt.number
 
-            finished.append(await retried(attempt, policy) - failures)
+            finished.append(await retried(call, policy) - failures)
 
         policy = RetryPolicy()
         async with anyio.create_task_group() as tasks:
@@ -223,30 +234,35 @@ class TestInVirtualTime:
         """A 429 for which a limiter pauses costs neither a wait nor an attempt; one for which it does not costs both."""
         began, waits = anyio.current_time(), list[float]()
 
-        async def attempt(number: int, _deadline: Deadline) -> str:
-            if number < 30:
+        async def call(attempt: Attempt) -> str:
+            if attempt.number < 30:
+                attempt.paused_for = pause
                 raise RateLimitError("slow down", transient=True)
             return "done"
 
-        def note(_error: CustomersError, wait: float) -> None:
+        pause = 7.0
+
+        def note(_attempt: Attempt, _error: CustomersError, wait: float) -> None:
             waits.append(wait)
 
-        assert await retried(attempt, RetryPolicy(), pause=lambda: 7.0, on_retry=note) == "done"
+        assert await retried(call, RetryPolicy(), on_retry=note) == "done"
         assert anyio.current_time() == began
         assert waits == [7.0] * 29
+        pause = 0.0
         with pytest.raises(RateLimitError):
-            await retried(attempt, RetryPolicy(), on_retry=note)
+            await retried(call, RetryPolicy(), on_retry=note)
         assert len(waits) == 29 + 7
 
     async def test_a_wait_beyond_the_pause_is_kept(self) -> None:
         """Where the server asks for more than the limiter pauses, as for two days, the rest is waited for as well."""
         began, asked = anyio.current_time(), 48 * 3600.0
 
-        async def attempt(number: int, _deadline: Deadline) -> None:
-            if number == 1:
+        async def call(attempt: Attempt) -> None:
+            if attempt.number == 1:
+                attempt.paused_for = 100.0
                 raise throttled(asked)
 
-        await retried(attempt, RetryPolicy(deadline=None, max_retry_after=None), pause=lambda: 100.0)
+        await retried(call, RetryPolicy(deadline=None, max_retry_after=None))
         assert anyio.current_time() - began == pytest.approx(asked - 100)
 
     async def test_a_short_pause_is_begun_late_too(self) -> None:
@@ -255,35 +271,50 @@ class TestInVirtualTime:
         for _ in range(100):
             budget.spend()
 
-        async def attempt(number: int, _deadline: Deadline) -> str:
-            if number == 1:
+        async def call(attempt: Attempt) -> str:
+            if attempt.number == 1:
+                attempt.paused_for = 0.1
                 raise RateLimitError("slow down", transient=True)
             return "done"
 
         for _ in range(50):
-            assert await retried(attempt, RetryPolicy(deadline=1), budget=budget, pause=lambda: 0.1) == "done"
+            assert await retried(call, RetryPolicy(deadline=1), budget=budget) == "done"
 
     async def test_a_pause_past_the_deadline_is_not_begun(self) -> None:
         """If a limiter would hold the next attempt back for longer than there is time, the error is raised now."""
 
-        async def attempt(_number: int, _deadline: Deadline) -> None:
+        async def call(attempt: Attempt) -> None:
+            attempt.paused_for = 60.0
             raise RateLimitError("slow down", transient=True)
 
         began = anyio.current_time()
         with pytest.raises(RateLimitError):
-            await retried(attempt, RetryPolicy(deadline=60), pause=lambda: 60.0)
+            await retried(call, RetryPolicy(deadline=60))
         assert anyio.current_time() == began
+
+    async def test_stale_connections_cost_neither_a_wait_nor_an_attempt(self) -> None:
+        """A request that met stale connections is sent again at once, up to three times; then the policy decides."""
+        stale, waits = APIConnectionError("closed", transient=True), list[float]()
+        stale.is_stale_connection = True
+
+        async def call(_attempt: Attempt) -> None:
+            raise stale
+
+        with pytest.raises(APIConnectionError):
+            await retried(call, RetryPolicy(max_attempts=2), on_retry=lambda _attempt, _error, wait: waits.append(wait))
+        assert waits[:3] == [0, 0, 0]
+        assert len(waits) == 4
 
     async def test_a_third_of_the_requests_may_fail(self) -> None:
         """Waits are short while two of three requests succeed; if more fail, they are long from the first retry on."""
         budget, waits = RetryBudget(), list[float]()
 
         async def call(failures: int) -> None:
-            async def attempt(number: int, _deadline: Deadline) -> None:
-                if number <= failures:
+            async def call(attempt: Attempt) -> None:
+                if attempt.number <= failures:
                     raise FAULT
 
-            await retried(attempt, RetryPolicy(), budget=budget, on_retry=lambda _error, wait: waits.append(wait))
+            await retried(call, RetryPolicy(), budget=budget, on_retry=lambda _attempt, _error, wait: waits.append(wait))
 
         for _ in range(500):
             await call(1)
@@ -305,13 +336,13 @@ async def test_cancellation_passes_straight_through(when: str) -> None:
     """Cancelled in an attempt or in a wait, a call ends there and then, on both event loops."""
     calls: list[int] = []
 
-    async def attempt(number: int, _deadline: Deadline) -> None:
-        calls.append(number)
+    async def call(attempt: Attempt) -> None:
+        calls.append(attempt.number)
         if when == "wait":
             raise throttled(100)
         await anyio.sleep_forever()
 
     with anyio.move_on_after(0.01) as scope:
-        await retried(attempt, RetryPolicy())
+        await retried(call, RetryPolicy())
     assert scope.cancelled_caught
     assert calls == [1]

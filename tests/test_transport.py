@@ -1,9 +1,7 @@
 """One logical request over a transport in memory: attempts, waits, tokens, events. Time is virtual."""
 
 import gc
-import logging
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, formatdate
 from typing import Any
@@ -26,82 +24,21 @@ from commenda_customers import (
     InvalidResponseError,
     Permit,
     RateLimitError,
-    RequestSent,
-    ResponseReceived,
     RetryPolicy,
     RetryScheduled,
     ServerError,
     Throttled,
 )
 from raw_server import listing
+from script import GOOD, URL, Answer, Script, brotli, drip, hang, status
 
 pytestmark = pytest.mark.anyio
-
-URL = "https://api.example/v1"
-GOOD = httpx.Response(200, json=listing("a"))
 
 
 @pytest.fixture
 def anyio_backend(virtual_backend: Any) -> Any:
     """Run on both backends with a clock that jumps to whatever is waited for."""
     return virtual_backend
-
-
-Answer = httpx.Response | Exception | Callable[[httpx.Request], Awaitable[httpx.Response]]
-
-
-class Script:
-    """Answers requests from a list, and fails loudly at one too many."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = list(answers)
-        self.requests: list[httpx.Request] = []
-        self.tokens: list[str] = []
-        self.times: list[float] = []
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        self.tokens.append(request.headers["Authorization"])
-        self.times.append(anyio.current_time())
-        assert self.answers, f"unexpected request: {request.url}"
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        if isinstance(answer, httpx.Response):
-            return answer
-        return await answer(request)
-
-    def api(self, **options: Any) -> AsyncCustomersAPI:
-        client = httpx.AsyncClient(transport=httpx.MockTransport(self))
-        return AsyncCustomersAPI(**{"token": "test-token", "base_url": URL, "http_client": client, **options})
-
-
-async def hang(_request: httpx.Request) -> httpx.Response:
-    """Never answer."""
-    await anyio.sleep_forever()
-    raise AssertionError
-
-
-async def drip(_request: httpx.Request) -> httpx.Response:
-    """Send a byte a second, for ever."""
-
-    class Drip(httpx.AsyncByteStream):
-        async def __aiter__(self) -> Any:
-            while True:
-                await anyio.sleep(1)
-                yield b" "
-
-    return httpx.Response(200, stream=Drip())
-
-
-async def brotli(_request: httpx.Request) -> httpx.Response:
-    """Answer in an encoding that nobody asked for."""
-    return httpx.Response(200, headers={"Content-Encoding": "br"}, stream=httpx.ByteStream(b"x"))
-
-
-def status(code: int, **headers: str) -> httpx.Response:
-    """Return an error response; underscores in header names stand for hyphens."""
-    return httpx.Response(code, headers={name.replace("_", "-"): value for name, value in headers.items()}, text="why")
 
 
 async def test_the_request_is_as_the_page_documents() -> None:
@@ -748,48 +685,3 @@ class TestTokens:
             with pytest.raises(ValueError, match="token: the one from the provider contains a blank or") as caught:
                 await api.list("corp_1")
         assert "break" not in str(caught.value)
-
-
-class TestEvents:
-    """What hooks are told."""
-
-    async def test_events_tell_the_story_of_a_page(self) -> None:
-        """Sent, received, retried: each with the corporation, the cursor and the attempt."""
-        events: list[Event] = []
-        script = Script(status(503), httpx.ConnectError("refused"), GOOD)
-        async with script.api(hooks=[events.append]) as api:
-            await api.list("corp_1", cursor="abc")
-        assert [(type(event), event.attempt) for event in events] == [
-            (RequestSent, 1),
-            (ResponseReceived, 1),
-            (RetryScheduled, 1),
-            (RequestSent, 2),
-            (RetryScheduled, 2),
-            (RequestSent, 3),
-            (ResponseReceived, 3),
-        ]
-        assert {(event.corporation_id, event.cursor) for event in events} == {("corp_1", "abc")}
-        received, retried = events[1], events[2]
-        assert isinstance(received, ResponseReceived)
-        assert (received.status_code, received.size) == (503, 3)
-        assert isinstance(retried, RetryScheduled)
-        assert isinstance(retried.error, ServerError)
-        assert retried.wait == pytest.approx(script.times[1] - script.times[0])
-
-    async def test_what_a_hook_raises_reaches_the_caller(self) -> None:
-        """A hook that fails is not hidden, and not retried."""
-
-        def hook(_event: Event) -> None:
-            raise ZeroDivisionError
-
-        async with Script(GOOD).api(hooks=[hook]) as api:
-            with pytest.raises(ZeroDivisionError):
-                await api.list("corp_1")
-
-    async def test_events_are_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
-        """At DEBUG the logger `commenda_customers` tells the same story."""
-        caplog.set_level(logging.DEBUG, logger="commenda_customers")
-        async with Script(GOOD).api() as api:
-            await api.list("corp_1")
-        logged = [record.message for record in caplog.records if record.name == "commenda_customers"]
-        assert [message.partition("(")[0] for message in logged] == ["RequestSent", "ResponseReceived"]

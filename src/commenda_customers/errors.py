@@ -138,7 +138,7 @@ class APIConnectionError(CustomersError):
 
     Attributes:
         is_stale_connection: Whether the request went out on a connection kept from an earlier request, and no answer came.
-            A server may close such a connection at any moment, so the first time the request is sent again at once.
+            A server may close such a connection at any moment, so the request is sent again at once.
     """
 
     is_stale_connection: bool = False

@@ -21,6 +21,9 @@ __all__ = ["RetryPolicy"]
 
 T = TypeVar("T")
 
+_MOST_RESENDS = 3
+"""Of one request, because of stale connections. A server that restarts closes all its kept connections at once."""
+
 
 def is_transient_status(status: int) -> bool:
     """
@@ -53,7 +56,7 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: Attempts of one request, the first one included. These do not count: sending again with a new token
-            after a 401; the first failure of a kept connection; a 429 for which the limiter pauses, which only the deadline
+            after a 401 or at once after a stale connection; a 429 for which the limiter pauses, which only the deadline
             bounds.
         deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut.
             A wait that would reach the deadline is not begun: the last error is raised instead. The time in which a request
@@ -161,8 +164,8 @@ class _Retries:
         self._budget = budget
         self._on_retry = on_retry
         self._failures = 0  # attempts that count
-        self._was_resent_at_once = False
-        self._resends_at_once = False
+        self._resends = 0
+        self._is_resend = False  # the next attempt follows at once, and this one does not count
 
     def next_attempt(self) -> Attempt:
         """Begin the next attempt."""
@@ -174,15 +177,15 @@ class _Retries:
         """Count a failed attempt."""
         error = self.last_error = _error_of(state)
         is_stale = isinstance(error, APIConnectionError) and error.is_stale_connection
-        self._resends_at_once = is_stale and not self._was_resent_at_once
-        self._was_resent_at_once |= self._resends_at_once
+        self._is_resend = is_stale and self._resends < _MOST_RESENDS
+        self._resends += self._is_resend
         is_paused = isinstance(error, RateLimitError) and self.attempt.paused_for > 0
-        if not (is_paused or self._resends_at_once):
+        if not (is_paused or self._is_resend):
             self._failures += 1
 
     def wait(self, state: RetryCallState) -> float:
         """Return the seconds to wait before the next attempt; infinity is to give up."""
-        if self._resends_at_once:
+        if self._is_resend:
             return 0.0
         wait = self._policy.wait_after(
             _error_of(state),
@@ -202,7 +205,7 @@ class _Retries:
     def before_sleep(self, state: RetryCallState) -> None:
         """Pay for the retry, and report it."""
         error, paused_for = _error_of(state), self.attempt.paused_for
-        if not (self._resends_at_once or paused_for or error.retry_after):
+        if not (self._is_resend or paused_for or error.retry_after):
             self._budget.spend()
         self._on_retry(self.attempt, error, state.upcoming_sleep + paused_for)
 
