@@ -2,7 +2,7 @@
 
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
-from ._reading import ResumableIterator
+from ._iteration import ResumableIterator
 from ._version import __version__
 from .auth import TokenProvider
 from .checkpoint import Checkpoint, Position
@@ -40,7 +40,7 @@ from .query import CustomerFilters
 from .retry import RetryPolicy
 
 __all__ = [  # by the file they live in
-    # client.py, query.py, _customer_list.py, _customer_stream.py, _reading.py
+    # client.py, query.py, _customer_list.py, _customer_stream.py, _iteration.py
     "AsyncCustomersAPI",
     "CustomerFilters",
     "CustomerList",

@@ -1,4 +1,4 @@
-"""Many corporations as one stream: bounded, fair, and to be continued from whatever was yielded."""
+"""The customers of many corporations as one stream: bounded, fair and resumable."""
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
@@ -9,9 +9,10 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint as let_others_run
 
+from ._cancellation import is_cancellation
 from ._fan_out import FanOut
+from ._iteration import Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
-from ._reading import ResumableIterator
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import CustomersError, chain
 from .models import Customer, CustomerPage
@@ -28,8 +29,8 @@ class CustomerStream:
         async with api.stream(corporation_ids) as stream:
             async for customer in stream: ...   # or: async for page in stream.pages()
 
-    Within a corporation customers come in the server's order; corporations take turns by the page. It can be used once. A
-    loop that was left can be followed by another, which goes on where the first was.
+    Within a corporation customers come in the server's order; corporations take turns, page by page. A stream can be used
+    once. After a loop was left, another loop resumes where it stopped.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class CustomerStream:
         builder = CheckpointBuilder(selection.fingerprint, resume)
         readers = _Readers(corporation_ids, fetch, selection, builder)
         self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
-        self._consumer = _Consumer(self._fan_out, builder)
+        self._iteration = _StreamIteration(self._fan_out, builder)
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -55,23 +56,23 @@ class CustomerStream:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._fan_out.run)
-        self._consumer.is_open = True
+        self._iteration.is_open = True
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._tasks is not None  # noqa: S101 - it was entered
-        self._consumer.is_open = False
+        self._iteration.is_open = False
         self._fan_out.cancel()
-        cancelled = anyio.get_cancelled_exc_class()
         try:
-            # It is not told of the exception of the block: it would put it into a group.
+            # The task group is not told about the exception of the block: it would put it into a group.
             await self._tasks.__aexit__(None, None, None)
-        except cancelled:
-            # An exception of the block is not to be lost behind the cancellation of a scope, which comes again. That of
+        except BaseException as cancellation:
+            # The cancellation of a scope comes again, so it must not hide an exception of the block. The cancellation of
             # `asyncio.Task.cancel` comes once.
-            if exc is None or isinstance(exc, cancelled) or anyio.current_effective_deadline() != -math.inf:
+            is_hidden = exc is None or is_cancellation(exc) or anyio.current_effective_deadline() != -math.inf
+            if is_hidden or not is_cancellation(cancellation):
                 raise
         if exc is None:
             self._fan_out.raise_mistake()
@@ -81,90 +82,77 @@ class CustomerStream:
         Iterate over all customers.
 
         Raises:
-            CustomersError: A corporation's list could not be read on, unless such errors are collected. With the error's
-                `checkpoint` another stream continues.
-            ValueError: A corporation's id comes a second time, or breaks a rule of the API page.
-            TypeError: A corporation's id is no `str`.
+            CustomersError: A corporation failed, and `errors` is `"raise"`. Another stream resumes from the error's
+                `checkpoint`.
+            ValueError: The id of a corporation comes a second time, or breaks a rule of the API page.
+            TypeError: The id of a corporation is not a `str`.
         """
-        return ResumableIterator(self._consumer.next_customer, self._consumer.checkpoint)
+        return ResumableIterator(self._iteration.next_customer, self._iteration.checkpoint)
 
     def pages(self) -> ResumableIterator[CustomerPage]:
         """
-        Iterate over all pages, empty ones included. Raises what iterating over customers raises.
+        Iterate over all pages, empty ones included. Raises the same errors as iterating over customers.
 
-        The first page of a corporation that is continued in the middle of a page has the rest of its customers only.
+        The first page of a corporation that resumes in the middle of a page holds the rest of its customers only.
         """
-        return ResumableIterator(self._consumer.next_page, self._consumer.checkpoint)
+        return ResumableIterator(self._iteration.next_page, self._iteration.checkpoint)
 
     @property
     def progress(self) -> StreamProgress:
-        """How far it has come. The object stays the same, and always has the latest numbers."""
-        return self._consumer.progress
+        """What was yielded so far, in numbers. The object stays the same and always has the latest numbers."""
+        return self._iteration.progress
 
     @property
     def failures(self) -> Mapping[str, CustomersError]:
         """
-        The corporations that failed, with the reason.
+        The corporations that failed, with their errors.
 
-        Each error that was collected has a checkpoint of its corporation alone, for a list to go on; one that was raised has
-        that of the stream.
+        An error that was collected has a checkpoint of its corporation alone, from which a list can resume. An error that
+        was raised has the checkpoint of the stream.
         """
-        return MappingProxyType(self._consumer.failures)
+        return MappingProxyType(self._iteration.failures)
 
     def checkpoint(self) -> Checkpoint:
         """
         Return a record of exactly what was yielded, to pass as `resume=`.
 
-        A corporation that failed is in it with where it failed, and is tried again by the stream that continues.
+        A corporation that failed is in it, and is tried again by the stream that resumes.
         """
-        return self._consumer.checkpoint()
+        return self._iteration.checkpoint()
 
 
-class _Consumer:
-    """What was yielded of a stream, and what is next."""
+class _StreamIteration(Iteration):
+    """Takes pages from the fan-out, counts what is yielded, and collects failures."""
 
     def __init__(self, fan_out: FanOut, builder: CheckpointBuilder) -> None:
+        super().__init__(builder)
         self.is_open = False
         self.failures: dict[str, CustomersError] = {}
         self._fan_out = fan_out
-        self._builder = builder
         self._is_waiting = False
-        self._buffer: PageBuffer | None = None
         self._corporations: dict[str, CorporationProgress] = {}
-        self._reading: dict[str, CorporationProgress] = {}
-        self.progress = StreamProgress(MappingProxyType(self._corporations), self._reading)
+        self._started: dict[str, CorporationProgress] = {}  # and not finished
+        self.progress = StreamProgress(MappingProxyType(self._corporations), self._started)
 
     async def next_customer(self) -> Customer:
         """Return the next customer; raise `StopAsyncIteration` after the last."""
         self._check_open()
-        buffer = self._buffer
-        while buffer is None or (customer := buffer.take_one()) is None:
-            buffer = await self._next_buffer()
-
-        self._count(buffer, 1)
+        customer = await super().next_customer()
+        self._count(1)
         return customer
 
     async def next_page(self) -> CustomerPage:
-        """Return the next page, or what is left of the present one; raise `StopAsyncIteration` after the last."""
+        """Return the next page, or the rest of the present one; raise `StopAsyncIteration` after the last."""
         self._check_open()
-        buffer = self._buffer
-        if buffer is None or buffer.is_used_up:
-            buffer = await self._next_buffer()
-
-        page = buffer.take_rest()
-        self._count(buffer, len(page))
+        page = await super().next_page()
+        self._count(len(page))
         return page
-
-    def checkpoint(self) -> Checkpoint:
-        """Return a record of what was yielded."""
-        self._record()
-        return self._builder.checkpoint()
 
     def _check_open(self) -> None:
         if not self.is_open:
-            raise RuntimeError("a stream is read inside of its block: async with api.stream(...) as stream")
+            raise RuntimeError("a stream can be used only inside its block: async with api.stream(...) as stream")
 
-    async def _next_buffer(self) -> PageBuffer:
+    async def _fetch_buffer(self) -> PageBuffer:
         if self._is_waiting:
             raise RuntimeError("this stream is already waiting for its next page in another task")
 
@@ -176,7 +164,7 @@ class _Consumer:
                     return self._begin(delivery.outcome)
                 self._fail(delivery.corporation_id, delivery.outcome)
                 for link in chain(delivery.outcome):
-                    link.__traceback__ = None  # its frames hold the answer, of up to max_response_bytes
+                    link.__traceback__ = None  # its frames hold the response, of up to max_response_bytes
         except CustomersError as error:
             self._record()
             failed = error.corporation_id
@@ -189,34 +177,33 @@ class _Consumer:
         raise StopAsyncIteration
 
     def _begin(self, buffer: PageBuffer) -> PageBuffer:
-        """Go over to the next page."""
+        """Make a page the present one."""
         self._buffer = buffer
-        mine = self._progress_of(buffer.start.corporation_id)
-        mine.pages += 1
+        progress = self._progress_of(buffer.start.corporation_id)
+        progress.pages += 1
         self.progress.pages += 1
         if buffer.page.total_customers is not None:
-            mine.total_customers = buffer.page.total_customers
-        self._count(buffer, 0)
+            progress.total_customers = buffer.page.total_customers
+        self._count(0)  # an empty last page ends its corporation
         return buffer
 
-    def _count(self, buffer: PageBuffer, customers: int) -> None:
+    def _count(self, customers: int) -> None:
+        """Count customers of the present page that are about to be yielded."""
+        buffer = self._buffer
+        if buffer is None:
+            return  # an empty last page, which was counted when it came
+
         corporation_id = buffer.start.corporation_id
         self._corporations[corporation_id].customers += customers
         self.progress.customers += customers
-        # An empty last page has already been counted, and ended its corporation, when it came.
-        if self._buffer is buffer and buffer.is_used_up and buffer.page.cursor is None:
+        if buffer.is_used_up and buffer.page.cursor is None:
             self._buffer = None
             self._builder.record(corporation_id, None)
             self._end(corporation_id, CorporationState.FINISHED)
             self.progress.finished += 1
 
-    def _record(self) -> None:
-        """Bring the builder up to what was yielded of the present page."""
-        if self._buffer is not None:
-            self._builder.record(self._buffer.start.corporation_id, self._buffer.position)
-
     def _fail(self, corporation_id: str, error: CustomersError) -> None:
-        # One of all corporations for each that failed would be too much to keep.
+        # A checkpoint of all corporations for each that failed would be too much to keep.
         error.checkpoint = self._builder.checkpoint_of(corporation_id)
         self.failures[corporation_id] = error
         self._progress_of(corporation_id)
@@ -224,20 +211,20 @@ class _Consumer:
         self.progress.failed += 1
 
     def _progress_of(self, corporation_id: str) -> CorporationProgress:
-        mine = self._corporations.get(corporation_id)
-        if mine is None:
+        progress = self._corporations.get(corporation_id)
+        if progress is None:
             before = self._builder.position_of(corporation_id).customers
-            mine = self._corporations[corporation_id] = CorporationProgress(customers_before=before)
-            self._reading[corporation_id] = mine
-        return mine
+            progress = self._corporations[corporation_id] = CorporationProgress(customers_before=before)
+            self._started[corporation_id] = progress
+        return progress
 
     def _end(self, corporation_id: str, state: CorporationState) -> None:
         self._corporations[corporation_id].state = state
-        del self._reading[corporation_id]
+        del self._started[corporation_id]
 
 
 class _Readers:
-    """The reader of each corporation that is not finished, to begin where the builder says."""
+    """Produces a reader for each corporation that is not finished, at the position where an earlier run stopped."""
 
     def __init__(
         self,
@@ -278,7 +265,7 @@ def _one_by_one(corporation_ids: Iterable[str] | AsyncIterable[str]) -> AsyncIte
 
 async def _each(corporation_ids: Iterable[str]) -> AsyncGenerator[str, None]:
     for corporation_id in corporation_ids:
-        await let_others_run()  # those that are finished are read without a pause
+        await let_others_run()  # there may be very many that are finished, and for those nothing waits
         yield corporation_id
 
 

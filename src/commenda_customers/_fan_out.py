@@ -1,8 +1,15 @@
 """
-Many readers at once, and one consumer: a page of each is ready or in flight, and no more.
+Many readers at once, and one consumer.
 
-What is ready is handed over in the order in which it came. A reader goes on when its page is taken, so that it is its turn
-again after all others that were ready, and that a consumer who stops stops them all.
+Theory of operation. Each corporation has a worker task with a `PageReader`. A worker fetches one page, puts it in line as
+a `Delivery`, and waits until the consumer has taken it; then it fetches the next. So of each corporation at most one page
+is in flight or ready, a consumer that stops stops all workers (back-pressure), and corporations take turns: a worker whose
+page was taken queues behind all pages that are ready. A semaphore bounds the number of workers.
+
+The first failure cancels all workers, and `take` raises it as itself, not in a group.
+
+Why not a memory object stream of anyio: `asyncio.Task.cancel` can make it lose an item on its way to the receiver
+(agronholm/anyio pull request 595), and a stream must not lose a page.
 """
 
 import math
@@ -17,6 +24,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ._cancellation import is_cancellation
 from ._pages import PageBuffer, PageReader
 from .errors import CustomersError
 
@@ -26,12 +34,12 @@ _SECONDS_TO_CLOSE = 5.0
 @dataclass(slots=True)
 class Delivery:
     """
-    What a reader hands over.
+    What a worker hands over.
 
     Attributes:
-        corporation_id: Whose list it is.
-        outcome: A page, or the error that ended the reading.
-        was_taken: Set when the consumer has it.
+        corporation_id: The corporation.
+        outcome: A page, or the error that ended the corporation.
+        was_taken: Set when the consumer has taken it.
     """
 
     corporation_id: str
@@ -40,7 +48,7 @@ class Delivery:
 
 
 class Readers(Protocol):
-    """Readers one by one, from something that is to be closed."""
+    """Produces readers one by one. Is closed at the end."""
 
     def __aiter__(self) -> AsyncIterator[PageReader]: ...
 
@@ -48,22 +56,22 @@ class Readers(Protocol):
 
 
 class FanOut:
-    """Runs readers, in the task that calls `run`, for the task that calls `take`."""
+    """Runs the workers in the task that calls `run`, for the task that calls `take`."""
 
     def __init__(self, readers: Readers, *, concurrency: int, collect: bool) -> None:
         """
         Start nothing yet.
 
         Args:
-            readers: What to run. It is asked for the next when that can begin, and closed at the end.
-            concurrency: How many go on at once.
-            collect: Hand over a `CustomersError` of a reader like a page, instead of ending all others.
+            readers: Is asked for the next reader when a worker is free, and closed at the end.
+            concurrency: The number of workers.
+            collect: Deliver a `CustomersError` of a reader like a page, instead of ending all others.
         """
         self._readers = readers
-        self._lanes = anyio.Semaphore(concurrency)
+        self._free_workers = anyio.Semaphore(concurrency)
         self._collect = collect
         self._ready: deque[Delivery] = deque()
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
         self._failure: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._was_raised = False
@@ -75,16 +83,16 @@ class FanOut:
         return anyio.CancelScope()  # not before the first use: a stream may be made before there is an event loop
 
     async def run(self) -> None:
-        """Run all readers. What goes wrong is raised by `take`."""
+        """Run all readers. Failures are raised by `take`."""
         try:
             with self._scope:
                 await self._guard(self._run_all)
         finally:
             self._is_over = True
-            self._news.set()
+            self._changed.set()
 
     async def take(self) -> Delivery | None:
-        """Return what is next; `None` at the end. A cancelled call has taken nothing."""
+        """Return the next delivery; `None` at the end. A call that was cancelled has taken nothing."""
         await checkpoint()
         while not self._ready or self._failure is not None:
             if self._failure is not None:
@@ -94,75 +102,77 @@ class FanOut:
                 return None
             if self._is_over:
                 await checkpoint_if_cancelled()
-                raise RuntimeError("this stream was closed, by another task, while this one was waiting for its next page")
-            self._news = anyio.Event()
-            await self._news.wait()
+                raise RuntimeError("another task closed this stream while this task was waiting for its next page")
+            self._changed = anyio.Event()
+            await self._changed.wait()
 
         delivery = self._ready.popleft()
         delivery.was_taken.set()
         return delivery
 
     def cancel(self) -> None:
-        """End all readers."""
+        """Cancel all workers."""
         self._scope.cancel()
 
     def raise_mistake(self) -> None:
-        """Raise what went wrong and was not raised yet, if it is neither a corporation's error nor a cancellation."""
-        expected = (CustomersError, anyio.get_cancelled_exc_class())
-        if self._failure is not None and not self._was_raised and not isinstance(self._failure, expected):
-            raise self._failure
+        """Raise a failure that nobody has seen yet, unless it is the error of a corporation or a cancellation."""
+        failure = self._failure
+        if failure is None or self._was_raised or isinstance(failure, CustomersError) or is_cancellation(failure):
+            return
+
+        raise failure
 
     async def _run_all(self) -> None:
         try:
             async with anyio.create_task_group() as tasks:
-                await self._guard(self._start_readers, tasks)
+                await self._guard(self._start_workers, tasks)
             self._is_complete = True
         finally:
-            # Behind it may be the program's own generator of ids, with clean-up of its own.
+            # The program's own generator of ids may be behind it, with a clean-up of its own.
             with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
                 await self._readers.aclose()
 
-    async def _start_readers(self, tasks: TaskGroup) -> None:
-        await self._lanes.acquire()
+    async def _start_workers(self, tasks: TaskGroup) -> None:
+        await self._free_workers.acquire()
         async for reader in self._readers:
-            tasks.start_soon(self._guard, self._read, reader)
-            await self._lanes.acquire()
+            tasks.start_soon(self._guard, self._work, reader)
+            await self._free_workers.acquire()
 
-    async def _read(self, reader: PageReader) -> None:
+    async def _work(self, reader: PageReader) -> None:
         try:
-            while await self._read_page(reader):
+            while await self._deliver_page(reader):
                 pass
         except CustomersError as error:
             if not self._collect:
                 raise
-            await self._hand_over(reader, error)
+            await self._deliver(reader, error)
         finally:
-            self._lanes.release()
+            self._free_workers.release()
 
-    async def _read_page(self, reader: PageReader) -> bool:
-        # A function of its own, or the page would be in memory until the next has come.
+    async def _deliver_page(self, reader: PageReader) -> bool:
+        # A function of its own, or its page would be in memory until the next has come.
         buffer = await reader.step()
         if buffer is None:
             return False
 
-        await self._hand_over(reader, buffer)
+        await self._deliver(reader, buffer)
         return True
 
-    async def _hand_over(self, reader: PageReader, outcome: PageBuffer | CustomersError) -> None:
+    async def _deliver(self, reader: PageReader, outcome: PageBuffer | CustomersError) -> None:
         delivery = Delivery(reader.query.corporation_id, outcome)
         self._ready.append(delivery)
-        self._news.set()
+        self._changed.set()
         await delivery.was_taken.wait()
 
     async def _guard(self, call: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Let the first failure end everything, and be raised by `take` as itself instead of in a group."""
+        """Let the first failure cancel everything, and keep it for `take`."""
         try:
             await call(*args)
         except BaseException as exc:
-            is_cancellation = isinstance(exc, anyio.get_cancelled_exc_class())
-            # One that comes from inside, as of a future that others share, is a failure like any other.
-            if self._failure is None and not (is_cancellation and anyio.current_effective_deadline() == -math.inf):
+            # One that comes from inside, such as that of a future which others share, is a failure like any other.
+            was_cancelled = is_cancellation(exc) and anyio.current_effective_deadline() == -math.inf
+            if self._failure is None and not was_cancelled:
                 self._failure, self._traceback = exc, exc.__traceback__
             self._scope.cancel()
-            if is_cancellation:
+            if is_cancellation(exc):
                 raise

@@ -1,7 +1,20 @@
 """
-The walk from cursor to cursor through the list of one corporation.
+From cursor to cursor through the list of one corporation.
 
-It knows nothing of HTTP: it is given a function that fetches the page at a cursor.
+Nothing here knows HTTP: a `PageReader` is given a function that fetches the page at a cursor.
+
+Theory of operation. A `PageReader` fetches page after page until the server gives no cursor. Each page becomes a
+`PageBuffer`: its customers, and the position at which another run would resume if none of them were yielded. A position
+names the page by its cursor, and the customers of that page that were yielded by their ids.
+
+A run that resumes fetches the page of its position again. In the meantime the list may have changed, so the customers
+that may reappear, because an earlier run has yielded them, are left out wherever they are now: on that page, or pushed to
+the next one by insertions. If the first page that holds customers holds none of them, the overlap with the earlier run
+is gone, and others may have been missed: that is a `ListChangedError`.
+
+A server whose cursors lead back to an earlier page would be followed for ever. So all cursors of a run are remembered, as
+short digests, and a cursor that comes back is a `CursorLoopError`. A position also holds the loop cursor, if its page has
+one, so that a run that resumes there does not go round the loop once more.
 """
 
 from collections import Counter
@@ -21,12 +34,12 @@ Fetch = Callable[[CustomersQuery, str | None], Awaitable[CustomerPage]]
 @dataclass(slots=True)
 class PageBuffer:
     """
-    A page on its way to the user.
+    A page that is being consumed.
 
     Attributes:
-        page: What of it is to be yielded: without what an earlier run has yielded.
-        start: Where another run is to go on if none of it was taken.
-        taken: How many of its customers were yielded.
+        page: The customers to yield: those of the page without those that an earlier run has yielded.
+        start: Where another run resumes if none of them was taken.
+        taken: How many of them were taken.
     """
 
     page: CustomerPage
@@ -43,20 +56,20 @@ class PageBuffer:
         return customers[self.taken - 1]
 
     def take_rest(self) -> CustomerPage:
-        """Return a page of what was not taken yet."""
+        """Return a page of the customers that were not taken yet."""
         rest = replace(self.page, customers=self.page.customers[self.taken :]) if self.taken else self.page
         self.taken = len(self.page)
         return rest
 
     @property
     def is_used_up(self) -> bool:
-        """Whether all of it was taken."""
+        """Whether all customers were taken."""
         return self.taken >= len(self.page.customers)
 
     @property
     def position(self) -> Position | None:
         """
-        Where another run is to go on after what was taken; `None` at the end of the list.
+        Where another run resumes after what was taken; `None` at the end of the list.
 
         That is this page, even when all of it was taken: if the list changes in between, it shows on a page that is known.
         """
@@ -67,18 +80,18 @@ class PageBuffer:
 
 
 class PageReader:
-    """Reads one list, page by page. A step that failed or was cancelled can be taken again."""
+    """Fetches one list, page by page. A step that failed or was cancelled can be repeated."""
 
     def __init__(self, fetch: Fetch, query: CustomersQuery, start: Position | None) -> None:
-        """Go on from *start*; `None` is the end of the list."""
+        """Begin at *start*; `None` is the end of the list."""
         self.query = query
         self._fetch = fetch
         self._start = start  # of the next buffer
         self._cursor = start.cursor if start else None  # of the next page
-        self._may_reappear = start.yielded if start else ()  # what was yielded and may come again
-        self._overlap_confirmed = not self._may_reappear  # whether what came again shows that it is the list of before
-        # Each cursor with the number of pages that had customers by then: a position needs only the last of them.
-        self._asked: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
+        self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
+        self._overlap_confirmed = not self._may_reappear
+        # Each cursor with the number of pages that had customers by then. A position needs only the last of those pages.
+        self._fetched: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
         self._filled = 0
 
     async def step(self) -> PageBuffer | None:
@@ -86,9 +99,9 @@ class PageReader:
         Fetch the next page; return `None` after the last.
 
         Raises:
-            CursorLoopError: The server sends the walk round in a loop_cursor.
-            ListChangedError: The page in which an earlier run stopped holds nothing any more of what that run yielded.
-            CustomersError: The page could not be had.
+            CursorLoopError: The server's cursors lead in a loop.
+            ListChangedError: The page at which an earlier run stopped has no customer left that this run has yielded.
+            CustomersError: The page could not be fetched.
         """
         while self._start is not None:
             page = await self._fetch_new()
@@ -99,9 +112,9 @@ class PageReader:
         return None
 
     async def _fetch_new(self) -> CustomerPage:
-        if _digest(self._cursor) in self._asked:
+        if _digest(self._cursor) in self._fetched:
             raise CursorLoopError(
-                f"the server gave a cursor a second time, within {len(self._asked)} pages; to follow it would never end",
+                f"the server's cursors lead in a loop: one came back within {len(self._fetched)} pages",
                 corporation_id=self.query.corporation_id,
                 cursor=self._cursor,
             )
@@ -109,24 +122,24 @@ class PageReader:
         try:
             return await self._fetch(self.query, self._cursor)
         except StopAsyncIteration as exc:
-            # From a hook or a token provider. Here it would be the end of the list, as in a generator it is not (PEP 479).
+            # From a hook or a token provider. Here it would end the list; a generator would not let it (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
 
     def _accept(self, page: CustomerPage, start: Position) -> PageBuffer:
-        """Take in a page that came, and go on to the next."""
-        rest, seen = _without(page, self._may_reappear)
-        if not self._overlap_confirmed and not seen and (page or page.cursor is None):
+        """Make a buffer of a page, and move to the next cursor."""
+        rest, reappeared = _without(page, self._may_reappear)
+        if not self._overlap_confirmed and not reappeared and (page or page.cursor is None):
             raise self._list_changed()
 
         if page:
             self._overlap_confirmed = True
             self._filled += 1
-            # Who was pushed off a page is not far behind it; who was removed never comes.
-            unseen = tuple((Counter(self._may_reappear) - Counter(seen)).elements())[-self.query.selection.limit :]
-            start = start.model_copy(update={"cursor": self._cursor, "yielded": unseen + seen})
-            self._may_reappear = unseen
-        self._asked[_digest(self._cursor)] = self._filled
-        if page.cursor is not None and self._asked.get(_digest(page.cursor), self._filled) < self._filled:
+            # A customer that was pushed off a page is not far behind it; one that was removed never comes.
+            missing = Counter(self._may_reappear) - Counter(reappeared)
+            self._may_reappear = tuple(missing.elements())[-self.query.selection.limit :]
+            start = start.model_copy(update={"cursor": self._cursor, "yielded": self._may_reappear + reappeared})
+        self._fetched[_digest(self._cursor)] = self._filled
+        if page.cursor is not None and self._fetched.get(_digest(page.cursor), self._filled) < self._filled:
             start = start.model_copy(update={"loop_cursor": page.cursor})
         self._start = None if page.cursor is None else _advanced(start, rest.customers)
         self._cursor = page.cursor
@@ -134,8 +147,9 @@ class PageReader:
 
     def _list_changed(self) -> ListChangedError:
         return ListChangedError(
-            f"the page in which the reading stopped no longer holds any of the {len(self._may_reappear)} customers already "
-            "yielded from it, so others may have been missed; read the corporation from its beginning: Checkpoint.without()",
+            f"the list has changed: the page at which the checkpoint was taken has none of the {len(self._may_reappear)} "
+            "customers that were already yielded from it, so others may have been missed; Checkpoint.without() restarts the "
+            "corporation",
             corporation_id=self.query.corporation_id,
             cursor=self._cursor,
         )
@@ -149,27 +163,27 @@ def _advanced(start: Position, customers: Sequence[Customer]) -> Position:
 
 def _without(page: CustomerPage, yielded: tuple[str, ...]) -> tuple[CustomerPage, tuple[str, ...]]:
     """
-    Leave out what was yielded already. Return what is left of *page*, and what of *yielded* was on it.
+    Leave out the customers that were already yielded. Return the rest of *page*, and the ids that were left out.
 
-    A customer is known by its id, and left out as often as it was yielded, so that it does not matter if customers were
-    inserted or removed in between. One that was pushed off its page by others comes on a later one.
+    A customer is known by its id, and left out as often as it was yielded. So it does not matter whether customers were
+    inserted or removed in the meantime.
     """
     if not yielded:
         return page, yielded
 
-    unseen = Counter(yielded)
+    left = Counter(yielded)
     rest: list[Customer] = []
-    seen: list[str] = []
+    reappeared: list[str] = []
     for customer in page:
-        if unseen[customer.id]:
-            unseen[customer.id] -= 1
-            seen.append(customer.id)
+        if left[customer.id]:
+            left[customer.id] -= 1
+            reappeared.append(customer.id)
         else:
             rest.append(customer)
 
-    return replace(page, customers=tuple(rest)), tuple(seen)
+    return replace(page, customers=tuple(rest)), tuple(reappeared)
 
 
 def _digest(cursor: str | None) -> bytes | None:
-    """Return what stands for *cursor* among very many: some servers write kilobytes into each."""
+    """Return a short stand-in for *cursor*: some servers write kilobytes into each."""
     return None if cursor is None else blake2b(cursor.encode(), digest_size=16).digest()

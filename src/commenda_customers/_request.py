@@ -15,7 +15,7 @@ from typing import TypedDict
 import anyio
 
 from ._attempt import Attempt
-from ._child_task import in_child_task
+from ._cancellation import in_child_task
 from ._http import HTTPClient, RawResponse
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
 from .auth import Secret, TokenAuth

@@ -14,7 +14,7 @@ import anyio.to_thread
 import httpx
 from anyio.lowlevel import current_token
 
-from .._child_task import in_child_task
+from .._cancellation import in_child_task
 from .._version import __version__
 from ..auth import Secret
 from ..errors import APIConnectionError, CustomersError

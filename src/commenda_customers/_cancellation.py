@@ -1,0 +1,52 @@
+"""What asyncio and trio do differently when a task is cancelled."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+def is_cancellation(exc: BaseException) -> bool:
+    """
+    Return whether *exc* is the cancellation of a task.
+
+    With trio that may be a group: `trio.open_tcp_stream` tries several addresses at once, and each attempt is cancelled.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        members: tuple[BaseException, ...] = exc.exceptions
+        return all(is_cancellation(member) for member in members)
+
+    return isinstance(exc, anyio.get_cancelled_exc_class())
+
+
+async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
+    """
+    Await *call* in a child task, and return or raise what it does.
+
+    httpcore protects its connections from cancelled scopes only, not from `asyncio.Task.cancel` (encode/httpcore issue
+    1093), which `asyncio.timeout` and asyncio's task groups use: that leaves a connection in the pool which nobody can use
+    or remove. A child task receives every cancellation as that of a scope.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    async def run() -> None:
+        try:
+            outcome.append(await call())
+        except BaseException as exc:  # raised below, as itself and not in a group
+            failure.append(exc)
+            if is_cancellation(exc):
+                raise
+
+    # A cancellation from outside ends here. One from inside, such as that of a future which others share, is a failure.
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+    if failure:
+        try:
+            raise failure[0]
+        finally:
+            failure.clear()  # or the traceback would keep itself alive
+
+    return outcome[0]

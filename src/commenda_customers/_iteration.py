@@ -1,0 +1,114 @@
+"""
+What lists and streams have in common: the iterator that users hold, and the state behind it.
+
+Theory of operation. `_pages.py` produces a `PageBuffer` for each page. An `Iteration` holds the buffer that is being
+consumed and hands out its customers, one by one or as a page. The buffer counts what was yielded of it, so a checkpoint
+is cheap: it is computed from the buffer only when somebody asks for it, or when the next page takes the buffer's place.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import TracebackType
+from typing import TypeVar
+
+from ._pages import PageBuffer
+from .checkpoint import Checkpoint, CheckpointBuilder
+from .errors import CustomersError
+from .models import Customer, CustomerPage
+
+__all__ = ["ResumableIterator"]
+
+T = TypeVar("T")
+
+
+class ResumableIterator(AsyncGenerator[T, None]):
+    """
+    Iterates over customers or pages, and says what it has yielded.
+
+    It is an async generator. A step that failed or was cancelled can be repeated. Between two steps nothing is open, so
+    there is nothing to close.
+    """
+
+    # Not a generator function, for two reasons. When one is left by `break`, it waits for the garbage collector, and trio
+    # warns about it. When one is cut by a timeout, it is exhausted, as if the list were.
+
+    def __init__(self, step: Callable[[], Awaitable[T]], checkpoint: Callable[[], Checkpoint]) -> None:
+        """Call *step* for each item. It returns the item or raises `StopAsyncIteration`."""
+        self._step = step
+        self._checkpoint = checkpoint
+        self._is_running = False
+        self._is_closed = False
+
+    def checkpoint(self) -> Checkpoint:
+        """Return a record of exactly what was yielded, to pass as `resume=`."""
+        return self._checkpoint()
+
+    async def asend(self, value: None, /) -> T:  # noqa: ARG002 - part of the abstract class's signature
+        """Return the next item."""
+        self._check_idle()
+        if self._is_closed:
+            raise StopAsyncIteration
+
+        self._is_running = True
+        try:
+            return await self._step()
+        except CustomersError as error:
+            error.checkpoint = self.checkpoint()
+            raise
+        finally:
+            self._is_running = False
+
+    def _check_idle(self) -> None:
+        if self._is_running:
+            raise RuntimeError("this iterator is already waiting for its next item in another task")
+
+    # The signature is that of the abstract class, whose method raises what it is given.
+    async def athrow(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+        /,
+    ) -> T:
+        """End the iteration with an exception."""
+        self._check_idle()
+        self._is_closed = True
+        return await super().athrow(typ, val, tb)  # type: ignore[arg-type]
+
+
+class Iteration(ABC):
+    """The state of an iteration: the page that is being consumed, and what was yielded before it."""
+
+    def __init__(self, builder: CheckpointBuilder) -> None:
+        self._builder = builder
+        self._buffer: PageBuffer | None = None
+
+    @abstractmethod
+    async def _fetch_buffer(self) -> PageBuffer:
+        """Replace `_buffer` by the next page and return it; raise `StopAsyncIteration` after the last."""
+
+    async def next_customer(self) -> Customer:
+        """Return the next customer; raise `StopAsyncIteration` after the last."""
+        buffer = self._buffer
+        while buffer is None or (customer := buffer.take_one()) is None:
+            buffer = await self._fetch_buffer()
+
+        return customer
+
+    async def next_page(self) -> CustomerPage:
+        """Return the next page, or the rest of the present one; raise `StopAsyncIteration` after the last."""
+        buffer = self._buffer
+        if buffer is None or buffer.is_used_up:
+            buffer = await self._fetch_buffer()
+
+        return buffer.take_rest()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return a record of what was yielded."""
+        self._record()
+        return self._builder.checkpoint()
+
+    def _record(self) -> None:
+        """Write down what was yielded of the present page."""
+        if self._buffer is not None:
+            self._builder.record(self._buffer.start.corporation_id, self._buffer.position)
