@@ -1,7 +1,7 @@
 """
-Who is asking: the Bearer token, given once or by a provider.
+The Bearer token, given once or by a provider.
 
-A token lives in a `Secret` from the moment it comes in, and leaves it only inside the expression that writes the
+A token is wrapped in a `Secret` as soon as it comes in, and unwrapped only in the expression that writes the
 `Authorization` header. So no frame of the SDK has it in a local variable, and no repr, `vars`, pickle or copy shows it.
 """
 
@@ -24,22 +24,18 @@ TokenProvider = Callable[[], Awaitable[str | SecretStr]]
 
 ENVIRONMENT_VARIABLE = "COMMENDA_API_TOKEN"
 
-# RFC 9110, section 5.5: what a header value may hold, here without blanks, which no token has. Anything else would be
-# refused by the HTTP library with the value in its message.
+# RFC 9110, section 5.5: the characters of a header value, without blanks, which no token has. The HTTP library would refuse
+# any other character with the value in its message.
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 _SHORTEST_SECRET = 4
 _MOST_REDACTED = 2**17
-_LONGEST_SPELLING = 6
-"""Bytes that a character has at the most once it is escaped."""
+_LONGEST_ESCAPE = 6
+"""Bytes of an escaped character."""
 
 
 class Secret:
-    """
-    A token that shows itself to nobody.
-
-    It has slots, so that `vars` finds nothing, and refuses to be pickled or copied.
-    """
+    """A token that no repr, `vars`, pickle or copy shows. It has slots, so that `vars` finds nothing."""
 
     __slots__ = ("_origin", "_value")
 
@@ -56,7 +52,7 @@ class Secret:
         raise TypeError("a token cannot be pickled or copied; make the client where it is used")
 
     def check(self) -> Self:
-        """Refuse what cannot be sent in a header, without showing it."""
+        """Refuse a token that cannot be sent in a header, without showing it."""
         if not isinstance(self._value, str):
             raise TypeError(f"token: {self._origin} is not a str but {type(self._value).__name__}")
         if not self._value:
@@ -71,46 +67,53 @@ class Secret:
         return f"Bearer {self._value}"
 
     def redact(self, text: str) -> str:
-        """Return *text* without the token; one that is shorter than a word is no secret, and would spoil every text."""
+        """Return *text* without the token. A token of a few characters is not redacted: it would match in every text."""
         return self.redact_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def is_shown_by(self, exc: BaseException | None) -> bool:
-        """Tell whether the text of an exception, or of one behind it, shows the token."""
+        """Return whether the text of an exception, or of one of its causes, shows the token."""
         return any(self.redact(str(link)) != str(link) for link in chain(exc))
 
     def redact_bytes(self, data: bytes) -> bytes:
         """
         Return *data* without the token, also where JSON, a URL or HTML has escaped it.
 
-        Of very much it is the beginning: all of it would take long, and nobody reads it.
+        Very long data is cut: to search all of it would take long, and nobody reads it.
         """
         if len(str(self._value)) < _SHORTEST_SECRET:
             return data
 
         redacted = self._pattern().sub(b"<token>", data[:_MOST_REDACTED])
         # The end may be part of a token that was cut.
-        return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_SPELLING * len(str(self._value))]
+        return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_ESCAPE * len(str(self._value))]
 
     def _pattern(self) -> re.Pattern[bytes]:
-        # In no variable: a traceback would show it.
+        # In no variable: a traceback would show it. As it stands first, for a token may itself look like an escape.
         return re.compile(
-            f"{re.escape(str(self._value))}|{''.join(map(_spellings, str(self._value)))}".encode(), re.IGNORECASE
+            f"{re.escape(str(self._value))}|{''.join(map(_escaped_forms, str(self._value)))}".encode(), re.IGNORECASE
         )
 
 
-def _spellings(char: str) -> str:
-    """Return a pattern for all that *char* may have been escaped to. It never goes back on what it has matched."""
+def _escaped_forms(char: str) -> str:
+    r"""
+    Return a pattern for *char* as it stands in plain text, in JSON, in a URL and in HTML.
+
+    Servers differ in which characters they escape: .NET writes the plus sign in JSON as \u002B. The group is atomic, so
+    that a search takes linear time, and the longest form comes first: `&` is the beginning of `&amp;`.
+    """
+    if char.isalnum():
+        return char
+
     code = ord(char)
-    forms = (char, f"\\{char}", f"\\u{code:04x}", f"%{code:02x}", f"&#x{code:x};", f"&#{code};", html.escape(char))
-    longest_first = sorted(set(forms), key=len, reverse=True)
-    return char if char.isalnum() else f"(?>{'|'.join(map(re.escape, longest_first))})"
+    forms = {char, f"\\{char}", f"\\u{code:04x}", f"%{code:02x}", f"&#x{code:x};", f"&#{code};", html.escape(char)}
+    return f"(?>{'|'.join(re.escape(form) for form in sorted(forms, key=len, reverse=True))})"
 
 
 def wrap_token(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:
     """
-    Take the token out of sight before anything can go wrong; `None` is the environment variable's.
+    Wrap the token before anything can go wrong; `None` takes that of the environment variable.
 
-    Never raises, because the traceback would show the argument; what is wrong with the token comes out in `token_auth`.
+    Never raises, because the traceback would show the argument. `token_auth` refuses a bad token.
     """
     if token is None:
         return Secret(
@@ -124,14 +127,14 @@ def wrap_token(token: str | SecretStr | TokenProvider | None) -> Secret | TokenP
 
 
 class TokenAuth(Protocol):
-    """Where the token of one client comes from."""
+    """The source of a client's token."""
 
     async def secret(self) -> Secret:
         """Return the token to send."""
         ...
 
     async def after_rejection(self, rejected: Secret) -> Secret | None:
-        """Return another token than *rejected*, which the server has refused, or `None` if there is no other."""
+        """Return another token after the server has refused *rejected*, or `None` if there is no other."""
         ...
 
 
@@ -147,7 +150,7 @@ class _FixedToken:
 
 
 class _ProvidedToken:
-    """At most one call of the provider is in flight, however many requests wait for it."""
+    """Calls the provider once, however many requests wait for the token."""
 
     def __init__(self, provider: TokenProvider) -> None:
         self._provider = provider
@@ -162,7 +165,7 @@ class _ProvidedToken:
 
     async def _ask(self, known: Secret | None) -> Secret:
         async with self._asking:
-            # A task that waited for the lock finds the token that the task before it was given.
+            # A task that waited for the lock finds the token that the task before it got.
             if self._secret is None or self._secret is known:
                 secret = Secret(await self._token(), "the one from the provider")
                 self._secret = secret.check()
@@ -180,7 +183,7 @@ class _ProvidedToken:
 
 def token_auth(token: Secret | TokenProvider) -> TokenAuth:
     """
-    Return the source of the token; takes what `wrap_token` made.
+    Return the source of the token, which `wrap_token` has wrapped.
 
     Raises:
         ValueError: There is no token, or it holds what cannot be sent in a header.
