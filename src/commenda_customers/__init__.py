@@ -1,4 +1,4 @@
-"""An async client of Commenda's `GET /customers`. It is an independent project, not the vendor's."""
+"""Async Python client for Commenda's `GET /customers`. Independent, not the vendor's."""
 
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream

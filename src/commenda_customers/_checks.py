@@ -1,14 +1,16 @@
 """Checks of arguments that several modules share."""
 
+import inspect
 import math
 import sys
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
-    """Refuse what is not a number above zero, or not at least zero."""
+    """Refuse *value* if it is not a number above zero; with *or_zero*, not at least zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if value > sys.float_info.max and value != math.inf:
@@ -18,9 +20,15 @@ def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
 
 
 def check_type(name: str, value: T, expected: Any) -> T:
-    """Refuse what is not an instance."""
+    """Return *value* if it is an instance of *expected*; refuse it otherwise."""
     if not isinstance(value, expected):
         wanted = getattr(expected, "__name__", expected)
         raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__}")
 
     return value
+
+
+def check_not_async(name: str, function: Callable[..., object]) -> None:
+    """Refuse a coroutine function where the result is not awaited: its body would never run."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        raise TypeError(f"{name}: must be an ordinary function, not async; its result is not awaited")

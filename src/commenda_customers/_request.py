@@ -191,7 +191,7 @@ class _PageRequest:
             return response, parse_throttling(response.status, response.headers, now=time.time())
 
         # Reached only when the time limit has cut the attempt.
-        raise APITimeoutError(f"no complete answer within the timeout of {timeout:g} s", transient=True)
+        raise APITimeoutError(f"no complete response within the timeout of {timeout:g} s", transient=True)
 
     def _feedback_of(self, response: RawResponse, throttling: Throttling) -> Feedback:
         """Return what a limiter can learn. A wait that is too long is raised; no other request waits for it."""
@@ -222,7 +222,7 @@ class _PageRequest:
         response.drop_connection()
         came_before, self._foreign_customers_came = self._foreign_customers_came, True
         raise InvalidResponseError(
-            f"the answer holds a customer of another corporation, {foreign!r}",
+            f"the response contains a customer of another corporation, {foreign!r}",
             status_code=status,
             transient=not came_before,
         )

@@ -1,4 +1,4 @@
-"""How far a reading has come, as plain data: it outlives the program, and another run continues from it."""
+"""What a list or a stream has yielded, as plain data. It outlives the program, and another run resumes from it."""
 
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
@@ -18,21 +18,21 @@ _KEY_LENGTH = 12
 
 
 class _Record(BaseModel):
-    # Customers' ids are in it, and errors end up in logs.
+    # It holds ids of customers, and errors end up in logs.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Position(_Record):
     """
-    Where the reading of one corporation's list goes on.
+    Where the list of one corporation resumes.
 
     Attributes:
         corporation_id: The corporation.
-        cursor: The cursor of the page in which the reading stopped; `None` is the first page.
-        yielded: The ids of the customers of that page that were yielded, and of those that were yielded before and may have
-            been pushed on to it. When it is fetched again they are left out.
-        customers: How many customers of the corporation were yielded, those before the page included.
-        loop_cursor: A cursor that leads back to before this page; it is not to be followed.
+        cursor: The cursor of the page at which the run stopped; `None` is the first page.
+        yielded: The ids of the customers of that page that were yielded, and of earlier ones that may have been pushed on
+            to it by insertions. When the page is fetched again, they are skipped.
+        customers: How many customers of the corporation were yielded in all.
+        loop_cursor: A cursor of this page that leads back to an earlier page. It is not followed.
     """
 
     corporation_id: Annotated[str, Field(min_length=1)]
@@ -44,16 +44,16 @@ class Position(_Record):
 
 class Checkpoint(_Record):
     """
-    Exactly what was yielded by a list or a stream; pass it as `resume=` to continue with the next customer.
+    Exactly what a list or a stream has yielded. Pass it as `resume=`; the next customer is the one after the last yielded.
 
-    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. For each corporation that is
-    finished it has 12 characters, and for each that is started two pages of ids at the most, but mostly less than one.
+    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. For each finished corporation
+    it holds 12 characters. For each started one it holds the ids of at most two pages, mostly of less than one.
 
     Attributes:
-        version: Of this form.
-        query: What stands for the filters and the limit. Pages of another query have other cursors.
-        positions: Of the corporations that are started and not finished.
-        finished: A key of 12 characters for each corporation that was read to its end.
+        version: The version of this format.
+        query: A fingerprint of the filters and the limit. Another query has other cursors.
+        positions: The corporations that are started and not finished.
+        finished: A key of 12 characters for each finished corporation.
     """
 
     version: int = _VERSION
@@ -66,7 +66,9 @@ class Checkpoint(_Record):
     def _check_version(cls, data: Any) -> Any:
         version = cast("dict[str, object]", data).get("version", _VERSION) if isinstance(data, dict) else _VERSION
         if version != _VERSION:
-            raise ValueError(f"version {version!r} of a checkpoint is unknown here; if a later release wrote it, upgrade")
+            raise ValueError(
+                f"version {version!r} of a checkpoint is unknown to this release; if a later release wrote it, upgrade"
+            )
 
         return cast("object", data)
 
@@ -74,12 +76,12 @@ class Checkpoint(_Record):
     def _check_positions(self) -> Self:
         keys = [corporation_key(position.corporation_id) for position in self.positions]
         if len({*keys, *finished_keys(self)}) < len(keys) + len(self.finished) // _KEY_LENGTH:
-            raise ValueError("a corporation has two positions, or is finished twice, or both")
+            raise ValueError("a corporation has two positions, or is finished twice, or both started and finished")
 
         return self
 
     def without(self, corporation_id: str) -> "Checkpoint":
-        """Return a checkpoint with which *corporation_id* is read from its beginning: for one that cannot go on."""
+        """Return a checkpoint without *corporation_id*: its list starts from the beginning."""
         key = corporation_key(corporation_id)
         return Checkpoint(
             query=self.query,
@@ -95,15 +97,15 @@ def finished_keys(checkpoint: Checkpoint) -> list[str]:
 
 
 def corporation_key(corporation_id: str) -> str:
-    """Return what stands for a corporation among very many."""
+    """Return a short key for a corporation."""
     return urlsafe_b64encode(blake2b(corporation_id.encode(), digest_size=_KEY_BYTES).digest()).decode()
 
 
 class CheckpointBuilder:
-    """A checkpoint in the making: what was yielded of many corporations."""
+    """Keeps what was yielded of many corporations, and makes checkpoints of it."""
 
     def __init__(self, query: str, resume: Checkpoint | None) -> None:
-        """Go on from what an earlier run has yielded."""
+        """Begin with what an earlier run has yielded."""
         self._query = query
         self._positions = {position.corporation_id: position for position in resume.positions} if resume else {}
         self._finished = set(finished_keys(resume)) if resume else set[str]()
@@ -111,14 +113,14 @@ class CheckpointBuilder:
         self._unjoined: list[str] = []
 
     def start(self, corporation_id: str) -> Position | None:
-        """Return where to go on with a corporation; `None` if it is finished."""
+        """Return where a corporation begins or resumes; `None` if it is finished."""
         if corporation_key(corporation_id) in self._finished:
             return None
 
         return self._positions.setdefault(corporation_id, Position(corporation_id=corporation_id))
 
     def record(self, corporation_id: str, position: Position | None) -> None:
-        """Take note of where to go on with a corporation; `None`: it is finished."""
+        """Set where a corporation resumes; `None` says that it is finished."""
         if position is not None:
             self._positions[corporation_id] = position
             return
@@ -130,25 +132,25 @@ class CheckpointBuilder:
             self._unjoined.append(key)
 
     def has_started(self, corporation_id: str) -> bool:
-        """Return whether a corporation was started and is not finished."""
+        """Return whether a corporation is started and not finished."""
         return corporation_id in self._positions
 
     def position_of(self, corporation_id: str) -> Position:
-        """Return where to go on with a corporation that was started and is not finished."""
+        """Return where a corporation resumes that is started and not finished."""
         return self._positions[corporation_id]
 
     def checkpoint(self) -> Checkpoint:
-        """Return it as it is now."""
+        """Return a checkpoint of all corporations."""
         if self._unjoined:
             self._joined += "".join(self._unjoined)
             self._unjoined.clear()
-        # Not validated again: what was finished may be very much.
+        # Not validated again: the keys of a million finished corporations take long.
         return Checkpoint.model_construct(
             query=self._query, positions=tuple(self._positions.values()), finished=self._joined
         )
 
     def checkpoint_of(self, corporation_id: str) -> Checkpoint:
-        """Return what there is of one corporation that is not finished."""
+        """Return a checkpoint of one corporation that is started and not finished."""
         return Checkpoint(query=self._query, positions=(self._positions[corporation_id],))
 
 

@@ -1,6 +1,5 @@
-"""`AsyncCustomersAPI`: checks its arguments, and puts together what does the work."""
+"""`AsyncCustomersAPI`: checks its arguments and puts the other parts together."""
 
-import inspect
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Literal, Self, Unpack
 
 from pydantic import SecretStr
 
-from ._checks import check_positive, check_type
+from ._checks import check_not_async, check_positive, check_type
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
 from ._http import AnyAsyncClient, HTTPClient
@@ -36,7 +35,7 @@ class AsyncCustomersAPI:
             async for customer in api.list("corp_123"):
                 print(customer.id, customer.name)
 
-    Make one and keep it: it holds the connections. Make it where it is used: it belongs to one event loop.
+    Make one client and keep it: it holds the connections. It belongs to the event loop in which it is first used.
     """
 
     def __init__(
@@ -52,33 +51,32 @@ class AsyncCustomersAPI:
         hooks: Sequence[Hook] = (),
     ) -> None:
         """
-        Check the arguments. Nothing is opened or sent before the first request.
+        Check the arguments. Nothing is opened before `async with` or the first request.
 
         Args:
-            token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns one: it
-                is called for the first request and again after a 401, one call in flight at a time. `None`: the
-                environment variable `COMMENDA_API_TOKEN`.
-            base_url: Where the API is. `None`: the environment variable `COMMENDA_BASE_URL`, else the address of the
-                vendor's indirect-tax API. Plain `http` is for loopback only.
-            http_client: A client of your own, with its transport, proxies, certificates and hooks; it stays yours to
-                close. An `httpx2.AsyncClient` works as well. Its timeouts, auth and redirect settings are not used. Give
-                its pool 100 connections, or as many as you run requests at once: waiting for one inside of it counts as
-                part of an attempt.
-            retry: When to try again. `None`: `RetryPolicy()`.
-            rate_limit: The limiter of all requests of the client. `"adaptive"`: an `AdaptiveLimiter` of its own, which finds
-                the server's limit by itself. `FixedRate(10)` keeps to a limit that is known. Give clients that share a
-                token the same object. `None`: no limiter; each request that gets a 429 then waits for itself.
-            timeout: Seconds for one attempt by the wall clock, from connecting to the last byte. `None`: no limit. The
-                calls of a token provider count against the deadline of `retry` only.
-            max_response_bytes: Bytes that one answer may have after decompression. A page that is read takes up to thirty
-                times as many in memory, if all its customers are as short as can be.
-            hooks: Callables that receive the records of `commenda_customers.events`.
+            token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns one. It
+                is called for the first request and again after a 401, one call at a time. `None`: the environment
+                variable `COMMENDA_API_TOKEN`.
+            base_url: The address of the API. `None`: the environment variable `COMMENDA_BASE_URL`, or else the vendor's
+                indirect-tax API. Plain `http` is for loopback only.
+            http_client: Your own `httpx.AsyncClient` or `httpx2.AsyncClient`, with its transport, proxies, certificates
+                and hooks. You close it. Its timeout, auth and redirect settings are not used. Its pool should have 100
+                connections, or as many as you have requests in flight: waiting in the pool counts as part of an attempt.
+            retry: What is retried, and when. `None`: `RetryPolicy()`.
+            rate_limit: The limiter of all requests of the client. `"adaptive"`: an `AdaptiveLimiter` of its own, which
+                learns the server's limit. `FixedRate(10)` keeps a limit that you know. Clients that share a token should
+                share one limiter. `None`: no limiter; each request that gets a 429 backs off by itself.
+            timeout: Seconds for one attempt by the wall clock, from connecting to the last byte. `None`: no limit. Calls
+                of a token provider count against the deadline of `retry` only.
+            max_response_bytes: The largest response, in bytes after decompression. The page made of it can take thirty
+                times as much memory, if its customers are as short as possible.
+            hooks: Callables that receive the events of `commenda_customers.events`.
 
         Raises:
             ValueError: There is no token, or an argument is out of range.
             TypeError: An argument has a wrong type.
         """
-        # First of all: the traceback of an error further down must not show it.
+        # First of all: the traceback of an error below must not show it.
         secret = wrap_token(token)
         del token
         if timeout is not None:
@@ -92,11 +90,12 @@ class AsyncCustomersAPI:
             check_type("rate_limit", limiter, RateLimiter)
             if isinstance(limiter, type):
                 raise TypeError(f"rate_limit: expected a limiter, got its class; write {limiter.__name__}(...)")
+            for name in ("release", "snapshot", "estimate_wait"):
+                check_not_async(f"rate_limit.{name}", getattr(limiter, name))
         hooks = tuple(check_type("hooks", hooks, Iterable))
         for index, hook in enumerate(hooks):
             check_type(f"hooks[{index}]", hook, Callable)
-            if inspect.iscoroutinefunction(hook):
-                raise TypeError(f"hooks[{index}]: must be an ordinary function; what it returns is not awaited")
+            check_not_async(f"hooks[{index}]", hook)
         base_url = base_url or os.environ.get("COMMENDA_BASE_URL") or DEFAULT_BASE_URL
         self._fetcher = PageFetcher(
             HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
@@ -109,12 +108,12 @@ class AsyncCustomersAPI:
 
     @property
     def base_url(self) -> str:
-        """Where the API is."""
+        """The address of the API."""
         return self._fetcher.http.base_url
 
     @property
     def rate_limit(self) -> RateLimiter | None:
-        """The limiter, for its `snapshot()` and `estimate_wait()`."""
+        """The limiter, for its `snapshot()` and `estimate_wait()`; `None` if there is none."""
         return self._fetcher.limiter
 
     async def __aenter__(self) -> Self:
@@ -127,7 +126,7 @@ class AsyncCustomersAPI:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections. May be called again; any other use is a `RuntimeError` from now on."""
+        """Close the connections. May be called again. Any other use is a `RuntimeError` from now on."""
         await self._fetcher.http.aclose()
 
     def list(
@@ -141,20 +140,20 @@ class AsyncCustomersAPI:
         **filters: Unpack[CustomerFilters],
     ) -> CustomerList:
         """
-        Return the customers of a corporation, as something to iterate over or to await.
+        Return the customers of a corporation, to iterate over or to await.
 
         Args:
             corporation_id: The corporation.
-            limit: Customers per page, 1 to 100. The API's own default is 10; 100 means the fewest requests.
-            cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error. It belongs to the same corporation
-                and filters. `None`: at the beginning.
-            resume: The checkpoint of an earlier reading of this list: continue with the customer after the last that it
-                yielded; at the beginning, if it knows nothing of the corporation. `None`: nothing was read before.
-            max_wait: Seconds that a page may wait until the rate limit allows it, each time it is sent. If it would take
-                longer, `RateLimitError` is raised at once, with the expected wait in `retry_after`: for handlers of web
-                requests, which had better answer soon. 0: do not wait at all. `None`: wait for as long as it takes.
-            **filters: What narrows or extends the list. `None` leaves a filter out. How the server combines several, and
-                most of the values that it knows, are not documented; those in parentheses come from other endpoints.
+            limit: Customers per page, 1 to 100. The API's own default is 10; 100 needs the fewest requests.
+            cursor: The first page: the `cursor` of a `CustomerPage` or of an error, of the same corporation and filters.
+                `None`: the beginning of the list.
+            resume: A checkpoint of an earlier run. Customers that it yielded are skipped. If the checkpoint does not
+                know the corporation, the list starts from the beginning. `None`: no earlier run.
+            max_wait: Seconds that an attempt may wait for the rate limiter. If it would take longer, `RateLimitError` is
+                raised at once, with the expected wait in `retry_after`. For web requests, which should fail fast. 0: do
+                not wait. `None`: no limit.
+            **filters: Filters of the list, and parts to add to it. `None` leaves a filter out. How the server combines
+                several is not documented, nor are most values; those in parentheses come from other endpoints.
                 name: Only customers of exactly this name.
                 search_term: Only customers with this in their name.
                 source_platforms: Only customers imported from one of these platforms (such as SHOPIFY).
@@ -167,11 +166,11 @@ class AsyncCustomersAPI:
                 has_exemption: Only customers that have exemptions, or only those that have none.
 
         Raises:
-            ValueError: An argument breaks a rule of the API page (section *Query parameters*), or the checkpoint is of
-                another corporation, or was made with other filters or another limit.
+            ValueError: An argument breaks a rule of the API page (section *Query parameters*), or the checkpoint was
+                made with other filters or another limit.
             TypeError: An argument has a wrong type.
 
-        What can go wrong later, while the list is read, is a `CustomersError`.
+        Later errors, while the list is fetched, are `CustomersError`s.
         """
         query = Selection.build(limit=limit, **filters).of(corporation_id)
         if max_wait is not None:
@@ -192,16 +191,16 @@ class AsyncCustomersAPI:
         Return the customers of many corporations as one stream, in bounded memory; enter it with `async with`.
 
         Args:
-            corporation_ids: The corporations. Ids are read one by one, each when its corporation can begin; an async
-                generator is closed with the stream, within five seconds. None may come twice.
-            concurrency: Corporations that are read at once. Of each, one page at the most is ready or in flight while the
-                program works on what it got; a program that does not ask for more stops the requests.
-            errors: `"raise"`: the first corporation that cannot be read on ends the stream with its error. `"collect"`: the
-                others go on. Either way `stream.failures` has the errors.
+            corporation_ids: The corporations, each once. Ids are consumed one by one, when a corporation can start. An
+                async generator is closed with the stream, within five seconds.
+            concurrency: Corporations that are fetched at once. Of each, at most one page is in flight or ready while the
+                program works. A program that does not ask for more stops the requests (back-pressure).
+            errors: `"raise"`: the first corporation that fails ends the stream with its error. `"collect"`: the others
+                continue. Either way `stream.failures` has the errors.
             limit: Customers per page, 1 to 100.
-            resume: The checkpoint of an earlier stream or list: continue with the customers that it did not yield. The ids
-                may be others, and in another order; those that were finished are left out.
-            **filters: As of `list`.
+            resume: A checkpoint of an earlier stream or list. Customers that it yielded are skipped, and so are finished
+                corporations. The ids may differ from those of the earlier run, and come in another order.
+            **filters: As for `list`.
 
         Raises:
             ValueError: An argument breaks a rule of the API page, or the checkpoint was made with other filters or another
@@ -210,7 +209,7 @@ class AsyncCustomersAPI:
         """
         selection = Selection.build(limit=limit, **filters)
         if isinstance(corporation_ids, str | bytes):
-            raise TypeError(f"corporation_ids: expected several ids, got {type(corporation_ids).__name__}")
+            raise TypeError(f"corporation_ids: expected an iterable of ids, got {type(corporation_ids).__name__}")
         check_type("corporation_ids", corporation_ids, Iterable | AsyncIterable)
         check_type("concurrency", concurrency, int)
         check_positive("concurrency", concurrency)

@@ -1,5 +1,5 @@
 """
-Everything that the SDK raises while it works.
+Everything that the SDK raises at run time.
 
 The tree:
 
@@ -17,9 +17,9 @@ The tree:
         ├── CursorLoopError
         └── ListChangedError
 
-The first split is *no answer came* (`APIConnectionError`), *the server answered with an error* (`APIStatusError`),
-*the answer made no sense* (`InvalidResponseError`). A wrong argument is a `ValueError` or a `TypeError`, use after close
-a `RuntimeError`: mistakes of the program are outside this tree.
+The first split: no complete response came (`APIConnectionError`), the server responded with an error (`APIStatusError`),
+or the response is not a valid page (`InvalidResponseError`). Mistakes of the program are outside this tree: a wrong
+argument is a `ValueError` or a `TypeError`, use after close is a `RuntimeError`.
 
 All errors hold plain data, survive `pickle`, and never hold the token.
 """
@@ -61,7 +61,7 @@ def _shortened(cursor: str) -> str:
 
 
 def chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield *exc* and what lies behind it, down to its cause; of a group the first member."""
+    """Yield *exc* and its causes, down to the first one; of a group, the first member."""
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
         yield exc
@@ -72,20 +72,20 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 class CustomersError(Exception):
     """
-    Root of all errors that the SDK raises while it works.
+    Base class of all errors that the SDK raises at run time.
 
     Attributes:
         message: What happened, without the context that `str(error)` adds.
-        corporation_id: The corporation whose list was being read.
-        cursor: The cursor of the page that failed; `None` is the first page. Pass it as `cursor=` to go on from there,
-            unless the server has refused it (`BadRequestError`) or led the walk in a circle (`CursorLoopError`).
-        attempts: How many attempts were made before this error was raised.
-        status_code: The HTTP status of the answer, if one came.
+        corporation_id: The corporation.
+        cursor: The cursor of the page that failed; `None` is the first page. Another list can begin there (`cursor=`),
+            unless the server refused it (`BadRequestError`) or it leads in a loop (`CursorLoopError`).
+        attempts: How many attempts were sent.
+        status_code: The HTTP status of the response, if one came.
         request_id: The server's name for the request, if it gave one.
         retry_after: Seconds that the server asked to wait, if it did.
-        body_excerpt: The beginning of the answer's body. Never from a body that may hold customers.
-        transient: Whether the same request may well succeed later. The retry policy retries these errors only.
-        checkpoint: What the list or stream had yielded when it raised this error; pass it as `resume=` to continue.
+        body_excerpt: The beginning of the response's body. Never of a body that may hold customers.
+        transient: Whether the same request may succeed later. Only these errors are retried.
+        checkpoint: What the list or stream had yielded when it raised this error. Pass it as `resume=`.
     """
 
     checkpoint: Checkpoint | None = None
@@ -134,22 +134,22 @@ class CustomersError(Exception):
 
 class APIConnectionError(CustomersError):
     """
-    No complete answer came: the connection could not be made, broke, or its certificate was not accepted.
+    No complete response came: the connection could not be opened, broke, or its certificate is not trusted.
 
     Attributes:
-        is_stale_connection: Whether the request went out on a connection kept from an earlier request, and no answer came.
-            A server may close such a connection at any moment, so the request is sent again at once.
+        is_stale_connection: Whether the request went out on a connection kept from an earlier request, and no response
+            came. A server may close such a connection at any moment, so the request is sent again at once.
     """
 
     is_stale_connection: bool = False
 
 
 class APITimeoutError(APIConnectionError):
-    """No complete answer came in time: the attempt took longer than `timeout`, or the request than `deadline`."""
+    """No complete response came in time: the attempt took longer than `timeout`, or the request longer than `deadline`."""
 
 
 class APIStatusError(CustomersError):
-    """The server answered with a status other than 2xx. The subclasses name the common ones."""
+    """The server responded with a status other than 2xx. The subclasses name the common ones."""
 
 
 class BadRequestError(APIStatusError):
@@ -157,7 +157,7 @@ class BadRequestError(APIStatusError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the token is missing, wrong or expired. With a token provider: also after it was asked for a new one."""
+    """401: the token is missing, wrong or expired. With a token provider, a new token was refused as well."""
 
 
 class PermissionDeniedError(APIStatusError):
@@ -170,23 +170,23 @@ class NotFoundError(APIStatusError):
 
 class RateLimitError(APIStatusError):
     """
-    429: too many requests, and the retry policy allows no further wait. `retry_after` says how long the server wants.
+    429: too many requests, and the retry policy allows no further wait. `retry_after` is the wait that the server asks for.
 
-    Also, without a `status_code`: the limiter did not let it begin within `max_wait`. `retry_after` says when it may.
+    Without a `status_code`: the limiter gave no permit within `max_wait`. `retry_after` is the expected wait.
     """
 
 
 class ServerError(APIStatusError):
-    """5xx: the server failed, and went on failing for as long as the retry policy allows."""
+    """5xx: the server failed, and still failed when the retry policy gave up."""
 
 
 class InvalidResponseError(CustomersError):
-    """The answer made no sense: no JSON, neither documented envelope, too large, or customers of another corporation."""
+    """The response is not a valid page: not JSON, neither envelope, too large, or customers of another corporation."""
 
 
 class CursorLoopError(InvalidResponseError):
-    """The server gave a cursor that it had given before in the same walk. `cursor` is that cursor."""
+    """The server's cursors lead in a loop. `cursor` is the one that came a second time."""
 
 
 class ListChangedError(InvalidResponseError):
-    """The page in which an earlier run had stopped holds nothing any more of what was yielded of it."""
+    """A run cannot resume: the page of its checkpoint has none of the customers that were already yielded from it."""

@@ -41,8 +41,8 @@ class Event:
     Something that happened to the request for one page.
 
     Attributes:
-        corporation_id: The corporation whose list is read.
-        cursor: The cursor that was asked for; `None` is the first page.
+        corporation_id: The corporation.
+        cursor: The cursor of the page; `None` is the first page.
         attempt: Which attempt of the page it was; the first is 1. In the events that end a page, the last.
     """
 
@@ -53,18 +53,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSent(Event):
-    """A request is about to go out."""
+    """A request is about to be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseReceived(Event):
     """
-    An answer came, whatever its status.
+    A complete response came, whatever its status.
 
     Attributes:
         status_code: The HTTP status.
-        size: Bytes of the body, after decompression; of an error as much as could be read.
-        elapsed: Seconds from the event `RequestSent` to the last byte; opening a connection is part of it.
+        size: Bytes of the body, after decompression; of an error, as much as could be read.
+        elapsed: Seconds from the event `RequestSent` to the last byte. Opening a connection is part of it.
     """
 
     status_code: int
@@ -103,11 +103,11 @@ class RetryScheduled(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttled(Event):
     """
-    The server answered 429, or 503 and when to come back, and the limiter has learned from it.
+    The server refused a request because of a limit (429, or 503 with a wait), and the limiter has learned from it.
 
     Attributes:
         pause: Seconds for which no request begins.
-        rate: Requests per second that may begin after it; `None` if the limiter knows no rate.
+        rate: Requests per second that may begin after the pause; `None` if the limiter knows no rate.
     """
 
     pause: float
@@ -134,7 +134,7 @@ class PageFetched(_PageEvent):
     Attributes:
         customers: Customers on the page.
         attempts: How many attempts were sent; the same as `attempt`.
-        elapsed: Seconds since the page was asked for: attempts, waits and the decoding together.
+        elapsed: Seconds since the page was asked for: attempts, waits and decoding.
         waited: Seconds of these that were spent waiting for the limiter.
         request_id: The server's name for the last request, if it gave one.
     """

@@ -1,9 +1,9 @@
 """
 What the API returns, as immutable pydantic models.
 
-Only what identifies a customer is required: its `id` and its `corporation_id`. The API page marks no field as required or
-nullable, so everything else may be absent or null, which mean the same here: `None`. Fields that are not documented are
-kept in `model_extra`, and enumerations are open: a value that nobody documented comes through as it is.
+A customer needs an `id` and a `corporation_id`. The API page marks no field as required or nullable, so every other field
+may be absent or null; both become `None`. Undocumented fields are kept in `model_extra`. Enumerations are open: an
+undocumented value is kept as it is.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ __all__ = ["Address", "Customer", "CustomerPage", "ExemptionMetadata"]
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """Return *moment* in UTC; without an offset it is taken to be in UTC already."""
+    """Return *moment* in UTC. Without an offset it is in UTC already."""
     if moment.tzinfo is None:
         return moment.replace(tzinfo=UTC)
 
@@ -30,8 +30,8 @@ def _in_utc(moment: datetime) -> datetime:
 
 _UTCDatetime = Annotated[
     datetime,
-    # The first choice takes what the API documents, seconds since the epoch, without leaving pydantic's compiled core: a
-    # Python validator on every row would cost a page of 100 customers a tenth of its time.
+    # The first choice reads the documented form, seconds since the epoch, inside pydantic's compiled core. A Python
+    # validator on every row would cost a page of 100 customers a tenth of its time.
     GetPydanticSchema(
         lambda _source, _handler: core_schema.union_schema(
             [
@@ -45,11 +45,11 @@ _UTCDatetime = Annotated[
 
 
 _Strings = Annotated[tuple[str, ...], Field(fail_fast=True)]
-"""Fails at its first bad item: a small body can hold a million of them, each with errors to collect."""
+"""Fails at the first bad item: a small body can hold a million of them, each with an error to collect."""
 
 
 class _Model(BaseModel):
-    # Validation errors must not show what came in: it may be customers' data, and errors end up in logs.
+    # Validation errors must not show values: they may be customers' data, and errors end up in logs.
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
 
@@ -57,7 +57,7 @@ class Address(_Model):
     """
     Where a customer receives goods. Needs `extend=["shipping_address"]`.
 
-    The API documents two spellings of the street lines, `line1` and `address_line_1`; both are read into `line1`.
+    The API documents two spellings of the street lines, `line1` and `address_line_1`. Both are read into `line1`.
 
     Attributes:
         line1: First street line.
@@ -78,7 +78,7 @@ class Address(_Model):
     country: str | None = None
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Let a null in one spelling count as absent, so that the other spelling is read."""
+        """Read the other spelling of a street line if the first one is null."""
         extra = self.model_extra
         if not extra:
             return
@@ -151,10 +151,10 @@ class CustomerPage:
     One page of a corporation's customer list. Iterable and sized.
 
     Attributes:
-        corporation_id: The corporation that was asked for; every customer of the page belongs to it.
-        customers: The customers, in the server's order. An empty page is not the end of the list: only the cursor is.
+        corporation_id: The corporation. Every customer of the page belongs to it.
+        customers: The customers, in the server's order. A page may be empty; the list ends only where there is no cursor.
         total_customers: How many customers match the query, as the server counts them; `None` if it did not say.
-        cursor: Where the next page begins; `None` after the last page.
+        cursor: The cursor of the next page; `None` on the last page.
     """
 
     corporation_id: str

@@ -1,4 +1,4 @@
-"""How far a stream has come, in numbers that are cheap to read at any time."""
+"""What a stream has yielded so far, in numbers. They are cheap to read at any time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ __all__ = ["CorporationProgress", "CorporationState", "StreamProgress"]
 
 
 class CorporationState(StrEnum):
-    """What a stream does with a corporation."""
+    """The state of a corporation in a stream."""
 
     READING = "reading"
     FINISHED = "finished"
@@ -18,13 +18,13 @@ class CorporationState(StrEnum):
 @dataclass(slots=True)
 class CorporationProgress:
     """
-    How far the list of one corporation was read.
+    What a stream has yielded of one corporation.
 
     Attributes:
-        state: Whether it is being read, finished or failed.
-        pages: Pages of it that were yielded, by this stream.
-        customers: Customers of it that were yielded, by this stream.
-        customers_before: Customers of it that were yielded before, as the checkpoint says with which the stream began.
+        state: `reading` (started), `finished` or `failed`.
+        pages: Pages that this stream has yielded.
+        customers: Customers that this stream has yielded.
+        customers_before: Customers that earlier runs have yielded, according to the checkpoint.
         total_customers: How many there are, as the server last counted them; `None` if it did not say.
     """
 
@@ -36,7 +36,7 @@ class CorporationProgress:
 
     @property
     def remaining(self) -> int | None:
-        """About how many customers are still to come; `None` if the server has not said how many there are."""
+        """About how many customers remain; `None` if the server has not said how many there are."""
         if self.state is CorporationState.FINISHED:
             return 0
         if self.total_customers is None:
@@ -48,18 +48,18 @@ class CorporationProgress:
 @dataclass(slots=True)
 class StreamProgress:
     """
-    How far a stream has come. It counts what was yielded; a page counts when its first customer is.
+    What a stream has yielded. A page counts as soon as its first customer was yielded.
 
     Attributes:
-        corporations: Each corporation of which anything was yielded or that has failed, by its id.
-        pages: Pages, of all corporations.
-        customers: Customers, of all corporations.
-        finished: Corporations that were read to their end by this stream.
-        failed: Corporations that failed.
+        corporations: Each corporation that was started or has failed, by its id.
+        pages: Pages of all corporations.
+        customers: Customers of all corporations.
+        finished: Corporations that this stream has finished.
+        failed: Corporations that have failed.
     """
 
     corporations: Mapping[str, CorporationProgress] = field(repr=False)
-    _reading: Mapping[str, CorporationProgress] = field(repr=False)
+    _started: Mapping[str, CorporationProgress] = field(repr=False)
     pages: int = 0
     customers: int = 0
     finished: int = 0
@@ -67,16 +67,16 @@ class StreamProgress:
 
     @property
     def reading(self) -> int:
-        """Corporations of which something was yielded, by this stream, and that are not finished."""
-        return len(self._reading)
+        """Corporations that are started, and neither finished nor failed."""
+        return len(self._started)
 
     @property
     def remaining(self) -> int | None:
         """
-        About how many customers are still to come of the corporations in `reading`.
+        About how many customers remain of the corporations that are started.
 
-        Nobody knows how many there are in those that have not begun. `None` before the first page, and if the server has not
-        said of any of them how many there are.
+        The others are unknown until their first page. `None` before the first page of the stream, and if the server has not
+        said how many customers there are.
         """
-        known = [left for each in self._reading.values() if (left := each.remaining) is not None]
-        return sum(known) if known or (self.corporations and not self._reading) else None
+        known = [left for each in self._started.values() if (left := each.remaining) is not None]
+        return sum(known) if known or (self.corporations and not self._started) else None

@@ -1,4 +1,4 @@
-"""The question: all parameters of `GET /customers`, checked before any request and written as the API page wants them."""
+"""All parameters of `GET /customers`, checked before any request and written in the form of the API page."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from urllib.parse import urlencode
 __all__ = ["CustomerFilters"]
 
 MAX_LIMIT = 100
-"""Customers per page at the most, says the API page."""
+"""The largest page, according to the API page (section *Query Parameters*)."""
 
 _MAX_QUERY_LENGTH = 60_000
-"""httpx refuses URLs of 65,536 characters; the rest is for the cursor. Most servers refuse much shorter ones."""
+"""httpx refuses URLs of 65,536 characters; the difference is for the cursor. Most servers accept far less."""
 
 
 class CustomerFilters(TypedDict, total=False):
-    """What narrows or extends a list: the keyword arguments of `AsyncCustomersAPI.list`, whose help explains each."""
+    """The filters of a list: keyword arguments of `AsyncCustomersAPI.list`, whose documentation explains each."""
 
     name: str | None
     search_term: str | None
@@ -45,17 +45,17 @@ def _text(name: str, value: object) -> str:
 
 
 def _comma_separated(name: str, value: object) -> str:
-    # What has no order would be another query in each process, and no checkpoint would fit.
+    # A set has another order in each process, so its checkpoints would belong to another query.
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         hint = f"; for a single one write {name}=[...]" if isinstance(value, str) else ""
         raise TypeError(f"{name}: expected a list of str, got {type(value).__name__}{hint}")
 
     items = [_text(f"{name}[{index}]", item) for index, item in enumerate(cast("Sequence[object]", value))]
     if not items:
-        raise ValueError(f"{name}: must not be empty; leave it out if it is not wanted")
+        raise ValueError(f"{name}: must not be empty; leave it out instead")
     for index, item in enumerate(items):
         if "," in item:
-            raise ValueError(f"{name}[{index}]: {item!r} holds a comma, which the API takes for a separator")
+            raise ValueError(f"{name}[{index}]: {item!r} contains a comma, which the API takes for a separator")
 
     return ",".join(items)
 
@@ -91,17 +91,17 @@ _WIRE_FORM: dict[str, Callable[[str, object], str]] = {
 
 
 PARAMETERS = ("corporation_id", "cursor", "limit", *_WIRE_FORM)
-"""All thirteen, by their name on the wire."""
+"""All thirteen parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """
-    What is asked of each corporation.
+    The filters and the page size, for any corporation.
 
     Attributes:
         limit: Customers per page, 1 to 100.
-        filters: The filters in use, by name, in the form that they have on the wire.
+        filters: The filters in use, by name, in the form of the API page.
     """
 
     limit: int
@@ -128,16 +128,16 @@ class Selection:
 
     @property
     def fingerprint(self) -> str:
-        """What stands for it in a checkpoint."""
+        """A short stand-in for it in checkpoints."""
         return blake2b(json.dumps([self.limit, self.filters]).encode(), digest_size=12).hexdigest()
 
     def of(self, corporation_id: str, *, name: str = "corporation_id") -> "CustomersQuery":
         """
-        Ask it of a corporation.
+        Return the query for one corporation.
 
         Raises:
-            TypeError: The id is no `str`. The message calls it *name*.
-            ValueError: The id is empty, or all together is too long for a URL.
+            TypeError: The id is not a `str`. The message calls it *name*.
+            ValueError: The id is empty, or the query is too long for a URL.
         """
         query = CustomersQuery(_text(name, corporation_id), self)
         _check_length(query.to_params(None))
@@ -163,9 +163,9 @@ class CustomersQuery:
 def _check_length(params: Sequence[tuple[str, str]]) -> None:
     if len(urlencode(params)) > _MAX_QUERY_LENGTH:
         name, value = max(params, key=lambda parameter: len(parameter[1]))
-        raise ValueError(f"{name}: {len(value):,} characters are too many for one URL")
+        raise ValueError(f"{name}: {len(value):,} characters are too long for a URL")
 
 
 def check_cursor(cursor: str | None) -> str | None:
-    """Return *cursor* if it can begin a walk; `None` is the first page."""
+    """Return *cursor* if it is valid; `None` is the first page."""
     return None if cursor is None else _text("cursor", cursor)

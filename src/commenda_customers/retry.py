@@ -270,7 +270,7 @@ async def call_with_retries(
 
 
 def _deadline_error(deadline: float | None, attempt: Attempt, last_error: CustomersError | None) -> APITimeoutError:
-    message = f"no answer within the deadline of {deadline:g} s"
+    message = f"no complete response within the deadline of {deadline:g} s"
     if last_error is None:
         return APITimeoutError(message, attempts=attempt.attempts_sent, transient=True)
 

@@ -1,7 +1,8 @@
 """
-The door to the HTTP library: the only place that knows httpx, or the httpx2 of a user who brought it.
+The door to the HTTP library: the only package that knows httpx, or httpx2 if the user passed a client of it.
 
-It sends one request and gives out status, headers and body; every exception of the library becomes one of ours here.
+Plain data in, plain data out: it sends one request and returns status, headers and body. Every exception of the library
+becomes one of ours here.
 """
 
 from .client import AnyAsyncClient, HTTPClient, RawResponse

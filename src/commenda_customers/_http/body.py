@@ -1,8 +1,8 @@
 """
-A response body, decompressed under a bound as it comes in.
+A response body, decompressed under a limit while it arrives.
 
-HTTP libraries decompress without one: a body of one kilobyte, compressed twice, can become a gigabyte. So the raw bytes
-are taken, one layer of gzip at the most is removed, and whatever grows beyond the limit is given up.
+HTTP libraries decompress without a limit: a body of one kilobyte, compressed twice, can become a gigabyte. So this takes
+the raw bytes, removes at most one layer of gzip, and gives up on a body that grows beyond the limit.
 """
 
 import sys
@@ -16,7 +16,7 @@ _GZIP_MAGIC = b"\x1f"
 
 
 class BodyReader:
-    """Collects one body. Feed it the raw chunks, then call `finish`."""
+    """Collects one body: `feed` it the raw chunks, then call `finish`."""
 
     def __init__(self, content_encoding: str, *, limit: int) -> None:
         """
@@ -27,11 +27,13 @@ class BodyReader:
             limit: Bytes that the body may have after decompression.
 
         Raises:
-            InvalidResponseError: The encoding is none that was asked for.
+            InvalidResponseError: The encoding is not one that was asked for.
         """
         coding = content_encoding.strip().lower()
         if coding not in ("", "identity", "gzip", "x-gzip"):
-            raise InvalidResponseError(f"the answer is encoded as {content_encoding!r}; only gzip was asked for")
+            raise InvalidResponseError(
+                f"the response has the Content-Encoding {content_encoding!r}; only gzip was asked for"
+            )
 
         self._limit = min(limit, sys.maxsize - 1)
         self._size = 0
@@ -60,28 +62,28 @@ class BodyReader:
                 self._keep(self._inflater.decompress(chunk, self._limit - self._size + 1))
                 chunk = self._inflater.unconsumed_tail or self._inflater.unused_data
         except zlib.error as exc:
-            raise APIConnectionError(f"the compressed answer is damaged: {exc}", transient=True) from exc
+            raise APIConnectionError(f"the compressed response is damaged: {exc}", transient=True) from exc
 
     def finish(self) -> bytes:
         """
         Return the whole body.
 
         Raises:
-            APIConnectionError: The compressed bytes end too early: the body was cut on its way.
+            APIConnectionError: The compressed bytes end too early: the body was cut.
         """
         if self._inflater is not None and not self._inflater.eof:
-            raise APIConnectionError("the compressed answer breaks off", transient=True)
+            raise APIConnectionError("the compressed response ends too early", transient=True)
 
         return self.so_far
 
     @property
     def so_far(self) -> bytes:
-        """What has come of the body, up to the limit."""
+        """The part of the body that has arrived, up to the limit."""
         return b"".join(self._parts)
 
     def _keep(self, part: bytes) -> None:
         self._size += len(part)
         if self._size > self._limit:
-            raise InvalidResponseError(f"the answer is larger than max_response_bytes, {self._limit:,} bytes")
+            raise InvalidResponseError(f"the response is larger than max_response_bytes, {self._limit:,} bytes")
 
         self._parts.append(part)

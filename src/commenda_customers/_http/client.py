@@ -1,4 +1,4 @@
-"""Sends one request at a time, through the user's client or through one of its own."""
+"""Sends one request at a time, through the user's HTTP client or through its own."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ from .library import Library
 from .trace import ConnectionTrace
 
 MAX_CONNECTIONS = 100
-"""Connections at the most, and so requests in flight at the most. It is the size of httpx's own default pool."""
+"""The most connections, and so the most requests in flight. It is the size of httpx's default pool."""
 
 _ERROR_BODY_LIMIT = 64 * 1024
 _MOST_BUFFERED = 1024 * 1024
@@ -36,9 +36,9 @@ _SECONDS_FOR_ERROR_BODY = 1.0
 
 class AnyAsyncClient(Protocol):
     """
-    What `httpx.AsyncClient` and `httpx2.AsyncClient` have in common, for type checkers; no other client is accepted.
+    An `httpx.AsyncClient` or an `httpx2.AsyncClient`, for type checkers. No other client is accepted.
 
-    A union of the two would let everything pass where httpx2 is not installed.
+    A union of the two would accept everything where httpx2 is not installed.
     """
 
     @property
@@ -74,23 +74,23 @@ class RawResponse:
         return 200 <= self.status < 300
 
     def drop_connection(self) -> None:
-        """Let no other request use the connection that the response came through."""
+        """Let no other request use the connection of this response."""
         connection = self._connection and self._connection.get_extra_info("socket")
         if connection is None:
             return
 
-        # Shut down, not closed: the pool finds it at its end and closes it, whereas a closed socket makes the pool's
-        # check fail on trio. Through a duplicate, because uvloop's own object cannot do it.
+        # Shut down, not closed: the pool then finds the connection at its end and closes it. A closed socket makes the
+        # pool's check fail on trio. Through a duplicate, because the socket of uvloop cannot be shut down.
         with suppress(OSError), socket.fromfd(connection.fileno(), connection.family, connection.type) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
 
 
 class HTTPClient:
     """
-    Sends requests through the user's client, or through one of its own that it opens when first needed.
+    Sends requests through the user's client, or through its own, which it opens when it is first needed.
 
     Attributes:
-        base_url: Where the API is.
+        base_url: The address of the API.
         connections: Counts the free connections. A task that has acquired one never waits in the pool of the HTTP library,
             where the wait would count as part of an attempt.
     """
@@ -100,8 +100,8 @@ class HTTPClient:
         Check the arguments; open nothing yet.
 
         Raises:
-            ValueError: *base_url* is no URL that a token may be sent to, or *client* has parameters of the API.
-            TypeError: *client* is no asynchronous client of httpx or httpx2.
+            ValueError: A token must not be sent to *base_url*, or *client* has parameters of the API.
+            TypeError: *client* is not an `AsyncClient` of httpx or httpx2.
         """
         base = checked_base_url(base_url)
         self.base_url = str(base).rstrip("/")
@@ -120,14 +120,14 @@ class HTTPClient:
         self._max_response_bytes = max_response_bytes
 
     def _check_params(self) -> None:
-        """Refuse a user's client that would add parameters of the API to every request: the list would be another one."""
+        """Refuse a user's client that would add parameters of the API to every request."""
         for name in PARAMETERS:
             if self._client is not None and name in self._client.params:
-                raise ValueError(f"http_client: its params hold {name!r}, which belongs into the call of list()")
+                raise ValueError(f"http_client: its params contain {name!r}; pass it to list() or stream() instead")
 
     async def open(self) -> httpx.AsyncClient:
         """
-        Make ready to send; costs next to nothing when it is ready.
+        Return the HTTP client; open it if that was not done yet.
 
         Raises:
             RuntimeError: It was closed, or it is in use in another event loop or process.
@@ -137,7 +137,7 @@ class HTTPClient:
 
     def check_usable(self) -> None:
         """
-        Refuse a use that cannot succeed.
+        Refuse a use that cannot work.
 
         Raises:
             RuntimeError: It was closed, or it is in use in another event loop or process.
@@ -159,28 +159,30 @@ class HTTPClient:
     async def _new_client(self) -> httpx.AsyncClient:
         try:
             if self._is_encrypted:
-                # Reading the certificates takes tens of milliseconds; the event loop must not stand still for them.
+                # To read the certificates takes tens of milliseconds, and must not block the event loop.
                 context = await anyio.to_thread.run_sync(httpx.create_ssl_context)
             else:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not needed; trusts nobody
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used; trusts no certificate
 
             return httpx.AsyncClient(
                 verify=context,
                 limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
                 headers={"User-Agent": f"commenda-customers/{__version__}"},
-                # None are kept: a server that sets a new one with each answer would make the requests grow without end.
+                # No cookies are kept: a server that sets a new one with each response would make requests grow for ever.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                # Plain http is for loopback: no proxy that the environment names may get to see the token.
+                # Plain http is for loopback: no proxy of the environment may see the token.
                 trust_env=self._is_encrypted,
             )
         except (OSError, ImportError, ValueError, httpx.InvalidURL) as exc:
-            # Certificates or proxies that the environment names, and that are not there.
-            raise APIConnectionError(f"no HTTP client can be made from the settings of the environment: {exc}") from exc
+            # The environment names certificates or proxies that do not exist.
+            raise APIConnectionError(
+                f"the HTTP client could not be made from the environment variables for proxies and certificates: {exc}"
+            ) from exc
 
     async def aclose(self) -> None:
-        """Close what was opened here; a client of the user's stays open. May be called again."""
+        """Close the own HTTP client; the user's stays open. May be called again."""
         self._is_closed = True
-        # A cancelled task leaves its block through here too, and must not leave connections behind.
+        # A cancelled task comes through here too, and must not leave connections behind.
         with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
             await in_child_task(self._close_own)
 
@@ -229,17 +231,17 @@ class HTTPClient:
                 self._url,
                 params=list(params),
                 headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
-                # The caller limits the whole attempt. The library's limits are for each read, and a drip meets them.
+                # The caller limits the whole attempt. The library limits each read, which a slow drip never exceeds.
                 timeout=None,
                 extensions={"trace": trace},
             )
         request.headers["Authorization"] = secret.authorization()
         try:
             with self._library.errors_translated(self._netloc):
-                # No auth of the user's client, it would replace the token; no redirects, they would carry it elsewhere.
+                # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
                 response = await client.send(request, stream=True, auth=None, follow_redirects=False)
         except self._library.status_error as exc:
-            # A hook of the user's client raised it, for this answer or for one of its own affairs.
+            # A hook of the user's client raised it, for this response or for another request.
             if exc.response.request is not request:
                 raise
             response = exc.response
@@ -247,12 +249,12 @@ class HTTPClient:
             # Errors of the library hold the request, and ours hold those errors as their cause.
             request.headers.pop("Authorization", None)
 
-        response.next_request = None  # where a redirect would have led, with a copy of the token
+        response.next_request = None  # the request of a redirect, with a copy of the token
         return response
 
     async def _body_of(self, response: httpx.Response) -> bytes:
         if response.is_closed:
-            # A hook of the user's client has read it, or has thrown it away.
+            # A hook of the user's client has read or closed it.
             try:
                 return response.content
             except self._library.not_read:
@@ -264,7 +266,7 @@ class HTTPClient:
             await self._read(response, reader)
             return reader.finish()
 
-        # The status is known, and says more than that its explanation is cut, too long, too slow or cannot be read.
+        # The status is known. That its body is cut, too long, too slow or unreadable must not hide it.
         try:
             reader = BodyReader(encoding, limit=_ERROR_BODY_LIMIT)
         except CustomersError:
@@ -288,8 +290,8 @@ class HTTPClient:
         """
         Leave the rest of a body unread.
 
-        A stream that is closed and then left is a chain of generators for the garbage collector, and trio warns of each.
-        When read on, it ends with an error of its own as soon as what was already buffered has been read.
+        A stream that is closed and then left is a chain of generators for the garbage collector, and trio warns about each.
+        So it is read on, until it ends with an error of its own after what was already buffered.
         """
         await response.aclose()
         buffered = 0

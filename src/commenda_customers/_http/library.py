@@ -1,4 +1,4 @@
-"""The exceptions of the HTTP library, and what they mean."""
+"""The exceptions of the HTTP library, and ours in their place."""
 
 import ssl
 import sys
@@ -12,7 +12,7 @@ from ..errors import APIConnectionError, APITimeoutError, chain
 
 
 class Library(NamedTuple):
-    """The exceptions of the library that a client comes from. Those of httpx2 have the names and the fields of httpx's."""
+    """The exceptions of the library that a client comes from. Those of httpx2 have the same names and fields as httpx's."""
 
     request_error: type[httpx.RequestError]
     timeout: type[httpx.TimeoutException]
@@ -23,7 +23,7 @@ class Library(NamedTuple):
 
     @classmethod
     def of(cls, client_type: type) -> Self:
-        """Find the library without importing it: a program that has a client of httpx2 has imported httpx2."""
+        """Find the library of a client without importing it: a program with a client of httpx2 has imported httpx2."""
         for base in client_type.__mro__:
             name = base.__module__.partition(".")[0]
             if base.__name__ == "AsyncClient" and name in ("httpx", "httpx2"):
@@ -43,11 +43,11 @@ class Library(NamedTuple):
 
     @contextmanager
     def errors_translated(self, netloc: str) -> Generator[None]:
-        """Raise our errors in place of those that say that no complete answer came from *netloc*."""
+        """Raise our errors in place of the library's, for a request to *netloc*."""
         try:
             yield
         except self.timeout as exc:
-            raise APITimeoutError(f"the connection to {netloc} took too long: {_reason(exc)}", transient=True) from exc
+            raise APITimeoutError(f"the connection to {netloc} timed out: {_reason(exc)}", transient=True) from exc
         except self.unsendable as exc:
             raise APIConnectionError(f"the request could not be sent: {_reason(exc)}") from exc
         except (
@@ -56,20 +56,20 @@ class Library(NamedTuple):
         ) as exc:  # on asyncio, TLS that breaks later than its handshake comes as it is
             if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
                 raise APIConnectionError(
-                    f"no trusted connection to {netloc}, its TLS certificate or protocol was not accepted: {_reason(exc)}"
+                    f"no trusted connection to {netloc}: its TLS certificate or protocol was not accepted: {_reason(exc)}"
                 ) from exc
 
             raise APIConnectionError(f"the connection to {netloc} failed: {_reason(exc)}", transient=True) from exc
 
 
 def _is_tls_failure(exc: BaseException) -> bool:
-    """Tell a handshake that the two ends will never agree on from one that merely broke off."""
+    """Return whether the handshake failed for good, and did not merely break off."""
     broke_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
     return any(isinstance(link, ssl.SSLError) and not isinstance(link, broke_off) for link in chain(exc))
 
 
 def _is_refusal(exc: BaseException) -> bool:
-    """Tell whether the server refused us by its TLS; with TLS 1.3 that comes after the handshake (RFC 8446, section 6.2)."""
+    """Return whether the server refused our TLS; with TLS 1.3 it says so after the handshake (RFC 8446, section 6.2)."""
     refused = (
         "ALERT_CERTIFICATE",
         "ALERT_BAD_CERTIFICATE",
@@ -81,5 +81,5 @@ def _is_refusal(exc: BaseException) -> bool:
 
 
 def _reason(exc: BaseException) -> str:
-    """Return what went wrong in words: the innermost that there are, which name the cause."""
+    """Return the text of the innermost cause that has one, which is the most specific."""
     return next((str(link) for link in reversed(list(chain(exc))) if str(link)), type(exc).__name__)

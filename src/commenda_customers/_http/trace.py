@@ -1,4 +1,4 @@
-"""What the HTTP library tells of a request while it is in flight."""
+"""Follows the connection of a request, through the trace events of the HTTP library."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,17 +6,18 @@ from typing import Any
 import anyio
 
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete")
-"""Endings of the events that tell of a new connection; they begin with its kind, of which there are several with proxies."""
+"""How the names of events for a new connection end. They begin with the kind of connection; proxies have their own."""
 
 
 class ConnectionTrace:
     """
-    Follows the connection of one request; is passed to the library as its `trace` extension.
+    Follows the connection of one request. It is passed to the library as the `trace` extension.
 
-    It tells whether the request went out through a connection that was kept from an earlier one: a server may close such
-    a connection at the very moment at which it is used again, and then the request fails although nothing is wrong.
+    It knows whether the request was sent on a connection that was kept from an earlier request: a server may close such a
+    connection at the moment at which it is used again.
 
-    And it closes a connection whose TLS handshake was cancelled, which the library forgets to do.
+    It also closes a connection whose TLS handshake failed or was cancelled, because httpcore does not (encode/httpcore pull
+    request 443).
     """
 
     def __init__(self) -> None:
@@ -24,7 +25,7 @@ class ConnectionTrace:
         self._was_sent = False
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take note of an event of the library."""
+        """Receive an event of the library."""
         match event:
             case _ if event.endswith(_CONNECTED):
                 self._stream = info["return_value"]
@@ -38,5 +39,5 @@ class ConnectionTrace:
 
     @property
     def was_kept(self) -> bool:
-        """Whether the request went out, and through a connection that was there before."""
+        """Whether the request was sent, on a connection kept from an earlier request."""
         return self._was_sent and self._stream is None

@@ -25,14 +25,14 @@ Redact = Callable[[bytes], bytes]
 class _Listing(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    # Fails at the first bad row: a small body can hold a million of them, each with errors to collect.
+    # Fails at the first bad row: a small body can hold a million of them, each with an error to collect.
     customers: Annotated[tuple[Customer, ...], Field(fail_fast=True)] | None = None
     total_customers: int | None = None
     cursor: str | None = None
 
 
 class _Envelope(_Listing):
-    """Both documented envelopes in one pass over the body: the bare listing, and the one wrapped in `data`."""
+    """Both documented envelopes, validated in one pass: the bare listing, and the one wrapped in `data`."""
 
     data: _Listing | None = None
 
@@ -41,11 +41,13 @@ def decode_page(
     status: int, headers: Mapping[str, str], body: bytes, *, corporation_id: str, redact: Redact
 ) -> CustomerPage:
     """
-    Read the body of a 2xx answer. *redact* takes out of it what no error may show.
+    Return the page in the body of a 2xx response.
+
+    *redact* removes from the body what no error may show.
 
     Raises:
-        InvalidResponseError: The body is no JSON (`transient`: bodies get mangled on their way), or it is JSON in neither
-            of the documented envelopes.
+        InvalidResponseError: The body is not JSON (`transient`: it may have been cut), or it is JSON in neither of
+            the documented envelopes.
     """
     try:
         envelope = _Envelope.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
@@ -55,10 +57,10 @@ def decode_page(
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:
         raise InvalidResponseError(
-            f"the answer has neither documented envelope: {_shape_of(body)}", **response_fields(status, headers)
+            f"the response has neither documented envelope: {_shape_of(body)}", **response_fields(status, headers)
         )
 
-    # What one envelope lacks may stand beside it, as in the other one: a cursor that is missed would end the list too early.
+    # A field that is missing in `data` may stand beside it: a cursor that is missed would end the list too early.
     total = envelope.total_customers if listing.total_customers is None else listing.total_customers
     return CustomerPage(corporation_id, listing.customers or (), total, listing.cursor or envelope.cursor or None)
 
@@ -78,9 +80,9 @@ def _unreadable(
     problems = exc.errors(include_url=False, include_context=False, include_input=False)
     if any(problem["type"] == "json_invalid" for problem in problems):
         return InvalidResponseError(
-            f"the answer is no JSON: {len(body)} bytes of {one_line(headers.get('content-type', 'no content type'))!r}",
+            f"the response is not JSON: {len(body)} bytes of {one_line(headers.get('content-type', 'no content type'))!r}",
             **response_fields(status, headers),
-            # What begins like JSON may be a list of customers that was cut.
+            # A body that begins like JSON may be a list of customers that was cut.
             body_excerpt=None if body.lstrip()[:1] in (b"{", b"[") else excerpt(redact(body)) or None,
             transient=True,
         )
@@ -88,7 +90,7 @@ def _unreadable(
     first = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in problems[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return InvalidResponseError(
-        f"the answer is not a list of customers: {_shape_of(body)}; {first}{more}", **response_fields(status, headers)
+        f"the response is not a list of customers: {_shape_of(body)}; {first}{more}", **response_fields(status, headers)
     )
 
 
@@ -101,7 +103,7 @@ def _shape_of(body: bytes) -> str:
     if not isinstance(value, dict):
         return f"a JSON {type(value).__name__}"
 
-    # Only what looks like the name of a field: an object may as well be keyed by customers.
+    # Only keys that look like names of fields: an object may also be keyed by customers.
     keys = cast("dict[str, object]", value)
     names = sorted(key for key in keys if key.isidentifier() and len(key) <= _LONGEST_NAME)[:_MOST_NAMES]
     return f"an object with {len(keys)} keys{', among them ' if names else ''}{', '.join(map(repr, names))}"

@@ -10,7 +10,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     Run the command line and return its exit code.
 
-    0: done. 1: the API, or the connection to it, failed. 2: the user was mistaken. 130: interrupted.
+    0: done. 1: the API or the connection failed. 2: usage error. 130: interrupted.
 
     Args:
         args: The arguments; `None` takes those of the process.
@@ -19,7 +19,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print("error: standard output is closed", file=sys.stderr)
         return 1
     try:
-        from ._commands import run
+        from ._group import run
 
         return run(args)
     except ModuleNotFoundError as exc:

@@ -1,10 +1,12 @@
-"""`commenda-customers demo`: the main job, against an emulated API that fails on purpose, with proof at the end."""
+"""`commenda-customers demo`: the main job against an emulated API that fails on purpose, with a proof at the end."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import anyio
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -28,8 +30,22 @@ _FAULTS = (
 _SECONDS_PER_LINE = 1.0
 
 
+@click.command("demo")
+@click.option("--corporations", type=click.IntRange(1, 100), default=8, show_default=True, help="How many there are.")
+@click.option("--customers", type=click.IntRange(0, 1_000_000), default=2750, show_default=True, help="Customers of each.")
+@click.option("--rate", type=click.FloatRange(1), default=60, show_default=True, help="The server's limit per second.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of customers and faults.")
+def demo_command(corporations: int, customers: int, rate: float, seed: int) -> int:
+    """
+    Stream several corporations from an emulated API that fails on purpose.
+
+    Everything happens on this machine, over real HTTP. At the end the customers are compared with those of the server.
+    """
+    return anyio.run(partial(_demonstrate, corporations=corporations, customers=customers, rate=rate, seed=seed))
+
+
 class _Tally:
-    """What has come so far. Receives the events of the client."""
+    """Counts what has arrived. It is also a hook of the client."""
 
     def __init__(self, corporation_ids: Iterable[str]) -> None:
         self.ids: dict[str, list[str]] = {corporation_id: [] for corporation_id in corporation_ids}
@@ -54,8 +70,8 @@ class _Tally:
         return f"{self.pages} pages, {self.requests} requests, {self.retries.total()} retries"
 
 
-async def demonstrate(*, corporations: int, customers: int, rate: float, seed: int) -> int:
-    """Run the demo; return the exit code: 0 if everything came, once and in order."""
+async def _demonstrate(*, corporations: int, customers: int, rate: float, seed: int) -> int:
+    """Run the demo. The exit code is 0 if every customer came once and in order."""
     console = Console()
     sizes = {f"corp_{number}": customers for number in range(1, corporations + 1)}
     tally = _Tally(sizes)
@@ -78,26 +94,26 @@ async def demonstrate(*, corporations: int, customers: int, rate: float, seed: i
     ):
         console.print(
             f"An emulated API at {emulator.base_url}: {corporations} corporations of {customers:,} customers, "
-            f"{rate:g} requests per second, and one request in seven goes wrong.",
+            f"{rate:g} requests per second, and about one request in seven fails.",
             highlight=False,
             soft_wrap=True,
         )
         began = anyio.current_time()
-        await _read_all(api, sizes, tally, console)
+        await _stream_all(api, sizes, tally, console)
         elapsed = anyio.current_time() - began
-        learned = f"{_learned(api)} learned, {rate:g} is true"
+        learned = f"{_learned(api)} learned; the server allows {rate:g}"
 
     return 0 if _report(emulator, tally, elapsed, learned, console) else 1
 
 
 def _learned(api: AsyncCustomersAPI) -> str:
-    """Say what the limiter has found out about the server."""
+    """Return what the limiter has learned about the server."""
     rate = api.rate_limit and api.rate_limit.snapshot().rate
-    return f"{rate:.0f} requests/s" if rate else "no limit met yet"
+    return f"{rate:.0f} requests/s" if rate else "no limit learned yet"
 
 
 class _Display:
-    """Shows how far it is: bars on a terminal, elsewhere a line every second."""
+    """Shows the progress: bars on a terminal, elsewhere a line every second."""
 
     def __init__(self, console: Console, api: AsyncCustomersAPI, sizes: Mapping[str, int], tally: _Tally) -> None:
         self.console, self.api, self.tally = console, api, tally
@@ -121,22 +137,22 @@ class _Display:
             self.console.print(f"  {tally.customers:,} customers, {text}", highlight=False)
 
 
-async def _read_all(api: AsyncCustomersAPI, sizes: Mapping[str, int], tally: _Tally, console: Console) -> None:
-    """Read half, as if the program had been stopped, and the rest from what it would have written down."""
+async def _stream_all(api: AsyncCustomersAPI, sizes: Mapping[str, int], tally: _Tally, console: Console) -> None:
+    """Stream half of the customers, stop, and resume from the checkpoint as another run would."""
     total = sum(sizes.values())
     display = _Display(console, api, sizes, tally)
     with display.bars:
-        checkpoint = await _read(api, sizes, tally, display, until=total // 2)
+        checkpoint = await _stream(api, sizes, tally, display, until=total // 2)
         written = checkpoint.model_dump_json()
         console.print(
-            f"Stopped after {tally.customers:,} customers. The checkpoint has {len(written):,} bytes; from there on:",
+            f"Stopped after {tally.customers:,} customers. Resuming from the checkpoint of {len(written):,} bytes:",
             highlight=False,
             soft_wrap=True,
         )
-        await _read(api, sizes, tally, display, until=math.inf, resume=Checkpoint.model_validate_json(written))
+        await _stream(api, sizes, tally, display, until=math.inf, resume=Checkpoint.model_validate_json(written))
 
 
-async def _read(
+async def _stream(
     api: AsyncCustomersAPI,
     sizes: Mapping[str, int],
     tally: _Tally,

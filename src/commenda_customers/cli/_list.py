@@ -3,8 +3,10 @@
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
-from typing import Unpack
+from functools import partial
+from typing import Any, Unpack
 
+import anyio
 import click
 from rich.console import Console
 from rich.table import Table
@@ -15,13 +17,36 @@ from ..errors import BadRequestError, CursorLoopError, CustomersError
 from ..events import Event, RetryScheduled
 from ..models import Customer, CustomerPage
 from ..query import CustomerFilters
+from ._filters import filter_options
 from ._output import give_up_output
 
 _COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2))
 """Headings, and how much of the terminal's width each gets."""
 
 
-async def print_customers(
+@click.command("list")
+@click.argument("corporation_id")
+@filter_options
+@click.option("--limit", type=int, default=100, show_default=True, help="Customers per page, 1 to 100.")
+@click.option("--cursor", help="Cursor of the first page; printed after a failure.")
+@click.option(
+    "--base-url", envvar="COMMENDA_BASE_URL", help="Address of the API.  [env: COMMENDA_BASE_URL; default: the vendor's]"
+)
+@click.option("--json/--table", "as_json", default=None, help="JSON lines, or a table.  [default: a table on a terminal]")
+def list_command(
+    corporation_id: str, limit: int, cursor: str | None, base_url: str | None, as_json: bool | None, **filters: Any
+) -> None:
+    """
+    Print the customers of a corporation.
+
+    The environment variable COMMENDA_API_TOKEN must hold the token.
+    """
+    anyio.run(
+        partial(_print_customers, corporation_id, limit=limit, cursor=cursor, base_url=base_url, as_json=as_json, **filters)
+    )
+
+
+async def _print_customers(
     corporation_id: str,
     *,
     limit: int,
@@ -33,14 +58,14 @@ async def print_customers(
     """Print the customers of a corporation, page by page as they come."""
     messages = Console(stderr=True)
 
-    def tell_of_retry(event: Event) -> None:
+    def report_retry(event: Event) -> None:
         if isinstance(event, RetryScheduled):
             messages.print(
                 f"{event.error}; trying again in {event.wait:.1f} s", markup=False, highlight=False, soft_wrap=True
             )
 
     try:
-        api = AsyncCustomersAPI(base_url=base_url, hooks=[tell_of_retry])
+        api = AsyncCustomersAPI(base_url=base_url, hooks=[report_retry])
         pages = api.list(corporation_id, limit=limit, cursor=cursor, **filters).pages()
     except (ValueError, TypeError) as exc:
         raise click.UsageError(str(exc)) from exc
@@ -50,10 +75,10 @@ async def print_customers(
             await _print_pages(pages, messages, as_json=as_json)
     except CustomersError as error:
         if error.cursor is not None and not isinstance(error, BadRequestError | CursorLoopError):
-            error.add_note(f"to go on from there: --cursor {shlex.quote(error.cursor)}")
+            error.add_note(f"to resume: --cursor {shlex.quote(error.cursor)}")
         raise
     except BrokenPipeError:
-        give_up_output()  # the reader has had enough, as `head` has
+        give_up_output()  # whatever reads the output has stopped, as `head` does
 
 
 async def _print_pages(pages: AsyncIterator[CustomerPage], messages: Console, *, as_json: bool | None) -> None:
@@ -61,7 +86,7 @@ async def _print_pages(pages: AsyncIterator[CustomerPage], messages: Console, *,
     is_terminal = output.is_terminal
     printed = 0
     status = messages.status("waiting for the first page")
-    # On a terminal the customers themselves show that it goes on.
+    # On a terminal the customers themselves show the progress.
     with nullcontext() if is_terminal else status:
         async for page in pages:
             if as_json or (as_json is None and not is_terminal):
@@ -80,7 +105,7 @@ def _print_json(page: CustomerPage) -> None:
 
 
 def _table(page: CustomerPage, *, with_header: bool) -> Table:
-    """Return a page as a table. Widths follow from the terminal alone, so that the pages line up."""
+    """Return a page as a table. The widths depend on the terminal only, so that the pages line up."""
     table = Table(box=None, expand=True, show_header=with_header, pad_edge=False)
     for name, ratio in _COLUMNS:
         table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
@@ -96,5 +121,5 @@ def _cells(customer: Customer) -> tuple[str | None, ...]:
 
 
 def _printable(value: str | None) -> str:
-    """Keep what a customer is called from steering the terminal."""
+    """Replace control characters: a name must not control the terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value or "")

@@ -1,11 +1,11 @@
-"""What to do when nobody can take what we print."""
+"""What to do when the output cannot be written."""
 
 import os
 import sys
 
 
 def give_up_output() -> None:
-    """Throw away what cannot be written, so that the end of the process does not complain of it again."""
+    """Discard what cannot be written, so that Python does not complain about it again when the process ends."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,8 +1,8 @@
 """
-The rate limit of the server, kept on this side: who may begin a request, and when.
+Rate limiters: they decide which request may begin, and when.
 
-`AdaptiveLimiter` learns the limit, `FixedRate` is told it. With both, requests begin first come, first served, and a 429 to
-one of them pauses all. Anything else that has the methods of `RateLimiter` works as well.
+`AdaptiveLimiter` learns the server's limit; `FixedRate` keeps a limit that you know. With both, requests begin first come,
+first served, and a 429 to one of them pauses all. Any object with the methods of `RateLimiter` works as well.
 """
 
 from .adaptive import AdaptiveLimiter

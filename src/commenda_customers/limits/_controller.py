@@ -110,7 +110,8 @@ class Controller:
         self._next_start = max(self._next_start, self.paused_until)
 
     def shift_times(self, by: float) -> None:
-        """Go on with a clock that is *by* seconds ahead."""
+        """Use a clock that is *by* seconds ahead. No request is in flight at this time."""
+        self._probes_in_flight = 0
         self.paused_until += by
         self._next_start += by
         self._episode_began += by

@@ -1,4 +1,4 @@
-"""The waiting: first come, first served, whoever decides when the next may begin."""
+"""The queue of a limiter: waiters get their permits first come, first served."""
 
 import math
 import time
@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import EventLoopToken, current_token
 
 from .._checks import check_positive, check_type
 from ..errors import RateLimitError
@@ -18,8 +18,8 @@ class QueueingLimiter(ABC):
     """
     A queue in front of a decision.
 
-    Only the request at the head of the queue looks at the clock. The others wait until it is their turn to be the head, so
-    that however many wait, there is one timer. A waiter that is cancelled leaves the queue and wakes the next.
+    Only the waiter at the head of the queue has a timer; the others wait until they are the head. So there is one timer,
+    however many waiters there are. A waiter that is cancelled leaves the queue and wakes the next one.
     """
 
     def __init__(self, max_in_flight: int) -> None:
@@ -27,37 +27,38 @@ class QueueingLimiter(ABC):
         check_type("max_in_flight", max_in_flight, int)
         self.max_in_flight = max_in_flight
         self._queue: deque[anyio.Event] = deque()
-        self._returned = 0  # of those in the queue; they stand in front
+        self._returned = 0  # waiters that were sent before; they are in front
         self._in_flight = 0
-        self._home: object = None
-        self._ahead = 0.0  # the seconds by which the event loop's clock is ahead of the machine's
+        self._home: EventLoopToken | None = None
+        self._moved_at = -math.inf  # when the present event loop began to use the limiter
+        self._ahead = 0.0  # seconds by which the event loop's clock is ahead of the machine's
 
     @abstractmethod
     def _delay(self, now: float) -> float:
-        """Return the seconds until the next request may begin; infinity is until one in flight has ended."""
+        """Return the seconds until the next request may begin; infinity: not before one in flight has ended."""
 
     @abstractmethod
     def _begin(self, now: float) -> None:
-        """Take note that a request begins."""
+        """Count a request that begins."""
 
     @abstractmethod
     def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
-        """Take note of what came of a request."""
+        """Learn from the outcome of a request."""
 
     @abstractmethod
     def _shift_times(self, by: float) -> None:
-        """Put all moments forward by so many seconds: another event loop has another clock."""
+        """Move all points in time by so many seconds: another event loop has another clock."""
 
     @abstractmethod
     def _estimate(self, ahead: int, now: float) -> float:
-        """Return about how many seconds a request would wait with so many ahead of it in the queue."""
+        """Return about how many seconds a request would wait with *ahead* waiters in front of it."""
 
     def _knows_no_limit(self) -> bool:
-        """Return whether a request that does not begin now only waits for the limiter to find out more."""
+        """Return whether no limit is known, so that a request waits only because the limiter has just begun."""
         return False
 
     def estimate_wait(self) -> float:
-        """Return about how many seconds a request would wait that came now."""
+        """Return about how many seconds a request would wait if it came now."""
         return self._estimate(len(self._queue), self._now())
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
@@ -73,26 +74,29 @@ class QueueingLimiter(ABC):
         return self._start()
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
-        """Take note that a request has ended, and of what came of it; see `RateLimiter`."""
+        """Give a permit back, with the outcome of the request; see `RateLimiter`."""
+        if permit.sent < self._moved_at:
+            return  # of an event loop that has ended; the garbage collector ends its tasks
+
         self._in_flight -= 1
         self._learn(permit, feedback, anyio.current_time())
         self._wake_head()
 
     async def _wait(self, *, again: bool, max_wait: float | None) -> RateLimitError | None:
-        """Wait for the turn; return an error if that takes longer than *max_wait*."""
+        """Wait in the queue; return an error if that takes longer than *max_wait*."""
         if max_wait is None:
-            await self._wait_in_line(again=again)
+            await self._wait_in_queue(again=again)
             return None
 
         expected = self._estimate_here(again=again)
         error = _too_long(max_wait, expected)
         if expected <= max_wait:
             with anyio.move_on_after(max_wait):
-                await self._wait_in_line(again=again)
+                await self._wait_in_queue(again=again)
                 return None
 
             error = _took_too_long(max_wait, self._estimate_here(again=again))
-        # Rather than to fail for a limit that may not exist.
+        # Do not fail because of a limit that may not exist.
         goes_past = self._in_flight < self.max_in_flight and self._knows_no_limit()
         return None if goes_past or self._can_start() else error
 
@@ -103,7 +107,7 @@ class QueueingLimiter(ABC):
         return self._estimate(self._returned if again else len(self._queue), anyio.current_time())
 
     def _now(self) -> float:
-        """Return the time of the event loop in which it is used. Any other, and any thread without one, may ask as well."""
+        """Return the time of the event loop that uses the limiter. May be called in any thread."""
         with suppress(RuntimeError):  # not always the `NoEventLoopError` of anyio: `asyncio.to_thread` looks like asyncio
             if self._home == current_token():
                 return anyio.current_time()
@@ -114,42 +118,44 @@ class QueueingLimiter(ABC):
         here = current_token()
         if self._home == here:
             return
-        if self._queue or self._in_flight:
-            raise RuntimeError("this limiter is in use in another event loop; make one for each that runs at the same time")
+        if (self._queue or self._in_flight) and not _has_ended(self._home):
+            raise RuntimeError("this limiter is in use in another event loop; make one limiter for each event loop")
 
-        # What began in an event loop that is over still counts: the server's clock has gone on.
-        ahead = anyio.current_time() - time.monotonic()
+        # What was learned in an event loop that has ended still holds. Its waiters and requests are gone.
+        self._moved_at = anyio.current_time()
+        ahead = self._moved_at - time.monotonic()
         if self._home is not None:
             self._shift_times(ahead - self._ahead)
         self._home, self._ahead = here, ahead
+        self._queue, self._returned, self._in_flight = deque(), 0, 0
 
-    async def _wait_in_line(self, *, again: bool) -> None:
-        turn = anyio.Event()
-        self._queue.insert(self._returned if again else len(self._queue), turn)
+    async def _wait_in_queue(self, *, again: bool) -> None:
+        queue, waiter = self._queue, anyio.Event()
+        self._queue.insert(self._returned if again else len(self._queue), waiter)
         self._returned += again
-        place = turn
         try:
             while True:
-                delay = self._time_to_start() if self._queue[0] is place else math.inf
+                delay = self._time_to_start() if self._queue[0] is waiter else math.inf
                 if delay <= 0:
                     break
                 with anyio.move_on_after(delay):
-                    await place.wait()
-                if place.is_set():
-                    place = self._renew(place)
+                    await waiter.wait()
+                if waiter.is_set():
+                    waiter = self._renew(waiter)
         finally:
-            self._queue.remove(place)
-            self._returned -= again
-            self._wake_head()
+            queue.remove(waiter)
+            if queue is self._queue:
+                self._returned -= again
+                self._wake_head()
 
-    def _renew(self, place: anyio.Event) -> anyio.Event:
-        """Put an event that has not happened yet in the place of one that has."""
-        index = self._queue.index(place)
+    def _renew(self, waiter: anyio.Event) -> anyio.Event:
+        """Rewaiter an event that was set by a new one."""
+        index = self._queue.index(waiter)
         self._queue[index] = anyio.Event()
         return self._queue[index]
 
     def _time_to_start(self, now: float | None = None) -> float:
-        # A request that had to wait for a connection with its permit in hand would be sent at no time that was meant.
+        # A request that waits for a connection with its permit in hand would be sent later than the limiter meant.
         if self._in_flight >= self.max_in_flight:
             return math.inf
 
@@ -166,15 +172,21 @@ class QueueingLimiter(ABC):
             self._queue[0].set()
 
 
+def _has_ended(token: EventLoopToken | None) -> bool:
+    """Return whether an event loop has ended and left tasks behind. One of trio ends them all."""
+    is_closed = getattr(token and token.native_token, "is_closed", None)
+    return is_closed is not None and is_closed()
+
+
 def _too_long(max_wait: float, expected: float) -> RateLimitError:
     return RateLimitError(
-        f"the rate limit allows the request in about {expected:.1f} s, which is more than max_wait, {max_wait:g} s",
+        f"the rate limiter would hold the request back for about {expected:.1f} s, longer than max_wait, {max_wait:g} s",
         retry_after=expected,
     )
 
 
 def _took_too_long(max_wait: float, expected: float) -> RateLimitError:
     return RateLimitError(
-        f"the request has waited for max_wait, {max_wait:g} s; the rate limit allows it in about another {expected:.1f} s",
+        f"the rate limiter held the request back for max_wait, {max_wait:g} s, and would for about another {expected:.1f} s",
         retry_after=expected,
     )

@@ -1,20 +1,20 @@
-"""What a limiter is to the rest of the client."""
+"""The protocol of a limiter, and the values that it exchanges with the client."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 DEFAULT_MAX_IN_FLIGHT = 100
-"""As many as a client has connections."""
+"""The number of connections of a client."""
 
 
 @dataclass(slots=True)
 class Permit:
     """
-    One request that a limiter has let begin.
+    The permission to send one request.
 
     Attributes:
-        sent: When it began, in seconds of the event loop's clock.
-        in_flight: How many were in flight then, itself included.
+        sent: When the request began, in seconds of the event loop's clock.
+        in_flight: Requests in flight at that time, this one included.
     """
 
     sent: float
@@ -24,13 +24,13 @@ class Permit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
     """
-    What came of a request.
+    The outcome of a request.
 
     Attributes:
-        is_answered: Whether the server answered it, whatever it said.
-        is_throttled: Whether the answer was a 429, or a 503 that said when to come back.
+        is_answered: Whether a response came, whatever its status.
+        is_throttled: Whether the server refused the request because of a limit: a 429, or a 503 with a wait.
         wait: Seconds that the server asked to wait; `None` if it did not say.
-        remaining: How many more requests the server says it will take; `None` if it did not say.
+        remaining: Requests left in the quota, according to the server; `None` if it did not say.
     """
 
     is_answered: bool = False
@@ -42,14 +42,14 @@ class Feedback:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterSnapshot:
     """
-    What a limiter does at the moment.
+    The present state of a limiter.
 
     Attributes:
-        rate: Requests per second that it lets begin at the most; `None` while it knows no limit.
+        rate: The most requests per second that may begin; `None` while no limit is known.
         in_flight: Requests in flight.
-        max_in_flight: Requests that it lets be in flight at once.
-        waiting: Requests that wait for their turn.
-        paused_for: Seconds until any request may begin; 0 if it is not pausing.
+        max_in_flight: The most requests that may be in flight.
+        waiting: Requests that wait for a permit.
+        paused_for: Seconds until any request may begin; 0 if there is no pause.
     """
 
     rate: float | None
@@ -62,10 +62,15 @@ class LimiterSnapshot:
 @runtime_checkable
 class RateLimiter(Protocol):
     """
-    Lets requests begin. One object stands for one quota of the server: share it between the clients that share a token.
+    Gives permits to requests. One object stands for one quota: clients that share a token share it.
 
-    `acquire` before each request and `release` after it, whatever has come of it; nothing is held in between that could be
-    lost with a cancelled task.
+    The client calls `acquire` before each attempt and `release` after it, whatever its outcome, also if it was cancelled.
+    `release`, `snapshot` and `estimate_wait` are ordinary methods, since a cancelled task cannot await; a limiter in which
+    one of them is a coroutine function is refused.
+
+    The client never opens or closes a limiter. A limiter may have a life of its own, such as a connection to a store that
+    several processes share: enter it around the client, `async with MyLimiter() as limiter, AsyncCustomersAPI(rate_limit=
+    limiter) as api`.
     """
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
@@ -73,28 +78,29 @@ class RateLimiter(Protocol):
         Wait until a request may begin.
 
         Args:
-            again: The request was sent before: it has waited for its turn already.
-            max_wait: Seconds, 0 or more. Raise if it takes longer; `None`: wait for as long as it takes.
+            again: An earlier attempt of the request had a permit, so it does not queue behind new requests.
+            max_wait: Seconds, 0 or more, after which to raise; `None` means no limit.
 
         Raises:
-            RateLimitError: It takes longer than *max_wait*; `retry_after` says how long. An `AdaptiveLimiter` that
-                knows of no limit lets the request begin instead, if fewer than `max_in_flight` are in flight.
+            RateLimitError: It takes longer than *max_wait*; `retry_after` is the expected wait. An `AdaptiveLimiter` that
+                knows no limit lets the request begin instead, if fewer than `max_in_flight` are in flight.
         """
         ...
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """
-        Take note that a request has ended, and of what came of it.
+        Give a permit back, with the outcome of the request.
 
-        If it was throttled, `snapshot().paused_for` says for how long it is held back; the page waits for longer only if the
-        server asked for that. Where it is 0, the retry policy waits, and counts the attempt.
+        If the request was throttled, the client reads `snapshot().paused_for` next. If that is above 0, `acquire` is
+        expected to hold the next attempt back for so long, and a 429 does not count as a failed attempt. If it is 0, the
+        retry policy waits, and the attempt counts.
         """
         ...
 
     def estimate_wait(self) -> float:
-        """Return about how many seconds a request would wait that came now. Any thread may ask."""
+        """Return about how many seconds a request would wait if it came now. May be called in any thread."""
         ...
 
     def snapshot(self) -> LimiterSnapshot:
-        """Return what is going on. Any thread may ask."""
+        """Return the present state. May be called in any thread."""
         ...

@@ -1,4 +1,4 @@
-"""The limiter for a limit that is known."""
+"""The limiter for a limit that you know."""
 
 import math
 import sys
@@ -16,10 +16,9 @@ _NAP = 1.0
 
 class FixedRate(QueueingLimiter):
     """
-    Lets *limit* requests begin in any *per* seconds: never more, wherever one begins to count.
+    Lets at most *limit* requests begin in any *per* seconds, wherever one begins to count.
 
-    Should the server answer 429 all the same, all requests pause for as long as it asks. A request whose kept connection the
-    server closes is sent again within its permit, up to three times.
+    If the server refuses a request all the same, all requests pause for as long as it asks.
     """
 
     def __init__(self, limit: int, *, per: float = 1.0, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
@@ -29,8 +28,8 @@ class FixedRate(QueueingLimiter):
         Args:
             limit: Requests, 1 or more.
             per: Seconds.
-            max_in_flight: Requests that may be in flight at once at the most, over all clients that share the limiter. Not
-                more than there are connections: those that wait for one leave in a bunch when it is free.
+            max_in_flight: The most requests in flight, over all clients that share the limiter. Not more than there are
+                connections: requests that wait for a connection are sent later than the limiter meant.
 
         Raises:
             ValueError: A number is not above zero, or too large.
@@ -42,7 +41,7 @@ class FixedRate(QueueingLimiter):
             raise ValueError(f"limit: must be at most {sys.maxsize}")
         check_positive("per", per)
         if math.isinf(per) or math.isinf(limit / per):
-            raise ValueError(f"per: makes no rate of {limit} requests, got {per}")
+            raise ValueError(f"per: must be a finite number of seconds for {limit} requests, got {per}")
         super().__init__(max_in_flight)
         self.limit = limit
         self.per = per
@@ -60,7 +59,7 @@ class FixedRate(QueueingLimiter):
         return max(turn, self._paused_until, now) - now + rounds * self.per
 
     def snapshot(self) -> LimiterSnapshot:
-        """Return what is going on."""
+        """Return the present state."""
         return LimiterSnapshot(
             rate=self.limit / self.per,
             in_flight=self._in_flight,
@@ -76,9 +75,9 @@ class FixedRate(QueueingLimiter):
     def _begin(self, now: float) -> None:
         self._begun.append(now)
 
-    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:  # noqa: ARG002 - every answer counts alike
+    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:  # noqa: ARG002 - every outcome counts alike
         if feedback.is_throttled:
-            # A server that says "at once" again and again is not to be believed.
+            # A server that asks for no wait again and again is not believed.
             wait = _NAP if feedback.wait is None or self._was_throttled else 0.0
             self._paused_until = max(self._paused_until, now + max(wait, feedback.wait or 0.0))
         self._was_throttled = feedback.is_throttled

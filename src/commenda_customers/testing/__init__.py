@@ -1,5 +1,5 @@
 """
-The API on this machine: for tests of programs that use the SDK, and for trying it without an account.
+The emulated API: for tests of programs that use the SDK, and to try it without an account.
 
 Serving on a socket needs the extra `testing`. Nothing here imports the client.
 """

@@ -1,4 +1,4 @@
-"""The emulator's side of ASGI: a reply, and the exchange in which it is delivered or comes to grief."""
+"""The emulator's side of ASGI: a reply, and the exchange in which it is delivered or fails on purpose."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -52,12 +52,12 @@ class Exchange:
         self._send = send
 
     async def send(self, reply: Reply) -> None:
-        """Send a whole reply."""
+        """Send a complete reply."""
         await self.start(reply)
         await self._send({"type": "http.response.body", "body": reply.body})
 
     async def start(self, reply: Reply) -> None:
-        """Send the status and the headers; they announce the whole body."""
+        """Send the status and the headers, which announce the complete body."""
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
         headers.append((b"content-length", str(len(reply.body)).encode()))
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -67,7 +67,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def finish(self) -> None:
-        """Say that the body is complete."""
+        """End the body."""
         await self._send({"type": "http.response.body"})
 
     async def abort(self) -> None:
@@ -79,11 +79,11 @@ class Exchange:
         await self.wait_until_gone()
 
     async def pause(self, seconds: float) -> None:
-        """Let some time pass, unless the client goes away before."""
+        """Wait, unless the client disconnects first."""
         with anyio.move_on_after(seconds):
             await self.wait_until_gone()
 
     async def wait_until_gone(self) -> None:
-        """Wait until the client has gone away or has the whole answer."""
+        """Wait until the client has disconnected or has the complete reply."""
         while (await self._receive())["type"] != "http.disconnect":
             pass

@@ -1,7 +1,7 @@
 """
-Customers out of a seed: the same ones on every machine, made when they are asked for and never stored.
+Customers made from a seed: the same ones on every machine. They are made on demand and never stored.
 
-A customer is a function of the seed, its corporation and its number, so that an emulated corporation may have millions.
+A customer is a function of the seed, its corporation and its number, so a corporation can have millions.
 """
 
 import random
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Record = dict[str, Any]
-"""All that is known of a customer: the API's fields, and `exemptions`, from which filters and metadata are worked out."""
+"""The API's fields of a customer, and `exemptions`, from which filters and metadata are computed."""
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The emulated API: `GET /customers` with all that its page documents, as an ASGI application that can serve itself."""
+"""The emulated API: `GET /customers` as its page documents it, as an ASGI application that can serve itself."""
 
 import base64
 import binascii
@@ -34,7 +34,7 @@ _ADDRESS_KEYS = {
 
 
 class _RefusedError(Exception):
-    """The request is answered with an error."""
+    """The request gets an error."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class ReceivedRequest:
         number: Its number, from 1.
         at: When it came, in seconds of the event loop's clock.
         params: Its query parameters.
-        status: The status of the answer; a fault may have kept it from being delivered.
+        status: The status of its reply. A fault may have prevented the delivery.
     """
 
     number: int
@@ -61,7 +61,7 @@ class ReceivedRequest:
 
 class Emulator:
     """
-    The customers API on this machine, for tests and for trying things out without an account.
+    The customers API on this machine, for tests and to try things without an account.
 
         async with Emulator({"corp_123": 2500}) as server:
             api = AsyncCustomersAPI(token=server.token, base_url=server.base_url)
@@ -89,18 +89,18 @@ class Emulator:
         port: int = 0,
     ) -> None:
         """
-        Describe the API; nothing is served yet.
+        Configure the API. Nothing is served yet.
 
         Args:
             corporations: Number of customers by corporation. `None`: 1,000 customers of `corp_123`.
-            seed: Makes the customers and draws the faults; the same seed gives the same ones on every machine.
+            seed: Random seed of the customers and the faults. The same seed gives the same ones on every machine.
             token: The token that is accepted.
             envelope: `wrapped` in `data` beside a `message`, or `bare`. The API's pages show both.
             address_spelling: `line` for `line1`, `address_line` for `address_line_1`. The API's pages show both.
-            end_of_list: How the last page says that it is the last: a cursor that is `null`, `absent` or `empty`.
-            faults: What goes wrong; see `commenda_customers.testing.faults`.
-            rate_limit: Answer with 429 beyond it. `None`: no limit.
-            latency: Seconds before each answer.
+            end_of_list: The cursor of the last page: `null`, `absent` or `empty`.
+            faults: Faults that strike some requests; see `commenda_customers.testing.faults`.
+            rate_limit: Requests beyond it get a 429. `None`: no limit.
+            latency: Seconds before each response.
             port: Port to serve on; 0 takes a free one.
 
         Raises:
@@ -152,7 +152,7 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        """What to pass to the client as `base_url`."""
+        """The `base_url` for the client."""
         origin = "http://127.0.0.1" if self._server is None else self._server.origin
         return f"{origin}/api/v1"
 
@@ -163,7 +163,7 @@ class Emulator:
 
     def customers(self, corporation_id: str, **params: str) -> Iterator[dict[str, Any]]:
         """
-        Yield what a complete walk with the query parameters *params* must bring, as the API writes it.
+        Yield all customers of a list with the query parameters *params*, in the form of the API.
 
         Raises:
             KeyError: There is no such corporation.
@@ -174,7 +174,7 @@ class Emulator:
             yield self._wire_customer(corporation_id, number, extend)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
+        """Serve one request (ASGI)."""
         exchange = Exchange(scope, receive, send)
         if scope["method"] != "GET" or scope["path"] != _PATH:
             await exchange.send(Reply.error(404, f"there is no {scope['method']} {scope['path']}"))
@@ -186,7 +186,7 @@ class Emulator:
         try:
             self._check_token(scope)
             self._check_rate(now)
-            listing = self._customer_list(_unique(pairs), fault)
+            listing = self._listing(_unique(pairs), fault)
         except _RefusedError as refused:
             reply = refused.reply
         else:
@@ -212,7 +212,7 @@ class Emulator:
         if wait:
             raise _RefusedError(429, "too many requests", self._rate_limit.headers(wait, now=time.time()))
 
-    def _customer_list(self, params: Mapping[str, str], fault: Fault | None) -> Listing:
+    def _listing(self, params: Mapping[str, str], fault: Fault | None) -> Listing:
         corporation_id, limit = _check(params)
         if corporation_id not in self._corporations:
             raise _RefusedError(404, "corporation not found")
@@ -221,7 +221,7 @@ class Emulator:
         fingerprint = zlib.crc32(repr((corporation_id, filters)).encode())
         numbers = self._numbers_matching(corporation_id, filters)
         asked = params.get("cursor")
-        after = -1 if asked is None else _place_of(asked, fingerprint)
+        after = -1 if asked is None else _number_of(asked, fingerprint)
         begin = bisect_right(numbers, after)
         shown = numbers[begin : begin + limit]
         is_last = begin + limit >= len(numbers)
@@ -305,7 +305,7 @@ def _cursor_at(after: int, fingerprint: int, *, nonce: int = 0) -> str:
     return base64.urlsafe_b64encode(f"{fingerprint:08x}:{after}:{nonce}".encode()).decode().rstrip("=")
 
 
-def _place_of(cursor: str, fingerprint: int) -> int:
+def _number_of(cursor: str, fingerprint: int) -> int:
     try:
         decoded = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         query, after, _nonce = decoded.split(":")

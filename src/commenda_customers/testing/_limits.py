@@ -15,8 +15,8 @@ class RateLimit:
 
     Attributes:
         rate: Requests per second in the long run.
-        burst: Requests that may come at once.
-        retry_after: How the 429 says when there is room again: whole seconds, seconds with a fraction, `Retry-After-Ms`,
+        burst: Requests that may come at the same time.
+        retry_after: The form of the wait in the 429: whole seconds, seconds with a fraction, `Retry-After-Ms`,
             or a date. `None`: it does not say.
     """
 
@@ -54,7 +54,7 @@ class TokenBucket:
         self._counted_at: float | None = None
 
     def take(self, now: float) -> float:
-        """Take a token and return 0, or return the seconds until there will be one. *now* is any steady clock."""
+        """Take a token and return 0, or return the seconds until there is one. *now* is of any steady clock."""
         elapsed = 0.0 if self._counted_at is None else now - self._counted_at
         self._tokens = min(self._limit.burst, self._tokens + elapsed * self._limit.rate)
         self._counted_at = now

@@ -1,4 +1,4 @@
-"""uvicorn in a thread: a real server on a real loopback socket, whatever event loop the tests run."""
+"""uvicorn in a thread: a real server on a real loopback socket, for tests on any event loop."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ _HOST = "127.0.0.1"
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A client that waits for an answer that hangs must not keep the server from stopping.
+        # A client that waits for a response must not keep the server from stopping.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
@@ -31,8 +31,8 @@ class LoopbackServer:
     def __init__(self, app: Any, *, port: int = 0) -> None:
         self._app = app
         self._socket = socket.create_server((_HOST, port), backlog=1024)
-        # asyncio does it for sockets that it opens itself. Without it, the body of an answer may wait 40 ms for the client
-        # to acknowledge the headers.
+        # asyncio does this for sockets that it opens itself. Without it, the body of a response may wait 40 ms until the
+        # client acknowledges the headers.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             self._with_abort,
@@ -54,7 +54,7 @@ class LoopbackServer:
         return f"http://{_HOST}:{self._socket.getsockname()[1]}"
 
     def start(self) -> None:
-        """Begin to serve. A client that connects before the thread has come up waits in the socket's backlog."""
+        """Begin to serve. A client that connects before the thread has started waits in the backlog of the socket."""
         self._thread.start()
 
     async def stop(self) -> None:
@@ -62,7 +62,7 @@ class LoopbackServer:
         self._server.should_exit = True
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._thread.join)
-        self._socket.close()  # uvicorn leaves it open when it is told to stop before it has come up
+        self._socket.close()  # uvicorn leaves it open if it is told to stop before it has started
 
     async def _with_abort(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def abort() -> None:

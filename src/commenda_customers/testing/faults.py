@@ -1,9 +1,9 @@
 """
-What can go wrong, for `Emulator(faults=[...])`.
+Faults of the server and of the network, for `Emulator(faults=[...])`.
 
-Every fault says when it strikes: `at` names requests by number (the emulator counts from 1, over all corporations), and
-`probability` is drawn for every request from the emulator's seed. At most one fault strikes a request: the first that
-matches, in the order in which they were given.
+Every fault says when it strikes. `at` names requests by number; the emulator counts from 1, over all corporations.
+`probability` is drawn for every request from the emulator's seed. At most one fault strikes a request: the first in the
+list that matches.
 """
 
 import random
@@ -37,7 +37,7 @@ Listing = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """
-    Something that goes wrong. A subclass changes the listing, the reply, or the way in which it is delivered.
+    Base class of all faults. A subclass changes the listing, the reply, or how the reply is delivered.
 
     Attributes:
         at: Numbers of the requests that it strikes; the first request is 1.
@@ -56,9 +56,9 @@ class Fault:
         Return the listing to send in place of *listing*.
 
         Args:
-            listing: The right one.
-            asked: The cursor that was asked for.
-            again: Another cursor for the same place.
+            listing: The correct listing.
+            asked: The cursor of the request.
+            again: Another cursor for the same page.
         """
         return listing
 
@@ -67,15 +67,15 @@ class Fault:
         return reply
 
     async def deliver(self, exchange: Exchange, reply: Reply) -> None:
-        """Deliver *reply*, or fail to."""
+        """Deliver *reply*, or fail to do so."""
         await exchange.send(reply)
 
 
 class FaultPlan:
-    """Decides which fault strikes a request. The same seed and the same requests meet the same faults."""
+    """Decides which fault strikes a request. The same seed and the same requests get the same faults."""
 
     def __init__(self, faults: Sequence[Fault], seed: int) -> None:
-        # Each fault draws from numbers of its own, so that another one beside it does not change when it strikes.
+        # Each fault has random numbers of its own, so that another fault does not change when it strikes.
         self._faults = [(fault, random.Random(f"{seed}/{index}")) for index, fault in enumerate(faults)]
 
     def strike(self, number: int) -> Fault | None:
@@ -86,7 +86,7 @@ class FaultPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Fault):
-    """The server answers with an error status, and `headers`."""
+    """The server responds with an error status, and `headers`."""
 
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -97,7 +97,7 @@ class Status(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class TooManyRequests(Fault):
-    """429, with the two headers as they are given: seconds, a fraction, a date, junk. `None` leaves a header out."""
+    """429 with the two headers as given: seconds, a fraction, a date, junk. `None` leaves a header out."""
 
     retry_after: str | None = None
     retry_after_ms: str | None = None
@@ -111,7 +111,7 @@ class TooManyRequests(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class Drop(Fault):
-    """The connection breaks before any answer. In memory, without a connection, it is a `ConnectionAbortedError`."""
+    """The connection breaks before any response. In memory, without a connection, it is a `ConnectionAbortedError`."""
 
     async def deliver(self, exchange: Exchange, reply: Reply) -> None:
         await exchange.abort()
@@ -150,7 +150,7 @@ class Slow(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class Hang(Fault):
-    """No answer comes for as long as the client waits."""
+    """No response comes for as long as the client waits."""
 
     async def deliver(self, exchange: Exchange, reply: Reply) -> None:
         await exchange.wait_until_gone()
@@ -174,7 +174,7 @@ class WrongEnvelope(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatedCursor(Fault):
-    """The page is right, but its cursor is the one that was asked for. A first page is left alone."""
+    """The page is correct, but its cursor is that of the request. The first page is left as it is."""
 
     def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
         return listing if asked is None else {**listing, "cursor": asked}
@@ -182,7 +182,7 @@ class RepeatedCursor(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class EmptyPage(Fault):
-    """A page without customers, whose cursor leads to where it should have begun. No error: servers that filter do it."""
+    """A page without customers, whose cursor leads to the page that was asked for. Servers that filter send such pages."""
 
     def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
         return {**listing, "customers": [], "cursor": again}
