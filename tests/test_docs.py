@@ -16,9 +16,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 import commenda_customers
-from commenda_customers import errors
+from commenda_customers import errors, events
+from commenda_customers.cli._commands import commands
+from commenda_customers.cli._emulate import FAULT_KINDS
 from commenda_customers.query import CustomerFilters
-from commenda_customers.testing import Emulator
+from commenda_customers.testing import Emulator, faults
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -168,11 +170,12 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).is_file(), f"{page.name}: {target}"
 
 
-def test_every_error_and_filter_is_documented() -> None:
-    """Each public error and each filter is named in the README or on a page that somebody wrote."""
+def test_what_one_looks_up_is_documented() -> None:
+    """Each error, event, filter and fault, and each command with its faults, is on a page."""
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for name in [*errors.__all__, *CustomerFilters.__annotations__]:
-        assert f"`{name}`" in text, name
+    names = [*errors.__all__, *events.__all__, *CustomerFilters.__annotations__, *faults.__all__, *FAULT_KINDS]
+    assert [name for name in names if not re.search(rf"`{name}\b", text)] == []
+    assert [name for name in commands.commands if f"\n## {name}\n" not in text] == []
 
 
 def test_the_reference_has_every_public_name() -> None:
