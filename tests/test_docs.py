@@ -43,6 +43,13 @@ with _TestClient(app) as _client:
                 assert _client.get(_path.format(corporation_id="unknown")).status_code == 404, _path
 """
 
+RUN_CELLS = """
+import ast, asyncio, sys
+with open(sys.argv[1], encoding="utf-8") as cells:
+    code = compile(cells.read(), "cells", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+asyncio.run(eval(code, {"__name__": "__main__"}))
+"""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -66,19 +73,20 @@ class Block:
     @property
     def needs(self) -> list[str]:
         found = re.match(r"# needs: (.+)\n", self.code)
-        return re.split(r", *", found[1]) if found else []
+        return re.split(r"[ ,]+", found[1]) if found else []
 
     def command(self, folder: Path) -> list[str | Path]:
         """Write the block into *folder*; return what runs it."""
         if self.kind == "sh":
             return ["bash", "-eu", "-c", self.code]
 
+        cells = ["-c", RUN_CELLS] if self.kind == "py" else []
         is_test = re.search(r"^(async )?def test_", self.code, re.MULTILINE)
         is_app = re.search(r"^app = FastAPI", self.code, re.MULTILINE)
         program = folder / ("test_program.py" if is_test else "program.py")
         program.write_text(self.code + ASK_THE_APP * bool(is_app), encoding="utf-8")
         pytest_here = ["-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", folder, "-p", "no:cacheprovider"]
-        return [sys.executable, *(pytest_here if is_test else []), "-W", "error", program]
+        return [sys.executable, *(pytest_here if is_test else []), "-W", "error", *cells, program]
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
@@ -88,8 +96,11 @@ def blocks_of(page: Path) -> Iterator[Block]:
         for match in FENCE.finditer(text)
     ]
     assert len(found) * 2 == len(re.findall(r"^ *```", text, re.MULTILINE)), f"{page}: a code block is not understood"
+    if cells := [block for block in found if block.kind == "py"]:
+        yield replace(cells[0], code="".join(cell.code for cell in cells))
     for block, after in pairwise([*found, None]):
-        yield replace(block, output=after.code) if after and after.title == "output" else block
+        if block.kind != "py":
+            yield replace(block, output=after.code) if after and after.title == "output" else block
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -115,7 +126,7 @@ def environment() -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("block", RUN, ids=lambda block: block.name)
 def test_code_blocks_run(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
     """Each block runs as it stands, without a warning, and prints what the page says."""
-    assert block.kind in {"python", "sh"}, "a code block is python or sh, or says why it is not run"
+    assert block.kind in {"python", "py", "sh"}, "a code block is of these kinds, or says why it is not run"
     done = subprocess.run(
         block.command(tmp_path), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
