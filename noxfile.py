@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "typing", "tests", "demo"]
+nox.options.sessions = ["lint", "typing", "tests", "docs", "demo"]
 nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -79,6 +79,13 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into `site/`. A broken link, a missing anchor or a missing reference fails."""
+    session.install("-r", str(LOCKED / "docs.txt"))
+    session.run("zensical", "build", "--strict", "--clean")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the demonstration: the main job against the emulated API. Takes the options of `commenda-customers demo`."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")
@@ -104,5 +111,6 @@ def lock(session: nox.Session) -> None:
         "lowest": ["--extra", "cli", "--group", "test", "--resolution", "lowest-direct"],
         "lint": ["--group", "lint"],
         "typing": ["--extra", "cli", "--group", "test", "--group", "typing"],
+        "docs": ["--group", "docs"],
     }.items():
         session.run("uv", "pip", "compile", "pyproject.toml", *options, *wanted, "-o", str(LOCKED / f"{name}.txt"))
