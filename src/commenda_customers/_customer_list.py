@@ -27,7 +27,7 @@ class CustomerList:
         self, fetch: Fetch, query: CustomersQuery, *, cursor: str | None = None, resume: Checkpoint | None = None
     ) -> None:
         """
-        Check the arguments; request nothing yet.
+        Nothing is requested before it is used.
 
         Raises:
             ValueError: *cursor* and *resume* are both given, or the checkpoint belongs to a list with other filters.

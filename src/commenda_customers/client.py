@@ -51,7 +51,7 @@ class AsyncCustomersAPI:
         hooks: Sequence[Hook] = (),
     ) -> None:
         """
-        Check the arguments. Nothing is opened before `async with` or the first request.
+        Nothing is opened before `async with` or the first request.
 
         Args:
             token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns one. It
@@ -66,10 +66,10 @@ class AsyncCustomersAPI:
             rate_limit: The limiter of all requests of the client. `"adaptive"`: an `AdaptiveLimiter` of its own, which
                 learns the server's limit. `FixedRate(10)` keeps a limit that you know. Clients that share a token should
                 share one limiter. `None`: no limiter; each request that gets a 429 backs off by itself.
-            timeout: Seconds for one attempt by the wall clock, from connecting to the last byte. `None`: no limit. Calls
-                of a token provider count against the deadline of `retry` only.
-            max_response_bytes: The largest response, in bytes after decompression. The page made of it can take thirty
-                times as much memory, if its customers are as short as possible.
+            timeout: Seconds for one attempt by the wall clock, from connecting to the last byte; 30 by default. `None`: no
+                limit. Calls of a token provider count against the deadline of `retry` only.
+            max_response_bytes: The largest response, in bytes after decompression; 32 MiB by default. The page made of it
+                can take thirty times as much memory, if its customers are as short as possible.
             hooks: Callables that receive the events of `commenda_customers.events`.
 
         Raises:
@@ -154,16 +154,17 @@ class AsyncCustomersAPI:
                 not wait. `None`: no limit.
             **filters: Filters of the list, and parts to add to it. `None` leaves a filter out. How the server combines
                 several is not documented, nor are most values; those in parentheses come from other endpoints.
-                name: Only customers of exactly this name.
-                search_term: Only customers with this in their name.
-                source_platforms: Only customers imported from one of these platforms (such as SHOPIFY).
-                source_platform_ids: Only customers with one of these ids at their platform.
-                extend: Parts to add to each customer: shipping_address, exemption_metadata.
-                certificate_types: Only customers with one of these certificates (SINGLE_STATE, MULTI_STATE, BLANKET).
-                exemption_jurisdiction: Only customers with an exemption in this jurisdiction (such as US_CA).
-                expiration_status: Only customers with a certificate in this state of expiry (ACTIVE, EXPIRED).
-                exemption_status: Only customers with an exemption in this status (ACTIVE, INACTIVE).
-                has_exemption: Only customers that have exemptions, or only those that have none.
+
+                - `name`: Only customers of exactly this name.
+                - `search_term`: Only customers with this in their name.
+                - `source_platforms`: Only customers imported from one of these platforms (such as SHOPIFY).
+                - `source_platform_ids`: Only customers with one of these ids at their platform.
+                - `extend`: Parts to add to each customer: shipping_address, exemption_metadata.
+                - `certificate_types`: Only customers with one of these certificates (SINGLE_STATE, MULTI_STATE, BLANKET).
+                - `exemption_jurisdiction`: Only customers with an exemption in this jurisdiction (such as US_CA).
+                - `expiration_status`: Only customers with a certificate in this state of expiry (ACTIVE, EXPIRED).
+                - `exemption_status`: Only customers with an exemption in this status (ACTIVE, INACTIVE).
+                - `has_exemption`: Only customers that have exemptions, or only those that have none.
 
         Raises:
             ValueError: An argument breaks a rule of the API page (section *Query parameters*), or the checkpoint was

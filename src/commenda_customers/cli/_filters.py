@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def filter_options(command: F) -> F:
     """Add an option for each of `CustomerFilters` to a command, with the text that the library's help has for it."""
-    help_texts = dict(re.findall(r"^ +(\w+): (.+)$", inspect.getdoc(AsyncCustomersAPI.list) or "", re.MULTILINE))
+    help_texts = dict(re.findall(r"^ +- `(\w+)`: (.+)$", inspect.getdoc(AsyncCustomersAPI.list) or "", re.MULTILINE))
     for name, hint in reversed(get_type_hints(CustomerFilters).items()):
         command = _option(name, get_args(hint)[0], help_texts.get(name, ""))(command)
 

@@ -28,10 +28,10 @@ class AdaptiveLimiter(QueueingLimiter):
 
     def __init__(self, *, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
         """
-        Begin without knowledge of the server.
+        A new limiter knows nothing about the server.
 
         Args:
-            max_in_flight: The most requests in flight, over all clients that share the limiter.
+            max_in_flight: The most requests in flight, over all clients that share the limiter; 100 by default.
 
         Raises:
             ValueError: It is not above zero.

@@ -23,13 +23,13 @@ class FixedRate(QueueingLimiter):
 
     def __init__(self, limit: int, *, per: float = 1.0, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
         """
-        Set the limit.
+        A limit of *limit* requests in *per* seconds.
 
         Args:
             limit: Requests, 1 or more.
-            per: Seconds.
-            max_in_flight: The most requests in flight, over all clients that share the limiter. Not more than there are
-                connections: requests that wait for a connection are sent later than the limiter meant.
+            per: Seconds; 1 by default.
+            max_in_flight: The most requests in flight, over all clients that share the limiter; 100 by default. Not more
+                than there are connections: requests that wait for a connection are sent later than the limiter meant.
 
         Raises:
             ValueError: A number is not above zero, or too large.

@@ -89,12 +89,12 @@ class Emulator:
         port: int = 0,
     ) -> None:
         """
-        Configure the API. Nothing is served yet.
+        Nothing is served before it is entered as a context manager.
 
         Args:
             corporations: Number of customers by corporation. `None`: 1,000 customers of `corp_123`.
             seed: Random seed of the customers and the faults. The same seed gives the same ones on every machine.
-            token: The token that is accepted.
+            token: The token that is accepted; `emulator-token` by default.
             envelope: `wrapped` in `data` beside a `message`, or `bare`. The API's pages show both.
             address_spelling: `line` for `line1`, `address_line` for `address_line_1`. The API's pages show both.
             end_of_list: The cursor of the last page: `null`, `absent` or `empty`.
