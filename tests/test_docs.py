@@ -17,8 +17,8 @@ from anyio.from_thread import start_blocking_portal
 
 import commenda_customers
 from commenda_customers import errors, events
-from commenda_customers.cli._commands import commands
 from commenda_customers.cli._emulate import FAULT_KINDS
+from commenda_customers.cli._group import commands
 from commenda_customers.query import CustomerFilters
 from commenda_customers.testing import Emulator, faults
 
