@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,9 @@ class Folder:
     def promised(self) -> int:
         return json.loads(self.state.read_bytes())["length"] if self.state.exists() else 0
 
+    def has_come_to(self, lines: int) -> bool:
+        return self.state.exists() and self.lines() >= lines
+
     def ids(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = {corporation_id: [] for corporation_id in CORPORATIONS}
         for line in self.data.read_text(encoding="utf-8").splitlines():
@@ -104,7 +108,7 @@ def test_it_survives_twenty_kills(server: Emulator, folder: Folder) -> None:
             if when == "start":
                 time.sleep(draw.uniform(0, 0.5))
             else:
-                wait_until(lambda: folder.state.exists() and folder.lines() >= goal, process)
+                wait_until(partial(folder.has_come_to, goal), process)
                 time.sleep(draw.uniform(0, 0.003))
             process.kill()
             errors = process.communicate()[1]
