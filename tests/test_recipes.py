@@ -280,20 +280,35 @@ class TestNightlyJob:
     def _held(self, *servers: tuple[Emulator, str]) -> list[tuple[str, str]]:
         return sorted((name, customer["id"]) for server, name in servers for customer in server.customers(name))
 
+    def _kill(self, folder: Path, is_time: Callable[[], bool], delay: float = 0) -> None:
+        with subprocess.Popen([sys.executable, NIGHTLY, "corp_1", "corp_2"], cwd=folder) as process:
+            while not is_time() and process.poll() is None:
+                time.sleep(0.0005)
+            time.sleep(delay)
+            process.kill()
+
     def test_it_survives_kills(self, serve: Serve, tmp_path: Path) -> None:
-        """Killed at any moment and run again, it has every customer once."""
+        """Killed at any moment of a transaction and run again, it has every customer once."""
         server = serve({"corp_1": 900, "corp_2": 730}, latency=0.01, faults=[faults.Drop(probability=0.05)])
+        journal = tmp_path / "customers.sqlite-journal"  # exists as long as a transaction is open
         draw = random.Random(8)
         for _ in range(6):
-            goal = len(server.requests) + draw.randrange(1, 4)
-            command = [sys.executable, NIGHTLY, "corp_1", "corp_2"]
-            with subprocess.Popen(command, cwd=tmp_path) as process:
-                while len(server.requests) < goal and process.poll() is None:
-                    time.sleep(0.0005)
-                time.sleep(draw.uniform(0, 0.02))
-                process.kill()
+            goal = len(server.requests) + draw.randrange(3, 6)
+
+            def is_time(goal: int = goal) -> bool:
+                return len(server.requests) >= goal and journal.exists()
+
+            self._kill(tmp_path, is_time, delay=draw.uniform(0, 0.004))
         done = run(NIGHTLY, "corp_1", "corp_2", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
+        assert self._rows(tmp_path) == self._held((server, "corp_1"), (server, "corp_2"))
+
+    def test_it_resumes(self, serve: Serve, tmp_path: Path) -> None:
+        """After a kill it does not fetch the lists from their beginning again."""
+        server = serve({"corp_1": 900, "corp_2": 730}, faults=[faults.Hang(at=[9, 10])])
+        self._kill(tmp_path, lambda: len(server.requests) == 10)
+        assert run(NIGHTLY, "corp_1", "corp_2", cwd=tmp_path).returncode == 0
+        assert all("cursor" in request.params for request in server.requests[10:])
         assert self._rows(tmp_path) == self._held((server, "corp_1"), (server, "corp_2"))
 
     def test_it_follows_the_server_from_night_to_night(self, serve: Serve, tmp_path: Path) -> None:
