@@ -292,8 +292,8 @@ class TestNightlyJob:
         server = serve({"corp_1": 900, "corp_2": 730}, latency=0.01, faults=[faults.Drop(probability=0.05)])
         journal = tmp_path / "customers.sqlite-journal"  # exists as long as a transaction is open
         draw = random.Random(8)
-        for _ in range(6):
-            goal = len(server.requests) + draw.randrange(3, 6)
+        for _ in range(4):
+            goal = len(server.requests) + draw.randrange(2, 5)
 
             def is_time(goal: int = goal) -> bool:
                 return len(server.requests) >= goal and journal.exists()
