@@ -1,8 +1,8 @@
 """
-A web service that hands on the customers of a corporation, as JSON lines and page by page as they come.
+A web service that sends on the customers of a corporation, as JSON lines, page by page.
 
     pip install '.[cli]' fastapi
-    commenda-customers emulate      # in another terminal; it prints what to export here, for a try without an account
+    commenda-customers emulate      # in another terminal; it prints what to export here, to try this without an account
     uvicorn --app-dir examples service:app --port 8080
     curl -N http://127.0.0.1:8080/corporations/corp_123/customers
 """
@@ -11,18 +11,29 @@ import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 
+import anyio
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from commenda_customers import AsyncCustomersAPI, Customer, CustomersError, NotFoundError, RateLimitError, ResumableIterator
+from commenda_customers import (
+    AsyncCustomersAPI,
+    CustomerPage,
+    CustomersError,
+    NotFoundError,
+    RateLimitError,
+    ResumableIterator,
+    RetryPolicy,
+)
+
+SECONDS_FOR_FIRST_PAGE = 10
+SECONDS_IN_ALL = 60
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     """Open one client for all requests: it holds the connections, and what it learned of the rate limit."""
-    async with AsyncCustomersAPI() as api:
+    async with AsyncCustomersAPI(timeout=5, retry=RetryPolicy(deadline=20)) as api:
         app.state.api = api
         yield
 
@@ -34,36 +45,46 @@ app = FastAPI(lifespan=lifespan)
 async def customers(corporation_id: str, request: Request) -> StreamingResponse:
     """Stream the customers of a corporation."""
     api: AsyncCustomersAPI = request.app.state.api
+    deadline = anyio.current_time() + SECONDS_IN_ALL
     try:
-        # It is better to tell a caller "later" at once than to keep it waiting.
-        walk = aiter(api.list(corporation_id, max_wait=2.0))
+        # Do not wait for the rate limit for longer than 2 s: tell the caller when to come back.
+        pages = api.list(corporation_id, max_wait=2.0).pages()
     except ValueError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
+        raise HTTPException(400, str(error)) from error
 
-    # While the status is not sent yet, a refusal can still become one; see `refused`.
-    first = await anext(walk, None)
-    return StreamingResponse(json_lines(first, walk), media_type="application/x-ndjson")
+    # The status is not sent yet. An error here still becomes a status: see the two handlers below.
+    with anyio.fail_after(SECONDS_FOR_FIRST_PAGE):
+        first = await anext(pages)
+    return StreamingResponse(json_lines(first, pages, deadline), media_type="application/x-ndjson")
 
 
-async def json_lines(first: Customer | None, walk: ResumableIterator[Customer]) -> AsyncIterator[str]:
-    """Write one customer to a line. Nothing needs to be closed if the caller disconnects meanwhile."""
-    if first is not None:
-        yield first.model_dump_json() + "\n"
+async def json_lines(
+    page: CustomerPage | None, pages: ResumableIterator[CustomerPage], deadline: float
+) -> AsyncIterator[str]:
+    """Write one customer to a line. Nothing needs to be closed if the caller disconnects."""
     try:
-        async for customer in walk:
-            yield customer.model_dump_json() + "\n"
-    except CustomersError as error:
-        # Too late for a status: the last line says that it was cut short, and where to go on.
-        resume = error.checkpoint and error.checkpoint.model_dump(mode="json")
-        yield json.dumps({"error": error.message, "resume": resume}) + "\n"
+        while page is not None:
+            yield "".join(customer.model_dump_json() + "\n" for customer in page)
+            # Around each step, and never around a `yield`.
+            with anyio.fail_after(deadline - anyio.current_time()):
+                page = await anext(pages, None)
+    except (CustomersError, TimeoutError) as error:
+        # The status is sent. The last line says that the list is not complete, and how to resume.
+        message = error.message if isinstance(error, CustomersError) else "the list took too long"
+        resume = pages.checkpoint().model_dump(mode="json")
+        yield json.dumps({"error": message, "resume": resume}) + "\n"
 
 
 @app.exception_handler(CustomersError)
-async def refused(_request: Request, error: CustomersError) -> JSONResponse:
-    """Say what went wrong before the first customer."""
+async def failed(_request: Request, error: CustomersError) -> JSONResponse:
+    """Answer with a status if the first page could not be fetched."""
     if isinstance(error, RateLimitError):
-        later = {"Retry-After": str(math.ceil(error.retry_after or 1))}
-        return JSONResponse({"error": "busy"}, HTTPStatus.SERVICE_UNAVAILABLE, later)
+        return JSONResponse({"error": "busy"}, 503, {"Retry-After": str(math.ceil(error.retry_after or 1))})
 
-    status = HTTPStatus.NOT_FOUND if isinstance(error, NotFoundError) else HTTPStatus.BAD_GATEWAY
-    return JSONResponse({"error": error.message}, status)
+    return JSONResponse({"error": error.message}, 404 if isinstance(error, NotFoundError) else 502)
+
+
+@app.exception_handler(TimeoutError)
+async def timed_out(_request: Request, _error: TimeoutError) -> JSONResponse:
+    """Answer with a status if the first page took too long."""
+    return JSONResponse({"error": "the first page took too long"}, 504)
