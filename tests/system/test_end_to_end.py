@@ -11,7 +11,6 @@ from commenda_customers import (
     AsyncCustomersAPI,
     AuthenticationError,
     CursorLoopError,
-    FixedRate,
     InvalidResponseError,
     RequestSent,
     RetryPolicy,
@@ -20,7 +19,7 @@ from commenda_customers.testing import Emulator, RateLimit, faults
 
 pytestmark = pytest.mark.anyio
 
-QUICK = RetryPolicy(max_attempts=None, deadline=30, initial_wait=0.01, max_wait=0.05)
+QUICK = RetryPolicy(max_attempts=None, deadline=120, initial_wait=0.01, max_wait=0.05)
 MAYHEM = (
     faults.Hang(at=[5]),
     faults.Slow(at=[9], delay=0.01, piece=20),
@@ -49,7 +48,7 @@ async def test_everything_comes_through_mayhem(library: Any, envelope: Any) -> N
     async with Emulator({"corp_1": 250}, seed=3, envelope=envelope, faults=MAYHEM) as server:
         client = None if library is None else library.AsyncClient()
         async with AsyncCustomersAPI(
-            server.token, base_url=server.base_url, http_client=client, timeout=0.3, retry=QUICK
+            server.token, base_url=server.base_url, http_client=client, timeout=0.5, retry=QUICK
         ) as api:
             walked = [customer.id async for customer in api.list("corp_1", limit=10)]
         if client is not None:
@@ -59,63 +58,25 @@ async def test_everything_comes_through_mayhem(library: Any, envelope: Any) -> N
 
 
 async def test_many_corporations_through_a_rate_limit() -> None:
-    """Walks at the same time do not get in each other's way, and a rate limit slows them but loses nobody."""
-    walked: dict[str, list[str]] = {}
-    limit = RateLimit(rate=80, burst=5, retry_after="fraction")
-    async with (
-        Emulator({f"corp_{number}": 100 + number for number in range(12)}, rate_limit=limit) as server,
-        AsyncCustomersAPI(server.token, base_url=server.base_url, retry=QUICK) as api,
-        anyio.create_task_group() as tasks,
-    ):
-
-        async def walk(corporation_id: str) -> None:
-            walked[corporation_id] = [customer.id async for customer in api.list(corporation_id, limit=20)]
-
-        for corporation_id in server.corporations:
-            tasks.start_soon(walk, corporation_id)
-    assert walked == {corporation_id: everyone(server, corporation_id) for corporation_id in server.corporations}
-    assert 429 in {request.status for request in server.requests}
-
-
-async def test_hardly_a_request_is_refused_once_the_limit_is_known() -> None:
-    """Over real sockets the limiter finds the rate of the server, and few requests are refused."""
-    limit = RateLimit(rate=100, burst=10, retry_after=None)
-    async with (
-        Emulator({f"corp_{number}": 12 for number in range(12)}, rate_limit=limit) as server,
-        AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
-    ):
-        async with anyio.create_task_group() as tasks:
+    """A rate limit slows lists that are read at the same time, and no customer is lost or repeated."""
+    rate, was_refused = 80.0, False
+    while not was_refused:  # a machine may be too busy for a rate
+        limit = RateLimit(rate=rate, burst=5, retry_after="fraction")
+        came: dict[str, list[str]] = {}
+        async with (
+            Emulator({f"corp_{number}": 100 + number for number in range(12)}, rate_limit=limit) as server,
+            AsyncCustomersAPI(server.token, base_url=server.base_url, retry=QUICK) as api,
+            anyio.create_task_group() as tasks,
+        ):
             for corporation_id in server.corporations:
-                tasks.start_soon(_walk, api, corporation_id)
-        assert api.rate_limit is not None
-        learned = api.rate_limit.snapshot().rate
-    refused = [request.status for request in server.requests].count(429)
-    assert 0 < refused < 60
-    assert learned is not None
-    assert 20 < learned < 140
+                tasks.start_soon(_read, api, corporation_id, came)
+        assert came == {corporation_id: everyone(server, corporation_id) for corporation_id in server.corporations}
+        was_refused = 429 in {request.status for request in server.requests}
+        rate /= 2
 
 
-async def _walk(api: AsyncCustomersAPI, corporation_id: str) -> None:
-    assert len([customer async for customer in api.list(corporation_id, limit=1)]) == 12
-
-
-async def test_a_fixed_rate_holds_at_the_server() -> None:
-    """Over real sockets too, a server never sees more than the fixed rate, but for what the way there shifts."""
-    async with (
-        Emulator({"corp_1": 30, "corp_2": 30}) as server,
-        AsyncCustomersAPI(server.token, base_url=server.base_url, rate_limit=FixedRate(5, per=0.2)) as api,
-        anyio.create_task_group() as tasks,
-    ):
-
-        async def walk(corporation_id: str) -> None:
-            assert len([customer async for customer in api.list(corporation_id, limit=2)]) == 30
-
-        tasks.start_soon(walk, "corp_1")
-        tasks.start_soon(walk, "corp_2")
-    times = [request.at for request in server.requests]
-    # Over two periods, so that what a busy machine delays by a whole one is no failure, and twice the rate still is.
-    assert min(later - first for first, later in zip(times, times[10:], strict=False)) > 0.2
-    assert times[-1] - times[0] > 4 * 0.2
+async def _read(api: AsyncCustomersAPI, corporation_id: str, came: dict[str, list[str]]) -> None:
+    came[corporation_id] = [customer.id async for customer in api.list(corporation_id, limit=20)]
 
 
 @pytest.mark.parametrize(

@@ -99,11 +99,6 @@ def test_attempts_are_whole() -> None:
 class TestInVirtualTime:
     """What the adapter does with the decision; hours pass in milliseconds."""
 
-    @pytest.fixture
-    def anyio_backend(self, virtual_backend: Any) -> Any:
-        """Run on both backends with a clock that jumps to whatever is waited for."""
-        return virtual_backend
-
     async def test_it_goes_on_until_it_succeeds(self) -> None:
         """Attempts are numbered from one, each failure is reported with its wait, the result is returned."""
         seen: list[tuple[CustomersError, float]] = []

@@ -8,7 +8,7 @@ import pytest
 import commenda_customers
 
 SOURCES = sorted(Path(commenda_customers.__file__).parent.rglob("*.py"))
-TESTS = sorted(Path(__file__).parent.glob("test_*.py"))
+TESTS = sorted(Path(__file__).parent.parent.rglob("test_*.py"))
 
 
 def test_what_is_exported_exists_once() -> None:

@@ -33,12 +33,6 @@ from script import GOOD, Script, hang, status
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend(virtual_backend: Any) -> Any:
-    """Run on both backends with a clock that jumps to whatever is waited for."""
-    return virtual_backend
-
-
 def kinds(events: list[Event]) -> list[tuple[type[Event], int]]:
     return [(type(event), event.attempt) for event in events]
 

@@ -1,0 +1,47 @@
+"""`commenda-customers demo` and `emulate`."""
+
+import pytest
+
+from commenda_customers.cli import main
+from commenda_customers.testing import Emulator, faults
+from emulated import ServeEmulator
+
+
+class TestDemo:
+    """`commenda-customers demo`."""
+
+    def test_it_proves_that_everything_came(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Faults and a rate limit notwithstanding, all customers of all corporations come; lines show how far it is."""
+        assert main(["demo", "--corporations", "3", "--customers", "1200", "--rate", "10", "--seed", "7"]) == 0
+        printed = capfd.readouterr().out
+        assert " pages, " in printed
+        assert "Stopped after 1,8" in printed
+        assert "3,600 of 3 corporations" in printed
+        assert " requests/s learned, 10 is true" in printed
+        assert "yes: every customer once, in the server's order" in printed
+        assert "RateLimitError" in printed
+
+    def test_a_failure_is_one_line(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        """Should the API fail for good, the demo ends like any command: one line and exit code 1."""
+        monkeypatch.setattr("commenda_customers.cli._demo._FAULTS", [faults.WrongEnvelope(probability=1)])
+        assert main(["demo", "--corporations", "3"]) == 1
+        assert capfd.readouterr().err.startswith("error: the answer has neither documented envelope")
+
+    def test_it_notices_what_is_missing(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """If something were missing, the demo would say what, and fail."""
+        truth = Emulator.customers
+        monkeypatch.setattr(
+            Emulator, "customers", lambda self, name, **params: list(truth(self, name, **params))[name == "corp_2" :]
+        )
+        assert main(["demo", "--corporations", "2", "--customers", "50"]) == 1
+        assert "NO: corp_2 differ" in capfd.readouterr().out
+
+
+class TestEmulate:
+    """`commenda-customers emulate`."""
+
+    def test_a_port_that_is_taken(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """A port that somebody else has is the user's mistake."""
+        port = serve().base_url.rpartition(":")[2].partition("/")[0]
+        assert main(["emulate", "--port", port]) == 2
+        assert "error: --port: Address already in use" in capfd.readouterr().err

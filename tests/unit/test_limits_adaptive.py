@@ -1,0 +1,73 @@
+"""What the adaptive limiter learns from responses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, RateLimiter
+
+OK = Feedback(is_answered=True)
+
+
+@pytest.mark.anyio
+class TestQuota:
+    """Quotas and waits that the server tells."""
+
+    async def test_quota_that_is_used_up_slows_down(self) -> None:
+        """An answer that says that nothing remains any more is as good as a refusal."""
+        limiter = AdaptiveLimiter()
+        for remaining in (2, 1, 0):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=remaining))
+        assert limiter.snapshot().paused_for > 0
+        assert limiter.snapshot().rate is not None
+        assert "requests per second" in repr(limiter)
+
+    async def test_a_pause_is_never_shortened(self) -> None:
+        """What was asked for by one 429 holds, whatever later answers say or leave out."""
+        limiter = AdaptiveLimiter()
+        permits = [await limiter.acquire() for _ in range(3)]
+        limiter.release(permits[0], Feedback(is_answered=True, is_throttled=True, wait=60))
+        late = replace(permits[1], sent=anyio.current_time() + 1)
+        limiter.release(late, Feedback(is_answered=True, is_throttled=True))
+        limiter.release(replace(permits[2], sent=anyio.current_time() + 2), Feedback(is_answered=True, remaining=0))
+        assert limiter.snapshot().paused_for == pytest.approx(60)
+
+    @pytest.mark.parametrize(("make", "most"), [(AdaptiveLimiter, 100), (lambda: FixedRate(100), 310)])
+    async def test_waits_that_are_too_short_make_no_storm(self, make: Callable[[], RateLimiter], most: int) -> None:
+        """A server that refuses for ever and asks for a millisecond each time is asked no more often than a silent one."""
+        limiter, refused, began = make(), 0, anyio.current_time()
+        while anyio.current_time() < began + 300:
+            permit = await limiter.acquire(again=refused > 0)
+            await anyio.sleep(0.005)
+            limiter.release(permit, Feedback(is_answered=True, is_throttled=True, wait=0.001))
+            refused += 1
+        assert refused < most
+
+    @pytest.mark.parametrize("most", [9, 30, 100])
+    async def test_a_quota_that_is_used_up_all_the_time_means_nothing(self, most: int) -> None:
+        """A server that counts down, begins anew and refuses nobody does not slow things down for ever."""
+        limiter, left, moments = AdaptiveLimiter(), most, list[float]()
+
+        async def ask() -> None:
+            nonlocal left
+            while len(moments) < 12_000:
+                permit = await limiter.acquire()
+                await anyio.sleep(0.1)
+                left = left - 1 if left else most
+                moments.append(anyio.current_time())
+                limiter.release(permit, Feedback(is_answered=True, remaining=left))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(16):
+                tasks.start_soon(ask)
+        assert 5000 / (moments[-1] - moments[-5001]) > 0.9 * 16 / 0.1
+
+    async def test_quota_that_never_was_there_is_nonsense(self) -> None:
+        """A server that says with every answer that nothing remains, and goes on answering, slows nothing down."""
+        limiter, began = AdaptiveLimiter(), anyio.current_time()
+        for _ in range(200):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=0))
+        assert anyio.current_time() == began
+        assert limiter.snapshot().rate is None

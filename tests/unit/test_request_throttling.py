@@ -1,0 +1,113 @@
+"""What a 429 or a 503 with a wait does to the requests of a client."""
+
+import time
+from email.utils import formatdate
+
+import anyio
+import httpx
+import pytest
+
+from commenda_customers import (
+    APITimeoutError,
+    AsyncCustomersAPI,
+    Event,
+    RateLimitError,
+    RetryPolicy,
+    RetryScheduled,
+    ServerError,
+    Throttled,
+)
+from raw_server import listing
+from script import GOOD, Script, status
+
+pytestmark = pytest.mark.anyio
+
+
+async def _first_page(api: AsyncCustomersAPI) -> None:
+    assert len(await api.list("corp_1")) == 1
+
+
+class TestThrottling:
+    """Responses that throttle."""
+
+    async def test_a_refusal_of_one_pauses_all(self) -> None:
+        """A 429 with a wait keeps every other request from being sent before it is over, and is told in an event."""
+        events: list[Event] = []
+        script = Script(status(429, retry_after="30"), *[httpx.Response(200, json=listing("a"))] * 9)
+        async with script.api(hooks=[events.append]) as api:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_first_page, api)
+                await anyio.sleep(1)
+                for _ in range(8):
+                    tasks.start_soon(_first_page, api)
+            assert api.rate_limit is not None
+            rate = api.rate_limit.snapshot().rate
+        assert all(at - script.times[0] >= 30 for at in script.times[1:])
+        throttled = [event for event in events if isinstance(event, Throttled)]
+        assert [(event.attempt, round(event.pause)) for event in throttled] == [(1, 30)]
+        assert throttled[0].rate is not None
+        assert rate is not None
+        assert [round(event.wait) for event in events if isinstance(event, RetryScheduled)] == [30]
+
+    async def test_no_wait_is_for_ever(self) -> None:
+        """A wait that makes no sense holds up nobody else, even where there is no `max_retry_after`."""
+        script = Script(status(429, retry_after="9" * 400), GOOD)
+        async with script.api(retry=RetryPolicy(max_retry_after=None)) as api:
+            with pytest.raises((RateLimitError, APITimeoutError)):
+                await api.list("corp_1")
+            with anyio.fail_after(10):
+                await api.list("corp_1")
+
+    async def test_a_wait_that_is_raised_holds_up_nobody(self) -> None:
+        """A wait beyond `max_retry_after` is an error of the request that was told it, and no pause of the others."""
+        script = Script(status(429, retry_after="86400"), GOOD)
+        async with script.api() as api:
+            with pytest.raises(RateLimitError) as caught:
+                await api.list("corp_1")
+            assert caught.value.retry_after == 86400
+            await api.list("corp_1")
+        assert script.times[1] - script.times[0] < 5
+
+    async def test_a_server_that_says_only_when_its_quota_resets(self) -> None:
+        """A 429 without `Retry-After` is waited out until the reset that another header tells."""
+        script = Script(status(429, x_ratelimit_remaining="0", x_ratelimit_reset="40"), GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert 40 <= script.times[1] - script.times[0] <= 41
+
+    async def test_a_reset_of_a_quota_that_is_left_is_no_wait(self) -> None:
+        """A 429 of a limit that is in no header is not waited out by the clock of another, of which much is left."""
+        script = Script(status(429, x_ratelimit_remaining="5900", x_ratelimit_reset="58"), GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert script.times[1] - script.times[0] <= 0.5
+
+    async def test_a_moment_is_one_of_the_servers_clock(self) -> None:
+        """A reset that is told as a moment is measured against the answer's own `Date`: ours may be wrong."""
+        sent = time.time() + 900
+        moment = f"{sent + 5:.0f}"
+        answer = status(429, x_ratelimit_remaining="0", x_ratelimit_reset=moment, date=formatdate(sent, usegmt=True))
+        script = Script(answer, GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert 4 <= script.times[1] - script.times[0] <= 6
+
+    async def test_an_overload_with_a_wait_pauses_everyone(self) -> None:
+        """A 503 that says when to come back holds back all requests until then, and lets them go one by one."""
+        script = Script(status(503, retry_after="60"), *[httpx.Response(200, json=listing("a"))] * 20)
+        events: list[Event] = []
+        async with script.api(hooks=[events.append]) as api, anyio.create_task_group() as tasks:
+            tasks.start_soon(_first_page, api)
+            await anyio.sleep(1)
+            for _ in range(19):
+                tasks.start_soon(_first_page, api)
+        assert all(later - script.times[0] >= 60 or later == pytest.approx(60) for later in script.times[1:])
+        assert len([event for event in events if isinstance(event, Throttled)]) == 1
+
+    async def test_overloads_are_counted(self) -> None:
+        """A server that is overloaded for good is given up, as one that fails is, if it always says when to come back."""
+        script = Script(*[status(503, retry_after="2") for _ in range(8)])
+        async with script.api() as api:
+            with pytest.raises(ServerError) as caught:
+                await api.list("corp_1")
+        assert caught.value.attempts == 8

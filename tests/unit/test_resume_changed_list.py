@@ -1,0 +1,200 @@
+"""Resumed runs of a list that changed in between."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import virtual_time
+from commenda_customers import (
+    Checkpoint,
+    Customer,
+    CustomerList,
+    CustomerPage,
+    ListChangedError,
+)
+from lists import SELECTION, Lists, again, equal
+
+
+def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, cursor: str | None = None) -> CustomerList:
+    """Return what `api.list` returns."""
+    return CustomerList(lists.fetch, SELECTION.of(corporation), cursor=cursor, resume=resume)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@given(
+    before=st.lists(st.integers(0, 30), min_size=1, max_size=8),
+    after=st.lists(st.integers(0, 30), max_size=10),
+    taken=st.integers(1, 8),
+    by_page=st.booleans(),
+)
+def test_a_page_that_changed_loses_nothing(
+    backend: str, before: list[int], after: list[int], taken: int, by_page: bool
+) -> None:
+    """
+    The page in which a run stopped may have changed: what was yielded of it is not yielded again, all else on it is; and if
+    nothing of what was yielded is on it, that is an error. It makes no difference if all of the page was yielded.
+    """
+    lists, seen = Lists({"c": [[str(each) for each in before], ["end"]]}), list[str]()
+    taken = len(before) if by_page else min(taken, len(before))
+
+    async def run() -> None:
+        if by_page:
+            walk: Any = listed(lists, "c").pages()
+            seen.extend(customer.id for customer in await anext(walk))
+        else:
+            walk = aiter(listed(lists, "c"))
+            for _ in range(taken):
+                seen.append((await anext(walk)).id)
+        lists.pages["c"] = [[str(each) for each in after], ["end"]]
+        rest = [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))]
+        assert Counter(rest) == Counter(map(str, after)) - Counter(seen) + Counter(["end"])
+
+    if not set(before[:taken]) & set(after):
+        with pytest.raises(ListChangedError, match="no longer holds any of the") as caught:
+            virtual_time.run(run, backend)
+        assert caught.value.corporation_id == "c"
+    else:
+        virtual_time.run(run, backend)
+
+
+@pytest.mark.anyio
+async def test_a_changed_list_stays_an_error_until_it_is_back() -> None:
+    """An iteration that is kept says the same again, and goes on if the customers are there again."""
+    lists = Lists({"c": [["1", "2"], ["3"]]})
+    walk = aiter(listed(lists, "c"))
+    await anext(walk)
+    lists.pages["c"] = [["x"], ["3"]]
+    rest = aiter(listed(lists, "c", resume=again(walk.checkpoint())))
+    for _ in range(2):
+        with pytest.raises(ListChangedError):
+            await anext(rest)
+    lists.pages["c"] = [["1", "2"], ["3"]]
+    assert [customer.id async for customer in rest] == ["2", "3"]
+
+
+class ByCustomer:
+    """A list whose cursors name the last customer of a page."""
+
+    def __init__(self, rows: Iterable[str], size: int) -> None:
+        self.rows = sorted(rows)
+        self.size = size
+
+    async def fetch(self, _query: Any, cursor: str | None) -> CustomerPage:
+        rest = [row for row in self.rows if cursor is None or row > cursor]
+        page = rest[: self.size]
+        customers = tuple(Customer(id=row, corporation_id="c") for row in page)
+        return CustomerPage("c", customers, len(self.rows), page[-1] if len(rest) > self.size else None)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@given(
+    rows=st.sets(st.integers(100, 160), min_size=1, max_size=20),
+    size=st.integers(1, 5),
+    changes=st.lists(st.tuples(st.integers(1, 6), st.sets(st.integers(100, 160), max_size=4)), max_size=6),
+)
+def test_where_cursors_name_customers_nobody_comes_twice(
+    backend: str, rows: set[int], size: int, changes: list[tuple[int, set[int]]]
+) -> None:
+    """
+    Customers that are inserted between two runs push others on to later pages, where these do not come a second time. Who
+    was there from the beginning is never left out.
+    """
+    server = ByCustomer(map(str, rows), size)
+
+    async def run() -> list[str]:
+        seen: list[str] = []
+        checkpoint: Checkpoint | None = None
+        for taken, inserted in [*changes, (1000, set[int]())]:
+            walk = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
+            with contextlib.suppress(StopAsyncIteration, ListChangedError):
+                for _ in range(taken):
+                    seen.append((await anext(walk)).id)
+            checkpoint = again(walk.checkpoint())
+            server.rows = sorted({*server.rows, *map(str, inserted)})
+        return seen
+
+    seen = virtual_time.run(run, backend)
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+async def test_to_stop_at_an_empty_page_hides_no_change(stop: int) -> None:
+    """A page without customers cannot be known again; the last one that has some is compared: what moved up is not lost."""
+    rows = [*"ab", "", "", *"def"]
+
+    async def fetch(_query: Any, cursor: str | None) -> CustomerPage:
+        place = int(cursor or 0)
+        customers = tuple(Customer(id=row, corporation_id="c") for row in rows[place : place + 2] if row)
+        return CustomerPage("c", customers, None, str(place + 2) if place + 2 < len(rows) else None)
+
+    walk = CustomerList(fetch, SELECTION.of("c")).pages()
+    seen = [customer.id for _ in range(stop) for customer in await anext(walk)]
+    rows.remove("a")
+    rest = CustomerList(fetch, SELECTION.of("c"), resume=again(walk.checkpoint()))
+    assert seen + [customer.id async for customer in rest] == list("abdef")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stop", [1, 2, 3])
+async def test_an_empty_page_is_no_change(stop: int) -> None:
+    """A server that filters may send an empty page where the run had stopped: the customers are looked for behind it."""
+    lists = Lists({"c": [["a", "b"], ["c", "d"]]})
+    walk = aiter(listed(lists, "c"))
+    seen = [(await anext(walk)).id for _ in range(stop)]
+    checkpoint = again(walk.checkpoint())
+    place = int(checkpoint.positions[0].cursor or 0)
+    lists.pages["c"] = [*lists.pages["c"][:place], [], [], *lists.pages["c"][place:]]
+    rest = listed(lists, "c", resume=checkpoint)
+    assert seen + [customer.id async for customer in rest] == list("abcd")
+
+
+@pytest.mark.anyio
+async def test_customers_removed_between_two_pages_take_nobody_along() -> None:
+    """A server that counts from the start moves its pages up when customers are removed: those that moved are not lost."""
+    rows = list("abcdefgh")
+    lists = Lists({"c": [rows[:3], rows[3:6], rows[6:]]})
+    walk = listed(lists, "c").pages()
+    seen = [customer.id for customer in await anext(walk)] + [customer.id for customer in await anext(walk)]
+    for gone in "ad":
+        rows.remove(gone)
+    lists.pages["c"] = [rows[:3], rows[3:6], rows[6:]]
+    seen += [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))]
+    assert seen == list("abcdefgh")
+
+
+@pytest.mark.anyio
+async def test_a_corporation_that_cannot_go_on_can_begin_again() -> None:
+    """A checkpoint without a corporation reads that one from its beginning, and the others on."""
+    lists = Lists(equal(2, 2, size=3))
+    async with lists.stream(concurrency=2) as stream:
+        async for customer in stream:
+            if customer.corporation_id == "c1":
+                break
+    lists.pages["c1"] = [["x", "y"], ["z"]]
+    async with lists.stream(resume=stream.checkpoint(), errors="collect") as stream:
+        assert [customer.id async for customer in stream] == ["0.1.0", "0.1.1", "0.1.2"]
+    assert isinstance(stream.failures["c1"], ListChangedError)
+
+    async with lists.stream(resume=again(stream.checkpoint()).without("c1")) as stream:
+        assert [customer.id async for customer in stream] == ["x", "y", "z"]
+    async with lists.stream(resume=stream.checkpoint().without("c0")) as stream:
+        assert {customer.corporation_id async for customer in stream} == {"c0"}
+
+
+@pytest.mark.anyio
+async def test_customers_that_vanish_do_not_stay_in_it() -> None:
+    """However many of the customers that were yielded are removed between runs, there are ids of two pages at the most."""
+    server = ByCustomer([f"{number:04}" for number in range(2000)], size=SELECTION.limit)
+    checkpoint: Checkpoint | None = None
+    for _ in range(200):
+        walk = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
+        last = [await anext(walk) for _ in range(5)][-1]
+        checkpoint = again(walk.checkpoint())
+        assert len(checkpoint.positions[0].yielded) <= 2 * SELECTION.limit
+        server.rows = [row for row in server.rows if row == last.id or row > last.id or row[-1] in "05"]
