@@ -32,7 +32,7 @@ class Asker:
         assert response.status_code == 200, response.text
         return response.json()["data"]
 
-    async def walk(self, **params: str) -> list[dict[str, Any]]:
+    async def read_all(self, **params: str) -> list[dict[str, Any]]:
         customers: list[dict[str, Any]] = []
         cursor: dict[str, str] = {}
         while True:

@@ -55,8 +55,8 @@ PASSING: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("fault", PASSING)
-async def test_a_passing_fault_costs_nothing_but_time(fault: str, raw_server: RawServer, make_api: MakeAPI) -> None:
-    """After any of these faults the next attempt brings every customer once, and nothing of the broken answer."""
+async def test_a_broken_response_is_retried(fault: str, raw_server: RawServer, make_api: MakeAPI) -> None:
+    """The next attempt after any of these faults returns every customer once, and nothing of the broken response."""
     raw_server.behave(PASSING[fault], raw_server.answers(GOOD))
     retries: list[RetryScheduled] = []
 
@@ -73,16 +73,16 @@ async def test_a_passing_fault_costs_nothing_but_time(fault: str, raw_server: Ra
     assert len(retries) == 1 or fault in STALLS
 
 
-async def test_a_drip_is_cut_by_the_wall_clock(raw_server: RawServer) -> None:
-    """A server that never lets a read time out is given up when the attempt has lasted long enough."""
+async def test_a_slow_drip_is_ended_by_the_timeout(raw_server: RawServer) -> None:
+    """The timeout ends an attempt whose server sends a byte from time to time, so that no read times out."""
     raw_server.behave(drips())
     async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, timeout=0.3, retry=RetryPolicy(max_attempts=1)) as api:
         with pytest.raises(APITimeoutError, match="timeout of 0.3 s"):
             await api.list("corp_1")
 
 
-async def test_nobody_listens(make_api: MakeAPI) -> None:
-    """When no connection can be made, all attempts are used, and the error names the host."""
+async def test_a_refused_connection_uses_all_attempts(make_api: MakeAPI) -> None:
+    """All attempts are used when no connection can be opened, and the error names the host."""
     async with make_api(base_url="http://127.0.0.1:1") as api:
         with pytest.raises(
             APIConnectionError, match=r"connection to 127\.0\.0\.1:1 failed: \[Errno \d+\].*after 4 attempts"
@@ -92,8 +92,8 @@ async def test_nobody_listens(make_api: MakeAPI) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br"])
-async def test_encodings_nobody_asked_for_are_refused(encoding: str, raw_server: RawServer, make_api: MakeAPI) -> None:
-    """An answer in another encoding, or in two layers of gzip, is refused at once."""
+async def test_unrequested_encodings_are_refused(encoding: str, raw_server: RawServer, make_api: MakeAPI) -> None:
+    """A response in another encoding, or in two layers of gzip, is refused at once."""
     body = gzip.compress(gzip.compress(bytes(1 << 20)))
     raw_server.behave(raw_server.answers(ok(None, body=body, headers=[f"Content-Encoding: {encoding}"])))
     async with make_api() as api:
@@ -102,8 +102,8 @@ async def test_encodings_nobody_asked_for_are_refused(encoding: str, raw_server:
     assert len(raw_server.requests) == 1
 
 
-async def test_an_endless_body_is_given_up(raw_server: RawServer, make_api: MakeAPI) -> None:
-    """A body that does not end is given up at `max_response_bytes`, for good."""
+async def test_an_endless_body_is_refused(raw_server: RawServer, make_api: MakeAPI) -> None:
+    """A body that does not end is refused at `max_response_bytes`, and not retried."""
 
     def endless(connection: Connection) -> None:
         raw_server.requests.append(connection.read_request())
@@ -131,10 +131,10 @@ async def test_an_endless_body_is_given_up(raw_server: RawServer, make_api: Make
     ],
     ids=["cut", "brotli", "no gzip", "large"],
 )
-async def test_the_status_counts_more_than_its_explanation(
+async def test_the_status_decides_though_the_body_is_broken(
     head: bytes, error: type[CustomersError], rest: bytes, raw_server: RawServer, make_api: MakeAPI
 ) -> None:
-    """If the body of an error cannot be read, the error is still that of the status."""
+    """The error is that of the status, even if the body of the error response cannot be read."""
     raw_server.behave(sends(head + rest))
     async with make_api() as api:
         with pytest.raises(error) as caught:
@@ -151,14 +151,14 @@ async def test_the_status_counts_more_than_its_explanation(
     ],
     ids=["404", "429"],
 )
-async def test_the_status_counts_though_its_explanation_stalls(
+async def test_the_status_decides_though_the_body_stalls(
     stalls: Callable[[bytes], Behaviour],
     head: bytes,
     error: type[CustomersError],
     raw_server: RawServer,
     make_api: MakeAPI,
 ) -> None:
-    """An error whose body does not end is the error of its status, with the wait that it asks for; it is not a timeout."""
+    """The error is that of the status, with the wait that the server asks for, even if the body stalls."""
     raw_server.behave(stalls(head))
     async with make_api(timeout=4) as api:
         with pytest.raises(error) as caught:
@@ -166,14 +166,14 @@ async def test_the_status_counts_though_its_explanation_stalls(
     assert (caught.value.attempts, caught.value.retry_after) == (1, 86400 if error is RateLimitError else None)
 
 
-async def test_a_cursor_that_fits_no_request(raw_server: RawServer, make_api: MakeAPI) -> None:
-    """A cursor that is too long for any URL is an error that says where; what was on the page before it came."""
+async def test_a_cursor_too_long_for_a_url_is_an_error(raw_server: RawServer, make_api: MakeAPI) -> None:
+    """A cursor that is too long for any URL is an error with its position, after the customers of the page before it."""
     raw_server.behave(raw_server.answers(ok(listing("a", cursor="x" * 70_000))))
-    walked: list[str] = []
+    came: list[str] = []
     async with make_api() as api:
         with pytest.raises(APIConnectionError, match="could not be sent: .*corporation 'corp_1', cursor 'xxx") as caught:
             async for customer in api.list("corp_1"):
-                walked.append(customer.id)
-    assert walked == ["a"]
+                came.append(customer.id)
+    assert came == ["a"]
     assert caught.value.cursor == "x" * 70_000
     assert len(str(caught.value)) < 1000

@@ -10,8 +10,8 @@ from emulated import ServeEmulator
 class TestDemo:
     """`commenda-customers demo`."""
 
-    def test_it_proves_that_everything_came(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Faults and a rate limit notwithstanding, all customers of all corporations come; lines show how far it is."""
+    def test_it_reads_every_customer(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """The demo reads all customers despite faults and a rate limit, and prints its progress."""
         assert main(["demo", "--corporations", "3", "--customers", "1200", "--rate", "10", "--seed", "7"]) == 0
         printed = capfd.readouterr().out
         assert " pages, " in printed
@@ -22,13 +22,13 @@ class TestDemo:
         assert "RateLimitError" in printed
 
     def test_a_failure_is_one_line(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        """Should the API fail for good, the demo ends like any command: one line and exit code 1."""
+        """A final failure of the API is one line and exit code 1."""
         monkeypatch.setattr("commenda_customers.cli._demo._FAULTS", [faults.WrongEnvelope(probability=1)])
         assert main(["demo", "--corporations", "3"]) == 1
         assert capfd.readouterr().err.startswith("error: the answer has neither documented envelope")
 
-    def test_it_notices_what_is_missing(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        """If something were missing, the demo would say what, and fail."""
+    def test_it_detects_missing_customers(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The demo names the corporation whose customers are missing, and fails."""
         truth = Emulator.customers
         monkeypatch.setattr(
             Emulator, "customers", lambda self, name, **params: list(truth(self, name, **params))[name == "corp_2" :]
@@ -40,8 +40,8 @@ class TestDemo:
 class TestEmulate:
     """`commenda-customers emulate`."""
 
-    def test_a_port_that_is_taken(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """A port that somebody else has is the user's mistake."""
+    def test_a_taken_port_is_a_usage_error(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """A port that is in use is a usage error."""
         port = serve().base_url.rpartition(":")[2].partition("/")[0]
         assert main(["emulate", "--port", port]) == 2
         assert "error: --port: Address already in use" in capfd.readouterr().err

@@ -17,7 +17,7 @@ class TestList:
     """`commenda-customers list`."""
 
     def test_json_lines_where_there_is_no_terminal(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Into a pipe go all customers, a JSON object a line, which the model reads back."""
+        """A pipe receives one JSON object per line for each customer, which the model reads back."""
         server = serve({"corp_1": 250}, faults=[faults.EmptyPage(at=[2])])
         assert main(["list", "corp_1", "--extend", "shipping_address,exemption_metadata"]) == 0
         printed, complained = capfd.readouterr()
@@ -30,13 +30,13 @@ class TestList:
     def test_the_form_can_be_chosen(
         self, flag: str, is_json: bool, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """`--json` and `--table` say which it is to be, wherever it goes."""
+        """`--json` and `--table` choose the format, whatever the output is."""
         serve({"corp_1": 1})
         assert main(["list", "corp_1", flag]) == 0
         assert capfd.readouterr().out.startswith("{") == is_json
 
-    def test_a_name_cannot_steer_the_terminal(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Control characters in what the server sends are not printed in a table; nor is markup obeyed."""
+    def test_a_name_cannot_control_the_terminal(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """A table shows neither control characters nor markup of the server's data."""
 
         class Hostile(faults.Fault):
             def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
@@ -73,8 +73,8 @@ class TestList:
         }
         assert set(CustomerFilters.__annotations__) <= set(server.requests[0].params)
 
-    def test_retries_are_told_beside_the_customers(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Whoever waits is told for what: each retry is a line, and not among the customers."""
+    def test_retries_are_reported_on_standard_error(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """Each retry is one line on standard error."""
         serve({"corp_1": 20}, faults=[faults.Status(at=[1])])
         assert main(["list", "corp_1"]) == 0
         printed, complained = capfd.readouterr()
@@ -83,16 +83,16 @@ class TestList:
         assert "; trying again in 0." in complained
         assert complained.count("\n") == 1
 
-    def test_a_cursor_that_was_refused_is_none_to_go_on_from(
-        self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        """What the server has just refused is not proposed again."""
+    def test_a_refused_cursor_is_not_proposed_again(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """The command does not propose a cursor that the server has just refused."""
         serve({"corp_1": 20})
         assert main(["list", "corp_1", "--cursor", "garbage"]) == 1
         assert "go on" not in capfd.readouterr().err
 
-    def test_an_error_names_the_cursor_to_go_on_from(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """A failure of the API is exit code 1, one line, and another to paste, with which the rest can be had."""
+    def test_an_error_prints_the_cursor_to_resume_from(
+        self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A failure of the API is exit code 1 and two lines: the error, and the option that resumes."""
         server = serve({"corp_1": 20}, faults=[faults.WrongEnvelope(at=[2])])
         assert main(["list", "corp_1", "--limit", "10"]) == 1
         printed, complained = capfd.readouterr()

@@ -38,7 +38,7 @@ class TestList:
     """`commenda-customers list`."""
 
     def test_a_table_on_a_terminal(self, serve: ServeEmulator) -> None:
-        """On a terminal it is one table with one head, however many pages it took."""
+        """A terminal shows one table with one head, however many pages there are."""
         serve({"corp_1": 25})
         code, written = on_a_terminal(["list", "corp_1", "--limit", "10"])
         assert code == 0
@@ -64,15 +64,15 @@ class TestList:
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
     @pytest.mark.parametrize("buffered", [True, False])
     def test_a_full_disk_is_one_line(self, buffered: bool, serve: ServeEmulator) -> None:
-        """If the output cannot be written it says so, and fails; what stays in Python's buffer is no second complaint."""
+        """A full disk is one line and exit code 1, without a second error for Python's buffer."""
         serve({"corp_1": 5})
         env = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
         with open("/dev/full", "wb") as full:
             done = subprocess.run([*COMMAND, "list", "corp_1"], stdout=full, stderr=subprocess.PIPE, env=env, check=False)
         assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device\n")
 
-    def test_without_an_output_nothing_is_done(self, serve: ServeEmulator) -> None:
-        """If there is no standard output at all it says so, and fails."""
+    def test_a_closed_output_is_an_error(self, serve: ServeEmulator) -> None:
+        """A closed standard output is an error, and no request is sent."""
         server = serve({"corp_1": 5})
         done = subprocess.run(
             ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "list", "corp_1"], stderr=subprocess.PIPE, check=False
@@ -81,7 +81,7 @@ class TestList:
         assert server.requests == []
 
     def test_progress_is_shown_beside_a_pipe(self, serve: ServeEmulator) -> None:
-        """While customers go into a file, a terminal on the other stream shows how far it is."""
+        """A terminal on standard error shows the progress while customers go into a file."""
         was_shown = threading.Event()
 
         class HeldBack(faults.Fault):
@@ -105,8 +105,8 @@ class TestList:
         os.close(ours)
         assert len(printed.splitlines()) == 30
 
-    def test_a_reader_that_has_had_enough(self, serve: ServeEmulator) -> None:
-        """When the reader of the pipe goes away, it ends without a traceback."""
+    def test_a_closed_pipe_ends_it_quietly(self, serve: ServeEmulator) -> None:
+        """The command ends without a traceback when the reader of the pipe goes away."""
         serve({"corp_1": 5000})
         with subprocess.Popen([*COMMAND, "list", "corp_1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -180,8 +180,8 @@ class TestHelp:
             ("commenda_customers.cli._list", 1, "ModuleNotFoundError: import of commenda_customers.cli._list halted"),
         ],
     )
-    def test_the_extra_is_asked_for(self, missing: str, code: int, complaint: str) -> None:
-        """Without the packages of the command line it says how to get them; anything else that is missing is not hidden."""
+    def test_missing_packages_are_named(self, missing: str, code: int, complaint: str) -> None:
+        """The command names the packages of the command line that are missing, and hides no other import error."""
         program = (
             f"import sys; sys.modules['{missing}'] = None\n"
             "from commenda_customers.cli import main\n"

@@ -54,7 +54,7 @@ class TestLife:
         assert raw_server.requests[0] == raw_server.requests[2]
 
     async def test_use_after_close_is_one_clear_error(self, raw_server: RawServer) -> None:
-        """A closed client says so, whether it was ever used or not, and opens nothing."""
+        """A closed client raises one clear error, whether it was used or not, and opens nothing."""
         raw_server.behave(raw_server.answers(GOOD))
         for uses in (0, 1):
             async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url) as api:
@@ -75,7 +75,7 @@ class TestLife:
             await unused.list("corp_1")
 
     async def test_first_uses_at_once_open_one_client(self, opened: list[httpx.AsyncClient]) -> None:
-        """Requests that come while the client is being opened wait for it, and share it."""
+        """Requests that start while the client opens wait for it and share it."""
         api = AsyncCustomersAPI(TOKEN, base_url="https://127.0.0.1:1", retry=RetryPolicy(max_attempts=1))
 
         async def fetch() -> None:
@@ -88,8 +88,8 @@ class TestLife:
         await api.aclose()
         assert [client.is_closed for client in opened] == [True]
 
-    async def test_closed_while_it_opens(self, opened: list[httpx.AsyncClient]) -> None:
-        """A client that is closed while its first requests open it tells them, and leaves nothing open."""
+    async def test_closing_while_it_opens_leaves_nothing(self, opened: list[httpx.AsyncClient]) -> None:
+        """A client that is closed while it opens raises an error in its first requests, and leaves nothing open."""
         api = AsyncCustomersAPI(TOKEN, base_url="https://127.0.0.1:1")
 
         async def fetch() -> None:
@@ -119,7 +119,7 @@ class TestLife:
 
     @pytest.mark.parametrize("library", [httpx, httpx2])
     async def test_the_users_client_stays_open(self, raw_server: RawServer, library: Any) -> None:
-        """What the user opened the user closes."""
+        """The SDK does not close the HTTP client of the user."""
         raw_server.behave(raw_server.answers(GOOD))
         async with library.AsyncClient() as client:
             async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, http_client=client) as api:
@@ -202,7 +202,7 @@ class TestOpening:
     """Opening without a request."""
 
     async def test_opening_does_not_block_the_event_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The certificates are read in a thread."""
+        """A thread reads the certificates."""
         threads: list[str] = []
         create = httpx.create_ssl_context
 
@@ -219,10 +219,10 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("name", "value"), [("SSL_CERT_FILE", "/nowhere.pem"), ("ALL_PROXY", "gopher://x"), ("NO_PROXY", "[::1")]
     )
-    async def test_settings_of_the_environment_may_be_wrong(
+    async def test_wrong_settings_of_the_environment_are_errors(
         self, name: str, value: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Certificates or proxies that the environment names wrongly are one clear error, and nothing to try again."""
+        """Wrong certificates or proxies in the environment are one clear error that is not retried."""
         monkeypatch.setenv(name, value)
         api = AsyncCustomersAPI(TOKEN)
         with pytest.raises(APIConnectionError, match="settings of the environment") as caught:

@@ -30,8 +30,8 @@ async def test_a_compressed_answer_is_read(raw_server: RawServer, make_api: Make
     assert b"accept-encoding: gzip\r\n" in raw_server.requests[0].lower()
 
 
-async def test_an_answer_nobody_asked_for_reaches_nobody(raw_server: RawServer, make_api: MakeAPI) -> None:
-    """A server that sends a second answer on a connection does not make one corporation's customers another's."""
+async def test_an_unrequested_response_is_dropped(raw_server: RawServer, make_api: MakeAPI) -> None:
+    """A second response on a connection is not taken for the response to the next request."""
     mine, other = listing("mine"), listing("other", corporation_id="corp_2")
     raw_server.behave(
         raw_server.answers(ok(mine) + ok(other), ok(mine), ok(mine)), raw_server.answers(ok(mine), ok(mine), ok(mine))
@@ -42,8 +42,8 @@ async def test_an_answer_nobody_asked_for_reaches_nobody(raw_server: RawServer, 
     assert raw_server.connections == 2
 
 
-async def test_redirects_lead_nowhere(raw_server: RawServer) -> None:
-    """A redirect is not followed, even if the user's client would: nobody else gets to see the token."""
+async def test_redirects_are_not_followed(raw_server: RawServer) -> None:
+    """A redirect is not followed, even if the user's client would follow it, so no other host gets the token."""
     with RawServer() as elsewhere:
         elsewhere.behave(elsewhere.answers(GOOD))
         raw_server.behave(sends(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n".encode()))
@@ -57,15 +57,15 @@ async def test_redirects_lead_nowhere(raw_server: RawServer) -> None:
 
 
 async def test_the_connection_is_kept(raw_server: RawServer, make_api: MakeAPI) -> None:
-    """All pages of a walk come through one connection."""
+    """All pages of an iteration use one connection."""
     raw_server.behave(raw_server.answers(ok(listing("a", cursor="1")), ok(listing("b", cursor="2")), ok(listing("c"))))
     async with make_api() as api:
         assert [customer.id async for customer in api.list("corp_1")] == ["a", "b", "c"]
     assert raw_server.connections == 1
 
 
-async def test_a_kept_connection_that_was_closed_is_no_failure(raw_server: RawServer, make_api: MakeAPI) -> None:
-    """When the server closes kept connections as they are used again, the request is sent again and no attempt is lost."""
+async def test_a_stale_connection_costs_no_attempt(raw_server: RawServer, make_api: MakeAPI) -> None:
+    """A request is sent again, without using an attempt, when the server has closed the kept connection."""
 
     def closes_when_asked_again(connection: Connection) -> None:
         connection.read_request()
@@ -88,7 +88,7 @@ async def test_a_kept_connection_that_was_closed_is_no_failure(raw_server: RawSe
 
 
 async def test_a_fault_on_kept_connections_is_counted(raw_server: RawServer, make_api: MakeAPI) -> None:
-    """Answers that are broken on every connection, kept ones too, use up the attempts, and not all the connections."""
+    """Broken responses on kept connections use up the attempts, and not all the connections."""
     kept = 20
     everyone_is_here = threading.Barrier(kept)
 
@@ -115,8 +115,8 @@ async def _first_page(api: AsyncCustomersAPI) -> None:
     await api.list("corp_1")
 
 
-async def test_a_new_connection_that_fails_is_a_failure(raw_server: RawServer, make_api: MakeAPI) -> None:
-    """A connection that was opened for the request and closed without an answer counts: one attempt, one connection."""
+async def test_a_new_connection_that_fails_uses_an_attempt(raw_server: RawServer, make_api: MakeAPI) -> None:
+    """A new connection that is closed without a response uses one attempt."""
     raw_server.behave(sends())
     async with make_api(retry=RetryPolicy(max_attempts=1)) as api:
         with pytest.raises(APIConnectionError, match="after 1 attempt"):
@@ -124,8 +124,8 @@ async def test_a_new_connection_that_fails_is_a_failure(raw_server: RawServer, m
     assert raw_server.connections == 1
 
 
-async def test_a_new_connection_of_another_kind_is_new(tmp_path: Path) -> None:
-    """A connection through a Unix socket that is closed without an answer counts too: it is not asked again and again."""
+async def test_a_unix_socket_that_fails_uses_an_attempt(tmp_path: Path) -> None:
+    """A new connection through a Unix socket that is closed without a response uses one attempt."""
     connections = 0
     path = tmp_path / "socket"
     listener = await anyio.create_unix_listener(path)

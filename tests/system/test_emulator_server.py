@@ -26,7 +26,7 @@ async def test_it_serves_on_a_socket() -> None:
 
 @pytest.mark.parametrize("waiting", [{"faults": [faults.Hang(at=[1])]}, {"latency": 300}], ids=["hang", "latency"])
 async def test_it_stops_while_a_request_waits(waiting: dict[str, Any]) -> None:
-    """A client that waits for an answer that does not come does not keep the server from stopping."""
+    """The server stops while a client waits for a response that does not come."""
     began = anyio.current_time()
     async with httpx.AsyncClient(timeout=300) as client, anyio.create_task_group() as tasks:
 
@@ -41,7 +41,7 @@ async def test_it_stops_while_a_request_waits(waiting: dict[str, Any]) -> None:
 
 
 async def test_it_serves_once_at_a_time() -> None:
-    """An emulator that serves already says so, and goes on serving."""
+    """A second `async with` of a serving emulator is an error, and the first one keeps serving."""
     async with Emulator(CORPORATIONS) as server:
         with pytest.raises(RuntimeError, match="serving already"):
             async with server:
@@ -51,7 +51,7 @@ async def test_it_serves_once_at_a_time() -> None:
 
 
 async def test_a_port_that_is_taken_is_an_error() -> None:
-    """To serve where somebody else serves already fails at once."""
+    """Serving on a port that is in use fails at once."""
     async with Emulator(CORPORATIONS) as server:
         port = int(server.base_url.rpartition(":")[2].partition("/")[0])
         with pytest.raises(OSError, match="in use"):

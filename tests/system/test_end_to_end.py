@@ -36,7 +36,7 @@ MAYHEM = (
 
 
 def everyone(emulator: Emulator, corporation_id: str = "corp_1", **params: str) -> list[str]:
-    """Return the ids that a walk must bring."""
+    """Return the ids that an iteration must bring."""
     return [customer["id"] for customer in emulator.customers(corporation_id, **params)]
 
 
@@ -44,16 +44,16 @@ def everyone(emulator: Emulator, corporation_id: str = "corp_1", **params: str) 
     ("library", "envelope"), [(None, "wrapped"), (httpx, "bare"), (httpx2, "wrapped")], ids=["own client", "httpx", "httpx2"]
 )
 async def test_everything_comes_through_mayhem(library: Any, envelope: Any) -> None:
-    """With half of all answers spoilt, every customer comes once and in order, whatever client and envelope."""
+    """Every customer arrives once and in order while half of the responses are broken, with each HTTP client."""
     async with Emulator({"corp_1": 250}, seed=3, envelope=envelope, faults=MAYHEM) as server:
         client = None if library is None else library.AsyncClient()
         async with AsyncCustomersAPI(
             server.token, base_url=server.base_url, http_client=client, timeout=0.5, retry=QUICK
         ) as api:
-            walked = [customer.id async for customer in api.list("corp_1", limit=10)]
+            came = [customer.id async for customer in api.list("corp_1", limit=10)]
         if client is not None:
             await client.aclose()
-        assert walked == everyone(server)
+        assert came == everyone(server)
         assert len(server.requests) > 35
 
 
@@ -124,7 +124,7 @@ async def test_parts_come_typed() -> None:
     assert all(cities[0])
 
 
-async def test_a_token_that_expires_on_the_way() -> None:
+async def test_a_token_may_expire_during_an_iteration() -> None:
     """A provider is asked again when the server stops accepting the token; a fixed token is an error."""
     async with Emulator({"corp_1": 50}) as server:
 
@@ -134,48 +134,48 @@ async def test_a_token_that_expires_on_the_way() -> None:
         for is_provided in (True, False):
             token = provide if is_provided else server.token
             async with AsyncCustomersAPI(token, base_url=server.base_url) as api:
-                walk = aiter(api.list("corp_1", limit=10))
-                walked = [(await anext(walk)).id for _ in range(10)]
+                iteration = aiter(api.list("corp_1", limit=10))
+                came = [(await anext(iteration)).id for _ in range(10)]
                 server.token = f"{server.token}-renewed"
                 if is_provided:
-                    walked += [customer.id async for customer in walk]
-                    assert walked == everyone(server)
+                    came += [customer.id async for customer in iteration]
+                    assert came == everyone(server)
                 else:
                     with pytest.raises(AuthenticationError, match="invalid or missing token"):
-                        await anext(walk)
+                        await anext(iteration)
 
 
-async def test_a_walk_can_be_continued_where_it_failed() -> None:
-    """An error names the cursor from which another walk brings the rest: together, everybody once."""
+async def test_a_failed_iteration_can_be_resumed() -> None:
+    """Another iteration resumes from the cursor of the error: together they yield every customer once."""
     async with (
         Emulator({"corp_1": 100}, faults=[faults.WrongEnvelope(at=[4])]) as server,
         AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
     ):
-        walked: list[str] = []
+        came: list[str] = []
         with pytest.raises(InvalidResponseError) as caught:
             async for customer in api.list("corp_1", limit=10):
-                walked.append(customer.id)
-        assert len(walked) == 30
-        walked += [customer.id async for customer in api.list("corp_1", limit=10, cursor=caught.value.cursor)]
-        assert walked == everyone(server)
+                came.append(customer.id)
+        assert len(came) == 30
+        came += [customer.id async for customer in api.list("corp_1", limit=10, cursor=caught.value.cursor)]
+        assert came == everyone(server)
 
 
-async def test_a_server_that_goes_in_circles() -> None:
-    """A cursor that comes again ends the walk with an error after the good customers."""
+async def test_a_repeated_cursor_is_an_error() -> None:
+    """A repeated cursor ends the iteration with an error, after the customers before it."""
     async with (
         Emulator({"corp_1": 100}, faults=[faults.RepeatedCursor(at=[3])]) as server,
         AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
     ):
-        walked: list[str] = []
+        came: list[str] = []
         with pytest.raises(CursorLoopError):
             async for customer in api.list("corp_1", limit=10):
-                walked.append(customer.id)
-        assert walked == everyone(server)[:30]
+                came.append(customer.id)
+        assert came == everyone(server)[:30]
         assert len(server.requests) == 3
 
 
 async def test_leaving_early_costs_one_page() -> None:
-    """A walk that is left by `break` has asked for one page only, and the client goes on to work."""
+    """An iteration that is left by `break` has requested one page, and the client still works."""
     sent: list[object] = []
     async with (
         Emulator() as server,

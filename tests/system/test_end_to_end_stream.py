@@ -31,7 +31,7 @@ def held(server: Emulator) -> dict[str, list[str]]:
 
 
 async def test_everything_comes_through_mayhem() -> None:
-    """Faults of all kinds and a rate limit notwithstanding, every customer of every corporation comes once, in order."""
+    """Every customer of every corporation arrives once and in order, despite faults of all kinds and a rate limit."""
     sizes = {f"corp_{number}": 37 * number for number in range(12)}
     came: dict[str, list[str]] = {name: [] for name in sizes}
     async with (
@@ -45,8 +45,8 @@ async def test_everything_comes_through_mayhem() -> None:
     assert stream.progress.finished == 12
 
 
-async def test_interrupted_again_and_again_it_yields_everything_once() -> None:
-    """Runs that are cut by timeouts, errors and breaks together yield what the server holds; a new client each time."""
+async def test_interrupted_runs_yield_everything_once() -> None:
+    """Runs that timeouts, errors and breaks interrupt together yield every customer once, each with a new client."""
     sizes = {f"corp_{number}": 60 for number in range(6)}
     came: dict[str, list[str]] = defaultdict(list)
     text: str | None = None
@@ -72,22 +72,22 @@ async def test_interrupted_again_and_again_it_yields_everything_once() -> None:
 
 
 @pytest.mark.parametrize("stop", [100, 150])
-async def test_it_goes_on_where_the_server_sends_an_empty_page(stop: int) -> None:
-    """An empty page with a cursor, just where a run had stopped, is no sign that the list has changed."""
+async def test_it_resumes_at_an_empty_page(stop: int) -> None:
+    """An empty page with a cursor, where a run had stopped, does not count as a changed list."""
     async with (
         Emulator({"corp_1": 500}, faults=[faults.EmptyPage(at=[3])]) as server,
         AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
     ):
-        walk = aiter(api.list("corp_1"))
-        came = [(await anext(walk)).id for _ in range(stop)]
+        iteration = aiter(api.list("corp_1"))
+        came = [(await anext(iteration)).id for _ in range(stop)]
         while len(server.requests) < 2:  # so that the third request is the first of what follows
             await api.list("corp_1", limit=1)
-        came += [customer.id async for customer in api.list("corp_1", resume=walk.checkpoint())]
+        came += [customer.id async for customer in api.list("corp_1", resume=iteration.checkpoint())]
     assert came == held(server)["corp_1"]
 
 
 async def test_one_bad_corporation_among_many() -> None:
-    """By default a corporation that the server refuses ends the stream; collected, it is one failure and the others come."""
+    """A refused corporation ends the stream, or is one failure if errors are collected."""
     async with (
         Emulator({f"corp_{number}": 30 for number in range(4)}) as server,
         AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
@@ -103,8 +103,8 @@ async def test_one_bad_corporation_among_many() -> None:
 
 
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12])
-async def test_cut_anywhere_it_leaves_no_connection_in_use(after: float) -> None:
-    """A stream that is cut, at whatever point of its requests, gives all its connections back, and nothing warns."""
+async def test_a_timeout_leaves_no_connection_in_use(after: float) -> None:
+    """A stream that a timeout ends returns all its connections, and nothing warns."""
     limits = httpx.Limits(max_connections=4)
     async with (
         Emulator({f"corp_{number}": 500 for number in range(8)}, latency=0.01) as server,

@@ -51,7 +51,7 @@ async def test_a_handler_may_await_one_page(api: AsyncCustomersAPI) -> None:
 
 
 async def test_cancelling_a_task_is_clean() -> None:
-    """A task that is cancelled while it reads ends as cancelled, and the client goes on to serve others."""
+    """A reading task that is cancelled ends as cancelled, and the client still works."""
     async with (
         Emulator({"corp_0": 120}, faults=[faults.Hang(at=[2])]) as server,
         AsyncCustomersAPI(server.token, base_url=server.base_url) as api,
@@ -73,8 +73,8 @@ async def test_cancelling_a_task_is_clean() -> None:
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2])
-async def test_timeouts_of_asyncio_do_not_wear_out_the_connections(library: Any) -> None:
-    """Requests that asyncio cuts at whatever point they have reached leave no connection behind that nobody can use."""
+async def test_timeouts_of_asyncio_return_the_connections(library: Any) -> None:
+    """Requests that `asyncio.timeout` ends at any point return their connections."""
     limits = library.Limits(max_connections=3, max_keepalive_connections=1)
     async with (
         Emulator({"corp_0": 10}, latency=0.002) as server,
@@ -91,11 +91,8 @@ async def test_timeouts_of_asyncio_do_not_wear_out_the_connections(library: Any)
 
 
 @pytest.mark.parametrize("errors", [None, "raise", "collect"])
-async def test_a_cancellation_from_inside_is_no_end(errors: Any) -> None:
-    """
-    A future of the user's that somebody else cancelled is a cancellation as asyncio knows it, and nothing stranger: of a
-    stream it is not the silent end of a corporation.
-    """
+async def test_a_cancelled_future_does_not_end_a_list(errors: Any) -> None:
+    """A future that somebody else cancelled raises `CancelledError`; it is not taken for the end of a corporation."""
 
     async def share(_request: httpx.Request) -> httpx.Response:
         future = asyncio.get_running_loop().create_future()
@@ -114,8 +111,8 @@ async def test_a_cancellation_from_inside_is_no_end(errors: Any) -> None:
                 [customer async for customer in stream]
 
 
-async def test_a_task_that_is_cancelled_leaves_its_block_in_order(server: Emulator) -> None:
-    """A task that asyncio cancels inside `async with` closes the connections of the client on its way out."""
+async def test_a_cancelled_task_closes_its_client(server: Emulator) -> None:
+    """A task that asyncio cancels inside `async with` closes the connections of the client."""
     opened = asyncio.Event()
 
     async def use() -> None:
@@ -137,8 +134,8 @@ async def test_a_task_that_is_cancelled_leaves_its_block_in_order(server: Emulat
 
 
 @pytest.mark.parametrize("way", ["cancel", "timeout"])
-async def test_a_stream_may_be_cut_by_asyncio(server: Emulator, api: AsyncCustomersAPI, way: str) -> None:
-    """Cancelled at any time by asyncio's own means, a stream ends as cancelled, and with its checkpoint comes the rest."""
+async def test_a_stream_may_be_cancelled_by_asyncio(server: Emulator, api: AsyncCustomersAPI, way: str) -> None:
+    """A stream that asyncio cancels at any time ends as cancelled, and its checkpoint resumes it exactly."""
     came: list[str] = []
     checkpoint: Checkpoint | None = None
 

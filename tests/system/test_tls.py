@@ -49,7 +49,7 @@ class TestTLS:
             return [customer.id async for customer in api.list("corp_1")]
 
     async def test_a_trusted_certificate_works(self, raw_server: RawServer, authority: trustme.CA) -> None:
-        """Over TLS everything is as without."""
+        """A list is read over TLS as over plain HTTP."""
         self._listen(raw_server, authority, "localhost")
         assert await self._fetch(raw_server, authority) == ["a", "b"]
 
@@ -66,16 +66,14 @@ class TestTLS:
         assert caught.value.attempts == 1
 
     async def test_no_tls_where_tls_was_expected_is_final(self, raw_server: RawServer, authority: trustme.CA) -> None:
-        """A server that speaks plain HTTP on an https address is not asked again."""
+        """A server that speaks plain HTTP on an https address gets one attempt."""
         raw_server.behave(lambda connection: connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
         with pytest.raises(APIConnectionError, match="TLS") as caught:
             await self._fetch(raw_server, authority)
         assert caught.value.attempts == 1
 
-    async def test_tls_that_breaks_after_its_handshake_is_tried_again(
-        self, raw_server: RawServer, authority: trustme.CA
-    ) -> None:
-        """What is no TLS, on a connection that was, is a broken connection on either backend."""
+    async def test_broken_tls_is_retried(self, raw_server: RawServer, authority: trustme.CA) -> None:
+        """Bytes that are not TLS, on a TLS connection, are retried like any broken connection."""
 
         def breaks(connection: Connection) -> None:
             connection.read_request()
@@ -85,8 +83,8 @@ class TestTLS:
         raw_server.behave(breaks, raw_server.answers(GOOD))
         assert await self._fetch(raw_server, authority) == ["a", "b"]
 
-    async def test_a_server_that_wants_our_certificate_is_final(self, raw_server: RawServer, authority: trustme.CA) -> None:
-        """A refusal that comes after the handshake, as with TLS 1.3, is one; the error says that it is about TLS."""
+    async def test_a_refused_client_certificate_is_final(self, raw_server: RawServer, authority: trustme.CA) -> None:
+        """A refusal that arrives after the handshake, as with TLS 1.3, is not retried, and the error names TLS."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.verify_mode = ssl.CERT_REQUIRED
         authority.issue_cert("localhost").configure_cert(context)
@@ -99,7 +97,7 @@ class TestTLS:
         assert caught.value.transient != ("certificate or protocol was not accepted" in str(caught.value))
 
     async def test_a_handshake_that_hangs_leaves_nothing(self, raw_server: RawServer, authority: trustme.CA) -> None:
-        """A server that accepts connections and says nothing costs attempts, but leaves no socket open."""
+        """A handshake that hangs uses the attempts and leaves no socket open."""
         raw_server.behave(lambda connection: connection.wait_for_end())
         with pytest.raises(APITimeoutError) as caught:
             await self._fetch(raw_server, authority, timeout=0.1)
@@ -107,8 +105,8 @@ class TestTLS:
         del caught
         gc.collect()  # an open socket would be a warning, and so an error
 
-    async def test_a_handshake_that_breaks_off_is_tried_again(self, raw_server: RawServer, authority: trustme.CA) -> None:
-        """A connection that closes during the handshake says nothing against the next one."""
+    async def test_a_handshake_that_breaks_off_is_retried(self, raw_server: RawServer, authority: trustme.CA) -> None:
+        """A handshake that breaks off is retried."""
         raw_server.behave(lambda _connection: None)
         with pytest.raises(APIConnectionError) as caught:
             await self._fetch(raw_server, authority)

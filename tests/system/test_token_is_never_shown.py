@@ -23,7 +23,7 @@ from waiting import until
 async def test_every_kind_of_token_is_sent(
     given: str | SecretStr | TokenProvider | None, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A string, a SecretStr, a provider, the environment: the server gets the token as a Bearer token."""
+    """The server gets a Bearer token from a string, a SecretStr, a provider or the environment."""
     if given is None:
         monkeypatch.setenv("COMMENDA_API_TOKEN", TOKEN)
     raw_server.behave(raw_server.answers(ok(listing("a"))))
@@ -97,8 +97,8 @@ async def test_no_failure_shows_the_token(
     ],
     ids=["location", "request id", "long request id", "html"],
 )
-async def test_a_server_that_repeats_the_token_is_not_repeated(failure: Failing, raw_server: RawServer) -> None:
-    """Wherever in its answer a server repeats the token, no error and no event does."""
+async def test_a_token_in_a_response_is_redacted(failure: Failing, raw_server: RawServer) -> None:
+    """No error and no event repeats a token that the server repeats, wherever it does."""
     failure(raw_server)
     events: list[Any] = []
     policy = RetryPolicy(max_attempts=2, initial_wait=0.001)
@@ -112,8 +112,8 @@ async def test_a_server_that_repeats_the_token_is_not_repeated(failure: Failing,
 @pytest.mark.parametrize(
     ("token", "body"), [("2024", b'{"code": 202420242024}'), ("true", b'{"ok": true}'), ("code", b"[0]")]
 )
-async def test_a_token_that_is_part_of_an_answers_grammar(token: str, body: bytes, raw_server: RawServer) -> None:
-    """A token that occurs in JSON outside of its strings is taken out of the error, and no reason for another one."""
+async def test_a_token_in_json_syntax_is_redacted(token: str, body: bytes, raw_server: RawServer) -> None:
+    """A token that occurs in JSON outside of its strings is redacted, and does not change the error."""
     raw_server.behave(raw_server.answers(ok(None, body=body)))
     async with AsyncCustomersAPI(token, base_url=raw_server.url) as api:
         with pytest.raises(InvalidResponseError) as caught:
@@ -122,8 +122,8 @@ async def test_a_token_that_is_part_of_an_answers_grammar(token: str, body: byte
 
 
 @pytest.mark.anyio
-async def test_a_member_of_an_enumeration_is_its_value(raw_server: RawServer) -> None:
-    """Of a token that is kept in an enumeration the value is sent, and the value is what nobody sees."""
+async def test_a_token_may_be_a_member_of_an_enumeration(raw_server: RawServer) -> None:
+    """The value of an enumeration's member is sent, and redacted."""
 
     class Tokens(str, Enum):  # noqa: UP042 - of a StrEnum str() is the value
         MINE = TOKEN
@@ -138,7 +138,7 @@ async def test_a_member_of_an_enumeration_is_its_value(raw_server: RawServer) ->
 
 @pytest.mark.anyio
 async def test_a_malformed_header_that_repeats_the_token_is_not_quoted(raw_server: RawServer) -> None:
-    """What the HTTP library says of an answer that it cannot read is dropped if the token is in it."""
+    """The HTTP library's message about a malformed response is dropped if it contains the token."""
     raw_server.behave(lambda connection: connection.send(f"HTTP/1.1 400 No\r\nbad {TOKEN}\r\n\r\n".encode()))
     async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, retry=RetryPolicy(max_attempts=1)) as api:
         with pytest.raises(CustomersError) as caught:
@@ -167,7 +167,7 @@ async def test_a_redirect_keeps_no_copy_of_the_token(raw_server: RawServer) -> N
 @pytest.mark.anyio
 @pytest.mark.parametrize("before", [150, 178, 190, 199, 780, 795])
 async def test_no_part_of_the_token_is_left_at_the_end_of_an_excerpt(before: int, raw_server: RawServer) -> None:
-    """A token that the end of an excerpt would cut in two is taken out first."""
+    """A token at the end of an excerpt is redacted before the excerpt is cut."""
     raw_server.behave(raw_server.answers(_response("400 Bad Request", f"{'x' * before}{TOKEN}")))
     async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url) as api:
         with pytest.raises(CustomersError) as caught:
@@ -176,8 +176,8 @@ async def test_no_part_of_the_token_is_left_at_the_end_of_an_excerpt(before: int
 
 
 @pytest.mark.anyio
-async def test_what_lies_behind_a_providers_error_shows_no_token(raw_server: RawServer) -> None:
-    """If the provider fails after a 401 that repeats the token, the traceback of its error does not hold the token."""
+async def test_a_providers_error_does_not_show_the_token(raw_server: RawServer) -> None:
+    """The traceback of a provider that fails after a 401 does not contain the old token."""
     calls = 0
 
     async def fail_the_second_time() -> str:
@@ -195,8 +195,8 @@ async def test_what_lies_behind_a_providers_error_shows_no_token(raw_server: Raw
 
 
 @pytest.mark.anyio
-async def test_a_token_that_was_replaced_meanwhile_is_not_shown(raw_server: RawServer) -> None:
-    """An answer to a request with the old token that repeats it, after another request got a new one, is redacted."""
+async def test_a_replaced_token_is_redacted(raw_server: RawServer) -> None:
+    """A response that repeats the old token is redacted, even after another request has renewed it."""
     tokens = iter([TOKEN, "another-token-entirely"])
     renewed = threading.Event()
 
@@ -223,8 +223,8 @@ async def test_a_token_that_was_replaced_meanwhile_is_not_shown(raw_server: RawS
 
 
 @pytest.mark.anyio
-async def test_nothing_behind_an_error_holds_the_token(raw_server: RawServer) -> None:
-    """The exception of the HTTP library, which our errors have as their cause, holds a request without the token."""
+async def test_the_cause_of_an_error_does_not_hold_the_token(raw_server: RawServer) -> None:
+    """The HTTP library's exception, the cause of our error, holds a request without the token."""
     raw_server.behave(lambda connection: connection.send(b""))
     async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, retry=RetryPolicy(max_attempts=1)) as api:
         with pytest.raises(CustomersError) as caught:

@@ -15,7 +15,7 @@ class TestUsersClient:
     """What a user's client may bring along."""
 
     async def test_its_auth_does_not_replace_the_token(self, raw_server: RawServer) -> None:
-        """Auth of the user's client is for other servers; this one gets the token."""
+        """The API gets our token, whatever auth the user's client has."""
         raw_server.behave(raw_server.answers(GOOD))
         async with (
             httpx.AsyncClient(auth=("user", "pass"), headers={"Authorization": "Bearer other", "X-Team": "tax"}) as client,
@@ -60,8 +60,8 @@ class TestUsersClient:
                 await api.list("corp_1")
         assert caught.value.body_excerpt == ("why" if reads else None)
 
-    async def test_its_hooks_have_affairs_of_their_own(self, raw_server: RawServer) -> None:
-        """A status error that a hook raises about a request of its own is not taken for the API's answer."""
+    async def test_an_error_of_its_hooks_stays_its_own(self, raw_server: RawServer) -> None:
+        """A hook's status error about another request is not taken for the API's response."""
         elsewhere = httpx.Response(404, request=httpx.Request("GET", "https://vault.example/"))
 
         async def ask_the_vault(_request: httpx.Request) -> None:
@@ -74,8 +74,8 @@ class TestUsersClient:
             with pytest.raises(httpx.HTTPStatusError, match=r"vault\.example"):
                 await api.list("corp_1")
 
-    async def test_its_hooks_may_take_the_token_out(self, raw_server: RawServer) -> None:
-        """A hook that changes the request, even its authorization, is obeyed."""
+    async def test_its_hooks_may_change_the_request(self, raw_server: RawServer) -> None:
+        """A hook may change the request, even its authorization."""
         raw_server.behave(raw_server.answers(GOOD))
 
         async def sign(request: httpx.Request) -> None:

@@ -24,7 +24,7 @@ class TestTokens:
     """Who is asking, over the life of a token."""
 
     async def test_a_provider_is_asked_again_after_a_401(self) -> None:
-        """When the token has expired in the middle of a list, the provider is asked once and the page is asked for again."""
+        """The provider is asked once, and the page is requested again, when the token expires in the middle of a list."""
         first, second = (
             httpx.Response(200, json=listing(name, cursor=cursor)) for name, cursor in (("a", "1"), ("b", None))
         )
@@ -40,7 +40,7 @@ class TestTokens:
         assert script.times[2] == script.times[1]
 
     async def test_a_second_401_is_final(self) -> None:
-        """If the new token is refused as well, that is the answer."""
+        """A page whose new token is refused as well is refused."""
         script, calls = Script(status(401), status(401)), 0
 
         async def provide() -> str:
@@ -85,7 +85,7 @@ class TestTokens:
                 await api.list("corp_1")
 
     async def test_a_provider_that_is_cancelled_hands_over(self) -> None:
-        """If the request whose turn it is to ask is cancelled, the next one asks; nobody waits for ever."""
+        """Another waiter asks the provider when the request that was asking it is cancelled."""
         calls = 0
 
         async def provide() -> str:
@@ -108,7 +108,7 @@ class TestTokens:
         await _first_page(api)
 
     async def test_the_token_is_renewed_once_for_a_page(self) -> None:
-        """A page that was refused with the new token, even after another fault, is refused."""
+        """A page renews its token once, even if another fault is between its two 401s."""
         script = Script(status(401), status(503), status(401))
         tokens = iter(["token-1", "token-2", "token-3"])
 
@@ -121,7 +121,7 @@ class TestTokens:
         assert script.tokens == ["Bearer token-1", "Bearer token-2", "Bearer token-2"]
 
     async def test_a_provider_that_is_no_async_function(self) -> None:
-        """A provider that returns a token at once, and not a promise of one, is told what is wanted of it."""
+        """A provider that is no async function is a TypeError that says what is wanted."""
 
         def provide() -> str:
             return "s3cr3t"
@@ -131,7 +131,7 @@ class TestTokens:
                 await api.list("corp_1")
 
     async def test_attempts_count_what_was_sent(self) -> None:
-        """If the limiter lets the request with a new token not begin in time, the one that was refused still counts."""
+        """The attempt that was refused counts, even if the limiter does not allow the one with the new token in time."""
 
         async def provide() -> str:
             return f"token-{len(script.requests)}"
@@ -142,8 +142,8 @@ class TestTokens:
                 await api.list("corp_1", max_wait=5)
         assert (caught.value.attempts, len(script.requests)) == (1, 1)
 
-    async def test_a_provider_may_fall_short_of_a_token(self) -> None:
-        """What a provider returns is checked like any token."""
+    async def test_the_token_of_a_provider_is_checked(self) -> None:
+        """The token of a provider is checked like any token."""
 
         async def provide() -> str:
             return "line\nbreak"

@@ -25,8 +25,8 @@ def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, 
 
 
 @pytest.mark.anyio
-async def test_other_ids_in_another_order_may_follow() -> None:
-    """A stream that continues leaves out what was finished, whatever the order; new ids are read, missing ones kept."""
+async def test_the_ids_may_change_between_runs() -> None:
+    """A resumed stream skips what was finished in any order, reads new ids, and keeps the positions of missing ones."""
     lists = Lists(equal(4, 2, size=2))
     async with lists.stream(["c0", "c1", "c2"], concurrency=1) as stream:
         async for customer in stream:
@@ -40,8 +40,8 @@ async def test_other_ids_in_another_order_may_follow() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_list_continues_a_stream_and_a_stream_a_list() -> None:
-    """A checkpoint belongs to the query and not to the way of reading."""
+async def test_lists_and_streams_share_checkpoints() -> None:
+    """A list resumes from a stream's checkpoint, and a stream from a list's."""
     lists = Lists(equal(2, 2, size=2))
     async with lists.stream(concurrency=1) as stream:
         async for customer in stream:
@@ -50,10 +50,10 @@ async def test_a_list_continues_a_stream_and_a_stream_a_list() -> None:
     assert [customer.id async for customer in listed(lists, "c0", resume=stream.checkpoint())] == []
     assert len(await listed(lists, "c0", resume=stream.checkpoint())) == 0
     assert [customer.id for customer in await listed(lists, "c1", resume=stream.checkpoint())] == ["1.0.1"]
-    walk = listed(lists, "c1", resume=stream.checkpoint()).pages()
-    assert [position.customers for position in walk.checkpoint().positions] == [1]
-    assert [customer.id for customer in await anext(walk)] == ["1.0.1"]
-    async with lists.stream(resume=walk.checkpoint()) as stream:
+    iteration = listed(lists, "c1", resume=stream.checkpoint()).pages()
+    assert [position.customers for position in iteration.checkpoint().positions] == [1]
+    assert [customer.id for customer in await anext(iteration)] == ["1.0.1"]
+    async with lists.stream(resume=iteration.checkpoint()) as stream:
         assert [customer.id async for customer in stream] == ["1.1.0", "1.1.1"]
     assert stream.progress.corporations["c1"].customers_before == 2
 
@@ -73,17 +73,17 @@ def test_a_checkpoint_of_another_query_is_refused(other: dict[str, Any]) -> None
 
 @pytest.mark.anyio
 async def test_a_list_that_is_not_in_the_checkpoint_is_read_from_its_beginning() -> None:
-    """As in a stream: it is of a run that had not come to the corporation, or one `without` it."""
+    """A corporation that is not in the checkpoint is read from its beginning."""
     lists = Lists(equal(2, 1))
-    walk = aiter(listed(lists, "c0"))
-    await anext(walk)
-    assert [customer.id async for customer in listed(lists, "c1", resume=walk.checkpoint())] == ["1.0.0", "1.0.1"]
-    anew = walk.checkpoint().without("c0")
+    iteration = aiter(listed(lists, "c0"))
+    await anext(iteration)
+    assert [customer.id async for customer in listed(lists, "c1", resume=iteration.checkpoint())] == ["1.0.0", "1.0.1"]
+    anew = iteration.checkpoint().without("c0")
     assert [customer.id async for customer in listed(lists, "c0", resume=anew)] == ["0.0.0", "0.0.1"]
 
 
-def test_a_list_has_one_beginning() -> None:
-    """It does not begin both at a cursor and at a checkpoint."""
+def test_cursor_and_resume_exclude_each_other() -> None:
+    """A list starts at a cursor or at a checkpoint, and not at both."""
     api = AsyncCustomersAPI("token-0")
     checkpoint = aiter(api.list("corp_1")).checkpoint()
     with pytest.raises(ValueError, match="cursor: cannot be given together with resume"):
@@ -91,7 +91,7 @@ def test_a_list_has_one_beginning() -> None:
 
 
 def test_filters_given_in_another_way_are_the_same_query() -> None:
-    """The fingerprint is of what goes on the wire: `None`, order and kind of sequence make no difference."""
+    """The fingerprint depends on what is sent: `None`, order and kind of sequence make no difference."""
     one = Selection.build(limit=10, name=None, extend=["a", "b"], search_term="x")
     two = Selection.build(limit=10, search_term="x", extend=("a", "b"))
     assert one.fingerprint == two.fingerprint == "aa729df1a83ea6db9ea451f4"
@@ -117,14 +117,14 @@ def plain(**other: Any) -> Mapping[str, Any]:
         ([], "should be an object"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(data: Any, message: str) -> None:
-    """A file that was damaged, or that a later release wrote, is refused with a reason that shows no customer."""
+def test_invalid_checkpoints_are_refused(data: Any, message: str) -> None:
+    """A damaged file, or one of a later release, is refused with a reason that shows no customer."""
     with pytest.raises(ValidationError, match=message):
         Checkpoint.model_validate_json(json.dumps(data))
 
 
 def test_its_form_is_kept() -> None:
-    """Checkpoints that were written before can be read: a change of this form needs another version."""
+    """A checkpoint that was written before can still be read: another form needs another version."""
     text = (
         '{"version":1,"query":"71144b39afa652928b151a28","positions":'
         '[{"corporation_id":"c1","cursor":"7","yielded":["a"],"customers":8,"loop_cursor":null}],"finished":"mjPUvUOz0fl1"}'
@@ -155,17 +155,17 @@ async def test_it_counts_what_was_yielded() -> None:
     """A position says how many customers of its corporation were yielded, over all runs."""
     lists, seen, checkpoint = Lists(equal(1, 5, size=3)), 0, None
     for _ in range(7):
-        walk = aiter(listed(lists, "c0", resume=checkpoint))
+        iteration = aiter(listed(lists, "c0", resume=checkpoint))
         for _ in range(2):
-            await anext(walk)
+            await anext(iteration)
         seen += 2
-        checkpoint = walk.checkpoint()
+        checkpoint = iteration.checkpoint()
         assert [position.customers for position in checkpoint.positions] == [seen]
 
 
 @pytest.mark.anyio
-async def test_it_can_be_taken_after_each_of_very_many() -> None:
-    """One may be taken after each customer, however many corporations are finished, and none changes what others hold."""
+async def test_it_may_be_taken_after_each_customer() -> None:
+    """A checkpoint may be taken after each customer, and does not change when later ones are taken."""
     lists = Lists({f"corporation-{number}": [["x", "y"]] for number in range(3000)})
     taken: list[Checkpoint] = []
     async with lists.stream(concurrency=16) as stream:
@@ -176,21 +176,21 @@ async def test_it_can_be_taken_after_each_of_very_many() -> None:
 
 @pytest.mark.anyio
 async def test_every_error_has_one() -> None:
-    """What a list raises, over customers, over pages or awaited, has a checkpoint that is exact."""
+    """Each error of a list, iterated or awaited, has an exact checkpoint."""
     lists = Lists(equal(1, 4), failures={("c0", 0): 1, ("c0", 3): 2})
     with pytest.raises(ServerError) as caught:
         await listed(lists, "c0")
     assert caught.value.checkpoint is not None
     assert caught.value.checkpoint.positions == (Position(corporation_id="c0"),)
-    for walk in (aiter(listed(lists, "c0")), listed(lists, "c0").pages()):
+    for iteration in (aiter(listed(lists, "c0")), listed(lists, "c0").pages()):
         with pytest.raises(ServerError) as caught:
-            [item async for item in walk]
+            [item async for item in iteration]
         assert caught.value.checkpoint is not None
         expected = Position(corporation_id="c0", cursor="2", yielded=("0.2.0", "0.2.1"), customers=6)
         assert caught.value.checkpoint.positions == (expected,)
 
 
-def test_errors_take_it_along() -> None:
+def test_it_survives_pickling_with_its_error() -> None:
     """A checkpoint survives the pickling of its error."""
     import pickle
 

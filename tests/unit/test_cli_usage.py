@@ -30,10 +30,10 @@ class TestUsage:
             (["emulate", "--fault", "drop=7"], "PROBABILITY is from 0 to 1"),
         ],
     )
-    def test_mistakes_of_the_user_are_one_line(
+    def test_usage_errors_are_one_line(
         self, args: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Wrong use is exit code 2 and one line that says what is wrong."""
+        """A usage error is exit code 2 and one line that says what is wrong."""
         monkeypatch.setenv("COMMENDA_API_TOKEN", "token")
         assert main(args) == 2
         printed, complained = capfd.readouterr()
@@ -42,16 +42,18 @@ class TestUsage:
         assert words in complained
         assert complained.count("\n") == 1
 
-    def test_without_a_token(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Without a token in the environment it says which variable to set."""
+    def test_a_missing_token_is_a_usage_error(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """A missing token is a usage error that names the environment variable."""
         assert main(["list", "corp_1"]) == 2
         assert (
             capfd.readouterr().err
             == "error: token: none was passed, and the environment variable COMMENDA_API_TOKEN is missing or empty\n"
         )
 
-    def test_an_interrupt_at_any_time(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        """Ctrl-C before anything is in flight ends in the same way."""
+    def test_an_interrupt_before_any_request(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Ctrl-C before the first request is exit code 130 and one word."""
 
         def interrupted(*_args: Any) -> None:
             raise KeyboardInterrupt
@@ -74,8 +76,8 @@ class TestHelp:
             # A long option has its text on the next line.
             assert not line.startswith("  -") or len(line.split("  ")) > 2 or len(line) > 28
 
-    def test_alone_it_explains_itself(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Without arguments it shows its help, readable, as wrong use."""
+    def test_without_arguments_it_shows_help(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Without arguments the command shows its help, as a usage error."""
         assert main([]) == 2
         assert "\nCommands:\n" in capfd.readouterr().err
 
@@ -106,8 +108,10 @@ class TestHelp:
 class TestEmulate:
     """`commenda-customers emulate`."""
 
-    def test_other_errors_are_not_mistaken(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        """Only a port that cannot be had is the user's mistake."""
+    def test_only_a_taken_port_is_a_usage_error(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Any other error of the system is exit code 1."""
 
         async def fail(_self: Emulator) -> Emulator:
             raise OSError(28, "No space left on device")

@@ -82,8 +82,8 @@ class TestArguments:
             AsyncCustomersAPI(TOKEN, **options)
 
     @pytest.mark.parametrize("library", [httpx, httpx2])
-    def test_a_client_that_would_change_the_question_is_refused(self, library: Any) -> None:
-        """A client whose own parameters would narrow every list is refused with their name; others are its affair."""
+    def test_a_client_with_api_parameters_is_refused(self, library: Any) -> None:
+        """A client whose own parameters would change the request is refused with their name; others are allowed."""
         with pytest.raises(ValueError, match="http_client: its params hold 'search_term'"):
             AsyncCustomersAPI(TOKEN, http_client=library.AsyncClient(params={"search_term": "labs"}))
         AsyncCustomersAPI(TOKEN, http_client=library.AsyncClient(params={"tenant": "7"}))
@@ -95,12 +95,12 @@ class TestArguments:
             AsyncCustomersAPI(TOKEN, http_client=client)
 
     def test_hooks_may_come_from_any_iterable(self) -> None:
-        """Hooks that are given as a generator are all there."""
+        """Hooks from a generator are all kept."""
         api = AsyncCustomersAPI(TOKEN, hooks=(hook for hook in (print, repr)))  # type: ignore[arg-type]  # not a Sequence
         assert api._fetcher.hooks == (print, repr)
 
     def test_wrong_parameters_never_reach_the_server(self) -> None:
-        """`list` refuses a bad argument when it is called, before anything is awaited."""
+        """`list` refuses a bad argument when it is called, before any await."""
         api = AsyncCustomersAPI(TOKEN)
         with pytest.raises(ValueError, match="limit"):
             api.list("corp_1", limit=101)

@@ -23,13 +23,13 @@ class TestListing:
         assert data["cursor"]
 
     @pytest.mark.parametrize("limit", [1, 7, 100])
-    async def test_a_walk_brings_everyone_once(self, limit: int) -> None:
-        """Whatever the limit, following the cursors brings each customer once, in order."""
+    async def test_following_cursors_yields_everyone_once(self, limit: int) -> None:
+        """Each customer comes once and in order when the cursors are followed, whatever the limit."""
         asker = ask()
         if limit == 1:
             asker.emulator = Emulator({"corp_1": 5})
             asker = Asker(asker.emulator)
-        assert await asker.walk(limit=str(limit)) == list(asker.emulator.customers("corp_1"))
+        assert await asker.read_all(limit=str(limit)) == list(asker.emulator.customers("corp_1"))
 
     async def test_an_empty_list_is_one_page(self) -> None:
         """A corporation without customers has one empty page."""
@@ -53,8 +53,8 @@ class TestListing:
 
     @pytest.mark.parametrize(("end", "expected"), [("null", {"cursor": None}), ("absent", {}), ("empty", {"cursor": ""})])
     @pytest.mark.parametrize("envelope", ["bare", "wrapped"])
-    async def test_all_documented_forms_can_be_had(self, end: Any, expected: dict[str, Any], envelope: Any) -> None:
-        """Both envelopes, and the three ways to end a list."""
+    async def test_all_documented_forms_can_be_chosen(self, end: Any, expected: dict[str, Any], envelope: Any) -> None:
+        """Both envelopes and the three ways to end a list can be chosen."""
         body = (await ask(end_of_list=end, envelope=envelope).get(corporation_id="corp_empty")).json()
         listing = {"customers": [], "total_customers": 0, **expected}
         assert body == (listing if envelope == "bare" else {"data": listing, "message": "Successfully fetched customers."})
@@ -65,7 +65,7 @@ class TestListing:
         assert one == same != other
 
     async def test_all_requests_are_recorded(self) -> None:
-        """What was asked, in which order, and the status of the answer."""
+        """Each request is recorded with its number, its parameters and the status of its response."""
         asker = ask()
         await asker.get(limit="5")
         await asker.get(limit="500")
@@ -98,29 +98,29 @@ class TestParameters:
         asker = ask()
         expected = [customer for customer in everyone(asker.emulator) if holds(customer)]
         params = {name: value, "extend": "shipping_address,exemption_metadata", "limit": "100"}
-        assert await asker.walk(**params) == expected == everyone(asker.emulator, **{name: value})
+        assert await asker.read_all(**params) == expected == everyone(asker.emulator, **{name: value})
         assert 0 < len(expected) < 250
 
     async def test_name_is_exact(self) -> None:
         """`name` is the whole name, `search_term` any part of it."""
         asker = ask()
         name = everyone(asker.emulator)[0]["name"]
-        assert {customer["name"] for customer in await asker.walk(name=name)} == {name}
-        assert await asker.walk(name=name[:-1]) == []
-        assert await asker.walk(search_term=name[:-1]) != []
+        assert {customer["name"] for customer in await asker.read_all(name=name)} == {name}
+        assert await asker.read_all(name=name[:-1]) == []
+        assert await asker.read_all(search_term=name[:-1]) != []
 
     async def test_platform_ids_filter(self) -> None:
         """`source_platform_ids` brings the customers with these ids."""
         asker = ask()
         wanted = [c["source_platform_id"] for c in everyone(asker.emulator) if "source_platform_id" in c][:2]
-        found = await asker.walk(source_platform_ids=",".join(wanted))
+        found = await asker.read_all(source_platform_ids=",".join(wanted))
         assert [customer["source_platform_id"] for customer in found] == wanted
 
     async def test_filters_add_up(self) -> None:
         """A customer must meet all filters; the total counts those that do."""
         asker = ask()
         data = await asker.data(has_exemption="true", source_platforms="SHOPIFY", limit="100")
-        assert 0 < data["total_customers"] == len(data["customers"]) < len(await asker.walk(has_exemption="true"))
+        assert 0 < data["total_customers"] == len(data["customers"]) < len(await asker.read_all(has_exemption="true"))
 
     @pytest.mark.parametrize("extend", ["", "shipping_address", "exemption_metadata", "shipping_address,exemption_metadata"])
     async def test_parts_come_when_asked_for(self, extend: str) -> None:
@@ -130,8 +130,8 @@ class TestParameters:
             assert {"shipping_address", "exemption_metadata"} & set(customer) == set(filter(None, extend.split(",")))
 
     @pytest.mark.parametrize(("spelling", "key"), [("line", "line1"), ("address_line", "address_line_1")])
-    async def test_both_spellings_of_an_address_can_be_had(self, spelling: Any, key: str) -> None:
-        """Street lines under either documented key."""
+    async def test_both_spellings_of_an_address_can_be_chosen(self, spelling: Any, key: str) -> None:
+        """Both documented spellings of street lines can be chosen."""
         data = await ask(address_spelling=spelling).data(extend="shipping_address")
         assert all(key in customer["shipping_address"] for customer in data["customers"])
 

@@ -39,8 +39,8 @@ class TestRateLimit:
             (None, {}),
         ],
     )
-    async def test_the_wait_is_told_in_any_form(self, form: Any, headers: dict[str, str]) -> None:
-        """The 429 says when there is room again, in the form that was chosen."""
+    async def test_the_wait_has_any_form(self, form: Any, headers: dict[str, str]) -> None:
+        """The 429 has the wait in the form that was chosen."""
         asker = ask(rate_limit=RateLimit(rate=0.25, retry_after=form))
         await asker.get()
         told = {name: value for name, value in (await asker.get()).headers.items() if name.startswith("retry")}
@@ -103,15 +103,15 @@ class TestFaults:
         assert response.status_code == 429
         assert {name: value for name, value in response.headers.items() if name.startswith("retry")} == headers
 
-    async def test_answers_that_make_no_sense(self) -> None:
+    async def test_responses_that_make_no_sense(self) -> None:
         """HTML, and JSON in no envelope, both with status 200."""
         asker = ask(faults=[faults.NotJSON(at=[1]), faults.WrongEnvelope(at=[2])])
         html, wrong = await asker.get(), await asker.get()
         assert (html.status_code, html.headers["Content-Type"]) == (200, "text/html")
         assert (wrong.status_code, wrong.json()) == (200, {"result": "ok"})
 
-    async def test_listings_that_lead_astray(self) -> None:
-        """An empty page leads to the same place, a repeated cursor leads nowhere, a stranger is on the page."""
+    async def test_misleading_lists(self) -> None:
+        """An empty page leads to the same position, a repeated cursor repeats, a foreign customer is on the page."""
         asker = ask(faults=[faults.EmptyPage(at=[1, 2]), faults.RepeatedCursor(at=[4]), faults.ForeignCustomer(at=[5])])
         empty = await asker.data()
         again = await asker.data(cursor=empty["cursor"])
@@ -135,8 +135,8 @@ class TestFaults:
             with pytest.raises(ConnectionAbortedError):
                 await ask(faults=[fault]).get()
 
-    async def test_faults_of_ones_own(self) -> None:
-        """A fault may be written by the user: a subclass that changes what it wants."""
+    async def test_users_may_write_faults(self) -> None:
+        """A subclass of `Fault` changes the response as it likes."""
 
         class Compressed(faults.Fault):
             def change(self, reply: Any) -> Any:
@@ -149,7 +149,7 @@ class TestFaults:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4), st.integers(0, 1000))
 def test_a_fault_does_not_shift_the_others(probabilities: Sequence[float], seed: int) -> None:
-    """When a fault strikes does not depend on which others stand behind it in the list."""
+    """The requests that a fault strikes do not depend on the faults after it."""
     kinds = [faults.Status(status=500 + index, probability=chance) for index, chance in enumerate(probabilities)]
     alone, together = faults.FaultPlan(kinds[:1], seed), faults.FaultPlan(kinds, seed)
     for number in range(1, 30):

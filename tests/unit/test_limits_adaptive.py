@@ -15,8 +15,8 @@ OK = Feedback(is_answered=True)
 class TestQuota:
     """Quotas and waits that the server tells."""
 
-    async def test_quota_that_is_used_up_slows_down(self) -> None:
-        """An answer that says that nothing remains any more is as good as a refusal."""
+    async def test_a_quota_that_is_used_up_slows_requests_down(self) -> None:
+        """A response without remaining quota counts as a refusal."""
         limiter = AdaptiveLimiter()
         for remaining in (2, 1, 0):
             limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=remaining))
@@ -25,7 +25,7 @@ class TestQuota:
         assert "requests per second" in repr(limiter)
 
     async def test_a_pause_is_never_shortened(self) -> None:
-        """What was asked for by one 429 holds, whatever later answers say or leave out."""
+        """A later response does not shorten the pause of a 429."""
         limiter = AdaptiveLimiter()
         permits = [await limiter.acquire() for _ in range(3)]
         limiter.release(permits[0], Feedback(is_answered=True, is_throttled=True, wait=60))
@@ -36,7 +36,7 @@ class TestQuota:
 
     @pytest.mark.parametrize(("make", "most"), [(AdaptiveLimiter, 100), (lambda: FixedRate(100), 310)])
     async def test_waits_that_are_too_short_make_no_storm(self, make: Callable[[], RateLimiter], most: int) -> None:
-        """A server that refuses for ever and asks for a millisecond each time is asked no more often than a silent one."""
+        """A server that always refuses, and asks for a millisecond each time, is not asked more often than a silent one."""
         limiter, refused, began = make(), 0, anyio.current_time()
         while anyio.current_time() < began + 300:
             permit = await limiter.acquire(again=refused > 0)
@@ -46,8 +46,8 @@ class TestQuota:
         assert refused < most
 
     @pytest.mark.parametrize("most", [9, 30, 100])
-    async def test_a_quota_that_is_used_up_all_the_time_means_nothing(self, most: int) -> None:
-        """A server that counts down, begins anew and refuses nobody does not slow things down for ever."""
+    async def test_a_quota_that_is_never_enforced_is_ignored(self, most: int) -> None:
+        """A server that counts down, starts again and refuses nothing does not slow requests down for ever."""
         limiter, left, moments = AdaptiveLimiter(), most, list[float]()
 
         async def ask() -> None:
@@ -64,8 +64,8 @@ class TestQuota:
                 tasks.start_soon(ask)
         assert 5000 / (moments[-1] - moments[-5001]) > 0.9 * 16 / 0.1
 
-    async def test_quota_that_never_was_there_is_nonsense(self) -> None:
-        """A server that says with every answer that nothing remains, and goes on answering, slows nothing down."""
+    async def test_a_quota_that_is_always_zero_is_ignored(self) -> None:
+        """A quota of zero in every response slows nothing down."""
         limiter, began = AdaptiveLimiter(), anyio.current_time()
         for _ in range(200):
             limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=0))

@@ -56,7 +56,7 @@ class TestController:
     @pytest.mark.parametrize("wait", [None, 1.0])
     @pytest.mark.parametrize(("rate", "burst"), [(50, 50), (50, 10), (5, 5), (200, 20)])
     def test_it_finds_the_rate_of_the_server(self, rate: float, burst: float, wait: float | None) -> None:
-        """Most of what a server takes is used once its limit is known, and hardly anything is sent that it does not take."""
+        """The controller uses most of the server's limit once it is known, and few requests are refused."""
         bucket, controller, refused = Bucket(rate, burst), Controller(), 0
 
         def admits(now: float) -> bool:
@@ -70,7 +70,7 @@ class TestController:
         assert refused <= 0.02 * len(admitted) + 5
 
     def test_a_limit_that_falls_is_followed(self) -> None:
-        """When the server takes less than before, the rate follows within seconds, and rises again when it may."""
+        """The rate follows a limit that falls within seconds, and rises again."""
         bucket, controller = Bucket(100, 20), Controller()
 
         def admits(now: float) -> bool:
@@ -82,7 +82,7 @@ class TestController:
         assert sum(240 <= at < 300 for at in admitted) >= 0.85 * 60 * 100
 
     def test_a_limit_of_requests_in_flight_is_found(self) -> None:
-        """A server that counts what is in flight, and cannot say when to come back, is met by a window."""
+        """The window finds the server's limit of requests in flight."""
         controller, active = Controller(), deque[float]()
 
         def admits(now: float) -> bool:
@@ -97,15 +97,15 @@ class TestController:
         assert int(controller.window.value) == 6
         assert sum(at > 60 for at in admitted) >= 0.95 * 60 * 6 / 0.1
 
-    def test_without_a_limit_it_is_in_nobodys_way(self) -> None:
-        """Where nothing is refused, the number of requests at once grows by half with each round trip, without an end."""
+    def test_without_a_limit_the_window_grows(self) -> None:
+        """The number of requests in flight grows by half with each round trip while nothing is refused."""
         controller = Controller()
         admitted = drive(controller, lambda _now: True, seconds=1.5, wait=None)
         assert not controller.is_limited
         assert sum(at > 1.4 for at in admitted) > 500
 
-    def test_one_episode_is_one_lesson(self) -> None:
-        """Refusals of requests that were sent before the first of them was known teach nothing new."""
+    def test_refusals_of_one_episode_count_once(self) -> None:
+        """Refusals of requests that were sent before the first refusal change nothing."""
         controller = Controller()
         permits = [Permit(number / 100, number + 1) for number in range(20)]
         for permit in permits:
@@ -128,8 +128,8 @@ class TestController:
             max_size=80,
         )
     )
-    def test_nothing_stops_it_for_ever(self, story: list[tuple[str, float, float, bool]]) -> None:
-        """Whatever has happened, when nothing is in flight the next request may begin within the pause and a few seconds."""
+    def test_it_never_stops_for_ever(self, story: list[tuple[str, float, float, bool]]) -> None:
+        """The next request may begin within the pause and a few seconds, whatever happened, when nothing is in flight."""
         controller, now, last_wait = Controller(), 0.0, 0.0
         for outcome, passes, wait, is_probe in story:
             delay = controller.delay(now, 0)

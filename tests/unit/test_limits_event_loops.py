@@ -45,8 +45,8 @@ class TestEventLoops:
         assert "FixedRate(3, per=1.0)" in repr(FixedRate(3))
 
     @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(3)])
-    def test_anyone_may_look(self, make: Callable[[], RateLimiter]) -> None:
-        """What it does can be seen from threads that have no event loop, or another one: a pause is as long from there."""
+    def test_any_thread_may_look(self, make: Callable[[], RateLimiter]) -> None:
+        """Threads without an event loop, or with another one, see the same pause."""
         limiter = make()
         assert limiter.estimate_wait() == limiter.snapshot().paused_for == 0
 
@@ -78,8 +78,8 @@ class TestEventLoops:
         assert waits[:2] == [0, 0]
         assert 3000 < waits[2] <= 3600
 
-    def test_two_at_once_are_refused(self) -> None:
-        """While a request is in flight in one event loop, another is told what to do."""
+    def test_two_event_loops_at_once_are_refused(self) -> None:
+        """A second event loop gets an error while a request is in flight in the first."""
         limiter = AdaptiveLimiter()
 
         async def leave_one() -> None:

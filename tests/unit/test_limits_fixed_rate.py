@@ -32,7 +32,7 @@ class TestFixedRate:
         gaps=st.lists(st.floats(0, 3) | st.just(0.0), min_size=1, max_size=60),
     )
     def test_a_fixed_rate_is_strict(self, limit: int, per: float, gaps: list[float]) -> None:
-        """However requests come, no stretch of *per* seconds sees more than *limit* of them begin, not even the first."""
+        """No window of *per* seconds sees more than *limit* requests begin, however they come."""
 
         async def main() -> list[float]:
             limiter, begun = FixedRate(limit, per=per), list[tuple[Any, float]]()
@@ -48,7 +48,7 @@ class TestFixedRate:
             assert later - first >= per or math.isclose(later - first, per)
 
     @pytest.mark.parametrize("args", [(0,), (1.5,), (-1,), (10**30,), (5, 0), (5, "s"), (True,), (5, math.inf), (5, 5e-324)])
-    def test_a_rate_that_is_none_is_refused(self, args: tuple[Any, ...]) -> None:
-        """A rate must be made of positive numbers; the message names what is not."""
+    def test_invalid_rates_are_refused(self, args: tuple[Any, ...]) -> None:
+        """A rate must be made of positive numbers; the message names the argument."""
         with pytest.raises((ValueError, TypeError), match="limit|per"):
             FixedRate(args[0], **({"per": args[1]} if len(args) > 1 else {}))

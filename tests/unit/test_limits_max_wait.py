@@ -23,8 +23,8 @@ async def use(limiter: RateLimiter, begun: list[tuple[Any, float]], name: Any = 
 class TestMaxWait:
     """How long a permit takes."""
 
-    async def test_it_fails_fast_if_it_is_told_to(self) -> None:
-        """Who cannot wait is told so at once, with how long it would take."""
+    async def test_max_wait_fails_fast(self) -> None:
+        """A request that cannot wait gets an error at once, with the expected wait."""
         limiter = FixedRate(2, per=10)
         for _ in range(2):
             limiter.release(await limiter.acquire(max_wait=0.1), OK)
@@ -42,7 +42,7 @@ class TestMaxWait:
         ("limit", "ahead", "expected"), [(1000, 500, 3600), (1000, 1000, 7200), (4, 3, 3600), (4, 6, 7200)]
     )
     async def test_a_fixed_rate_knows_the_wait(self, limit: int, ahead: int, expected: float) -> None:
-        """How long a request would wait is known to the second: windows pass by as a whole."""
+        """The expected wait of a fixed rate is exact to the second."""
         limiter, begun = FixedRate(limit, per=3600), list[tuple[Any, float]]()
         for _ in range(limit):
             limiter.release(await limiter.acquire(), OK)
@@ -55,8 +55,8 @@ class TestMaxWait:
             await use(limiter, begun, "last")
             assert next(at for name, at in begun if name == "last") - began == pytest.approx(expected, abs=1)
 
-    async def test_the_wait_is_known_while_the_server_is_sounded_out(self) -> None:
-        """After 429s in a row one request at a time is sent: those that wait are told what that means for them."""
+    async def test_the_wait_is_known_while_it_is_half_open(self) -> None:
+        """The expected wait counts the waiters while one request at a time probes the server after 429s in a row."""
         limiter = AdaptiveLimiter()
         for _ in range(8):
             limiter.release(await limiter.acquire(), OK)
@@ -75,7 +75,7 @@ class TestMaxWait:
             tasks.cancel_scope.cancel()
 
     async def test_a_wait_that_becomes_too_long_ends(self) -> None:
-        """If the estimate was too good, `max_wait` holds all the same, and the place is given back."""
+        """`max_wait` ends a wait whose estimate was too low, and the waiter leaves the queue."""
         limiter = AdaptiveLimiter(max_in_flight=4)
         held = [await limiter.acquire() for _ in range(4)]
         began = anyio.current_time()
@@ -87,8 +87,8 @@ class TestMaxWait:
             limiter.release(permit, OK)
         await limiter.acquire(max_wait=0.001)
 
-    async def test_no_limit_is_no_reason_to_fail(self) -> None:
-        """Before any 429, requests that may not wait go past the number in flight with which it begins."""
+    async def test_max_wait_ignores_an_unknown_limit(self) -> None:
+        """Requests with `max_wait` exceed the first window while no limit is known."""
         limiter = AdaptiveLimiter(max_in_flight=20)
         permits = [await limiter.acquire(max_wait=0) for _ in range(20)]
         with pytest.raises(RateLimitError):
@@ -99,21 +99,21 @@ class TestMaxWait:
         assert caught.value.retry_after == pytest.approx(5)
 
     @pytest.mark.parametrize("max_wait", [-1, math.nan, True, "1", 10**400])
-    async def test_a_wait_that_is_none_is_refused(self, max_wait: Any) -> None:
-        """What is no number of seconds is an error that names the argument."""
+    async def test_invalid_waits_are_refused(self, max_wait: Any) -> None:
+        """A `max_wait` that is no number of seconds is an error that names the argument."""
         with pytest.raises((ValueError, TypeError), match="max_wait: "):
             await AdaptiveLimiter().acquire(max_wait=max_wait)
 
-    async def test_a_wait_that_is_just_short_enough_is_no_failure(self) -> None:
-        """Where the turn comes after exactly `max_wait`, the request begins."""
+    async def test_a_wait_of_exactly_max_wait_succeeds(self) -> None:
+        """A request gets its permit after exactly `max_wait` seconds."""
         limiter = FixedRate(1)
         limiter.release(await limiter.acquire(), OK)
         began = anyio.current_time()
         await limiter.acquire(max_wait=limiter.estimate_wait())
         assert anyio.current_time() - began == pytest.approx(1)
 
-    async def test_who_comes_again_is_next(self) -> None:
-        """A request that was sent before goes to the front, and what it may wait is compared with the wait from there."""
+    async def test_a_retry_is_next(self) -> None:
+        """A retry goes to the front of the queue, and its `max_wait` is compared with the wait from there."""
         limiter, begun = FixedRate(1), list[tuple[Any, float]]()
         async with anyio.create_task_group() as tasks:
             for _ in range(10):

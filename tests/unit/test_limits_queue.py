@@ -31,7 +31,7 @@ class TestQueue:
 
     @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(5)])
     async def test_one_refusal_pauses_all(self, make: Callable[[], RateLimiter]) -> None:
-        """After a 429 with a wait nobody begins before it is over; then they begin in turn, and not as a herd."""
+        """No request begins during the pause of a 429; after it they begin one after the other."""
         limiter, begun = make(), list[tuple[Any, float]]()
         began = anyio.current_time()
         await throttle(limiter, 30)
@@ -45,8 +45,8 @@ class TestQueue:
         assert all(at >= began + 30 for _, at in begun)
         assert begun[-1][1] - begun[0][1] > 1
 
-    async def test_who_was_refused_is_first(self) -> None:
-        """Requests that have waited for their turn already do not go to the end of the queue, nor overtake each other."""
+    async def test_retries_go_first(self) -> None:
+        """Retries go to the front of the queue, and do not overtake each other."""
         limiter, begun = FixedRate(1), list[tuple[Any, float]]()
         async with anyio.create_task_group() as tasks:
             for name in "abc":
@@ -58,8 +58,8 @@ class TestQueue:
                 await anyio.wait_all_tasks_blocked()
         assert [name for name, _ in begun] == list("axyzbc")
 
-    async def test_who_is_cancelled_gives_its_place_back(self) -> None:
-        """However many of those that wait are cancelled, at the head or behind it, the others go on without delay."""
+    async def test_a_cancelled_waiter_leaves_the_queue(self) -> None:
+        """Waiters that are cancelled, at the head or behind it, do not delay the others."""
         limiter, begun = FixedRate(1), list[tuple[Any, float]]()
         began = anyio.current_time()
         async with anyio.create_task_group() as tasks, anyio.create_task_group() as cancelled:
@@ -70,16 +70,16 @@ class TestQueue:
         assert [(name, round(at - began)) for name, at in begun] == [(0, 0), (2, 1), (4, 2), (6, 3)]
         assert limiter.snapshot().waiting == limiter.snapshot().in_flight == 0
 
-    async def test_a_request_of_which_nothing_came_frees_its_place(self) -> None:
-        """A request that failed without an answer is over all the same: the next may begin."""
+    async def test_a_request_without_a_response_returns_its_permit(self) -> None:
+        """A request that failed without a response returns its permit."""
         limiter = AdaptiveLimiter()
         for _ in range(100):
             limiter.release(await limiter.acquire(), Feedback())
         assert limiter.snapshot().in_flight == 0
 
     @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda **options: FixedRate(100, **options)])
-    async def test_no_more_are_under_way_than_there_may_be(self, make: Callable[..., RateLimiter]) -> None:
-        """Nobody begins who would have to wait for a connection: those that wait can still be held back by a pause."""
+    async def test_max_in_flight_is_kept(self, make: Callable[..., RateLimiter]) -> None:
+        """No more than `max_in_flight` requests are in flight, and a pause still holds the waiters back."""
         limiter = make(max_in_flight=2)
         held = [await limiter.acquire() for _ in range(2)]
         begun: list[tuple[Any, float]] = []
@@ -98,8 +98,8 @@ class TestQueue:
         with pytest.raises(ValueError, match="max_in_flight"):
             make(max_in_flight=0)
 
-    async def test_an_answer_that_never_comes_stops_nobody(self) -> None:
-        """While the server is sounded out after 429s in a row, a request of long before that hangs is not waited for."""
+    async def test_a_request_that_hangs_blocks_nobody(self) -> None:
+        """A request that hangs since before the 429s does not block the probes after them."""
         limiter = AdaptiveLimiter()
         for permit in [await limiter.acquire() for _ in range(4)]:
             limiter.release(permit, OK)
@@ -109,10 +109,10 @@ class TestQueue:
             await anyio.sleep(0.2)
             limiter.release(permit, Feedback(is_answered=True, is_throttled=True))
         with anyio.fail_after(2):
-            scout = await limiter.acquire()
+            probe = await limiter.acquire()
         with anyio.move_on_after(60) as scope:
             await limiter.acquire()
         assert scope.cancelled_caught  # one at a time: it has to wait for that one
-        limiter.release(scout, Feedback())
+        limiter.release(probe, Feedback())
         with anyio.fail_after(60):
             await limiter.acquire()

@@ -41,7 +41,7 @@ def test_created_at_in_other_forms_is_utc_too(written: str) -> None:
 
 @pytest.mark.parametrize("nonsense", ["yesterday", True, [], "0001-01-01T00:00:00+02:00"])
 def test_created_at_that_is_no_moment_is_refused(nonsense: object) -> None:
-    """What cannot be a moment is a validation error, and the error does not show it."""
+    """A value that is no moment is a validation error that does not show it."""
     with pytest.raises(ValidationError) as caught:
         customer(created_at=nonsense)
     assert "yesterday" not in str(caught.value)
@@ -49,7 +49,7 @@ def test_created_at_that_is_no_moment_is_refused(nonsense: object) -> None:
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_absent_and_null_are_alike(name: str) -> None:
-    """A field that is null is the same as one that is absent."""
+    """A field that is null equals one that is absent."""
     assert getattr(customer(), name) is None
     assert getattr(customer(**{name: None}), name) is None
 
@@ -63,7 +63,7 @@ def test_parts_may_be_empty(model: type[Address | ExemptionMetadata]) -> None:
 
 @pytest.mark.parametrize("name", ["id", "corporation_id"])
 def test_identity_is_required(name: str) -> None:
-    """A customer without an id, or of nobody knows which corporation, is refused."""
+    """A customer without an id, or without a corporation, is refused."""
     fields = {"id": "cust_1", "corporation_id": "corp_1"}
     for broken in ({**fields, name: None}, {key: value for key, value in fields.items() if key != name}):
         with pytest.raises(ValidationError, match=name):

@@ -42,10 +42,8 @@ def test_all_filters_have_a_form_on_the_wire() -> None:
         },
     ),
 )
-def test_what_is_asked_is_what_a_server_reads(
-    corporation_id: str, limit: int, cursor: str | None, filters: dict[str, Any]
-) -> None:
-    """Whatever the values, a server that decodes the URL reads each parameter once, and exactly as it was given."""
+def test_a_server_reads_what_was_given(corporation_id: str, limit: int, cursor: str | None, filters: dict[str, Any]) -> None:
+    """A server that decodes the URL reads each parameter once, and exactly as it was given."""
     params = build(corporation_id, limit, **filters).to_params(cursor)
     read = parse_qsl(httpx.URL("http://h/customers", params=params).query.decode("ascii"), keep_blank_values=True)
 
@@ -125,7 +123,7 @@ def test_arguments_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize(("cursor", "error"), [("", ValueError), (5, TypeError)])
-def test_a_cursor_that_cannot_be_one_is_refused(cursor: Any, error: type[Exception]) -> None:
-    """An empty cursor ends a list; taken for a beginning it would read everything again."""
+def test_invalid_cursors_are_refused(cursor: Any, error: type[Exception]) -> None:
+    """An empty cursor, which would read everything again, is refused."""
     with pytest.raises(error, match="cursor"):
         check_cursor(cursor)

@@ -63,7 +63,7 @@ async def test_the_request_is_as_the_page_documents() -> None:
 
 
 async def test_filters_and_limit_go_with_every_page() -> None:
-    """Pages after the first are asked for with the same filters and the same limit."""
+    """Each page is requested with the same filters and the same limit."""
     script = Script(httpx.Response(200, json=listing("a", cursor="1")), httpx.Response(200, json=listing("b")))
     async with script.api() as api:
         assert [customer.id async for customer in api.list("corp_1", limit=7, search_term="x")] == ["a", "b"]
@@ -72,8 +72,8 @@ async def test_filters_and_limit_go_with_every_page() -> None:
     assert first == {"corporation_id": "corp_1", "limit": "7", "search_term": "x"}
 
 
-async def test_errors_of_a_walk_say_where_to_go_on() -> None:
-    """An error in the middle of a list comes after all customers before it, and names the page to go on from."""
+async def test_errors_of_an_iteration_name_the_cursor() -> None:
+    """An error in the middle of a list comes after all customers before it, and names the cursor to resume from."""
     script = Script(httpx.Response(200, json=listing("a", cursor="1")), status(404, x_request_id="r-7"))
     seen: list[str] = []
     async with script.api() as api:
@@ -92,14 +92,14 @@ class TestForeignCustomers:
 
     FOREIGN = httpx.Response(200, json=listing("x", corporation_id="corp_2"))
 
-    async def test_one_is_tried_again(self) -> None:
-        """One such answer is thrown away, and the right one is fetched."""
+    async def test_one_is_retried(self) -> None:
+        """One such response is thrown away, and the page is requested again."""
         script = Script(self.FOREIGN, GOOD)
         async with script.api() as api:
             assert [customer.id async for customer in api.list("corp_1")] == ["a"]
 
     async def test_two_are_an_error(self) -> None:
-        """A second such answer is an error that names the stranger; nothing was yielded."""
+        """A second such response is an error that names the foreign corporation; nothing was yielded."""
         script = Script(self.FOREIGN, status(503), self.FOREIGN)
         seen: list[str] = []
         async with script.api() as api:
@@ -110,10 +110,10 @@ class TestForeignCustomers:
         assert (caught.value.attempts, caught.value.status_code) == (3, 200)
 
 
-# A generator of the user's that goes on after it was closed can only be left to the garbage collector; trio tells of each.
+# The garbage collector has to end a generator of the user that keeps yielding after it was closed, and trio warns of each.
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-async def test_an_endless_body_in_memory_is_left() -> None:
-    """A body that is too large is left alone even where there is no connection that could be closed."""
+async def test_an_endless_body_in_memory_is_abandoned() -> None:
+    """A body that is too large is abandoned, even where there is no connection to close."""
 
     class Endless(httpx.AsyncByteStream):
         async def __aiter__(self) -> Any:
@@ -127,8 +127,8 @@ async def test_an_endless_body_in_memory_is_left() -> None:
     gc.collect()
 
 
-async def test_an_endless_trickle_after_too_much_is_left() -> None:
-    """A body that is too large, and then hangs, does not hold up the error."""
+async def test_a_large_body_that_hangs_is_abandoned() -> None:
+    """A body that is too large, and then hangs, does not delay the error."""
 
     class TooMuchThenNothing(httpx.AsyncByteStream):
         async def __aiter__(self) -> Any:

@@ -19,7 +19,7 @@ async def _first_page(api: AsyncCustomersAPI) -> None:
 
 
 async def test_waiting_for_a_connection_is_no_failure() -> None:
-    """More requests than connections wait their turn; the time they wait is not that of their attempt."""
+    """Requests wait for a free connection, and that time does not count for their timeout."""
     running, most = 0, 0
 
     async def slow(_request: httpx.Request) -> httpx.Response:
@@ -39,7 +39,7 @@ async def test_waiting_for_a_connection_is_no_failure() -> None:
 
 
 async def test_waiting_for_a_connection_is_not_against_the_deadline() -> None:
-    """However long a request waits for its turn, the deadline counts from when it can be sent."""
+    """The time that a request waits for a connection does not count for its deadline."""
 
     async def slow(_request: httpx.Request) -> httpx.Response:
         await anyio.sleep(9)
@@ -53,7 +53,7 @@ async def test_waiting_for_a_connection_is_not_against_the_deadline() -> None:
 
 
 async def test_no_connection_is_held_while_waiting_for_a_retry() -> None:
-    """A hundred requests that wait for their retry do not keep another from being sent."""
+    """A hundred requests that wait for a retry hold no connection."""
     script = Script(*[status(429, retry_after="60")] * 100, *[httpx.Response(200, json=listing("a"))] * 101)
     async with script.api(rate_limit=None) as api, anyio.create_task_group() as tasks:
         for _ in range(100):

@@ -30,7 +30,7 @@ class TestLimiter:
     """What a limiter makes of the requests of a client."""
 
     async def test_refusals_use_up_no_attempts(self) -> None:
-        """However often a request is refused for its rate, the deadline ends it, not the number of attempts."""
+        """The deadline ends a request that is always refused for its rate, not the number of attempts."""
         script = Script(*[status(429)] * 12, status(503), GOOD)
         async with script.api(retry=RetryPolicy(max_attempts=2)) as api:
             assert len(await api.list("corp_1")) == 1
@@ -41,24 +41,24 @@ class TestLimiter:
         assert 80 <= script.times[-1] - script.times[0] <= 100
         assert caught.value.attempts > 5
 
-    async def test_the_deadline_runs_while_a_retry_waits_for_its_turn(self) -> None:
-        """Only the first turn is waited for without an end. Whatever an attempt failed of, the next one counts."""
+    async def test_the_deadline_runs_while_a_retry_waits_for_a_permit(self) -> None:
+        """The time that a retry waits for its permit counts for the deadline."""
         script = Script(*[status(500)] * 60)
         async with script.api(rate_limit=FixedRate(1, per=20), retry=RetryPolicy(max_attempts=None, deadline=50)) as api:
             with pytest.raises((ServerError, APITimeoutError)):
                 await api.list("corp_1")
         assert len(script.times) == 3
 
-    async def test_without_a_limiter_they_do(self) -> None:
-        """With `rate_limit=None` a 429 is a failed attempt like any other."""
+    async def test_without_a_limiter_refusals_use_attempts(self) -> None:
+        """A 429 is a failed attempt like any other with `rate_limit=None`."""
         script = Script(status(429), status(429))
         async with script.api(retry=RetryPolicy(max_attempts=2), rate_limit=None) as api:
             assert api.rate_limit is None
             with pytest.raises(RateLimitError):
                 await api.list("corp_1")
 
-    async def test_a_handler_of_web_requests_can_fail_fast(self) -> None:
-        """With `max_wait` a page that would have to wait is refused at once, with the wait, and without a request."""
+    async def test_max_wait_fails_fast(self) -> None:
+        """A page that would have to wait longer than `max_wait` fails at once, with the wait, and without a request."""
         script = Script(GOOD)
         async with script.api(rate_limit=FixedRate(1, per=60)) as api:
             await api.list("corp_1", max_wait=1)
@@ -71,7 +71,7 @@ class TestLimiter:
 
     @pytest.mark.parametrize("rate_limit", [5, "fast", FixedRate], ids=repr)
     async def test_what_is_no_limiter_is_refused(self, rate_limit: Any) -> None:
-        """Anything that has not the methods of a limiter is refused by name."""
+        """An object without the methods of a limiter is refused by name."""
         with pytest.raises(TypeError, match="rate_limit"):
             Script().api(rate_limit=rate_limit)
 
@@ -87,8 +87,8 @@ class TestLimiter:
                 tasks.start_soon(_first_page, api)
         assert [round(at - script.times[0]) for at in script.times] == [0, 0, 1, 1, 2, 2]
 
-    async def test_waiting_for_the_first_turn_is_not_against_the_deadline(self) -> None:
-        """However long the queue at the limiter is, the deadline counts from when a request may first be sent."""
+    async def test_waiting_for_the_first_permit_is_not_against_the_deadline(self) -> None:
+        """The time that a request waits for its first permit does not count for its deadline."""
         script = Script(*[httpx.Response(200, json=listing("a"))] * 30)
         async with (
             script.api(rate_limit=FixedRate(1), retry=RetryPolicy(deadline=5)) as api,
@@ -99,7 +99,7 @@ class TestLimiter:
         assert script.times[-1] - script.times[0] == pytest.approx(29)
 
     async def test_a_pause_that_outlasts_the_deadline_is_not_begun(self) -> None:
-        """If another request's 429 has paused everyone for longer than there is time, the error comes now, and is a 429."""
+        """The error is raised now, as a 429, if another request's pause is longer than the time that is left."""
 
         async def later(_request: httpx.Request) -> httpx.Response:
             await anyio.sleep(0.2)
@@ -119,7 +119,7 @@ class TestLimiter:
                     await anyio.sleep(0.1)
 
     async def test_a_limiter_that_does_not_pause_makes_no_storm(self) -> None:
-        """With a limiter of the program's own that learns nothing from a 429, the retry policy waits and counts."""
+        """The retry policy waits and counts if the program's own limiter learns nothing from a 429."""
 
         class Careless(FixedRate):
             def release(self, permit: Permit, feedback: Feedback) -> None:
@@ -132,8 +132,8 @@ class TestLimiter:
         assert caught.value.attempts == 5
         assert script.times[-1] > script.times[0]
 
-    async def test_a_cancelled_request_leaves_nothing_under_way(self) -> None:
-        """Whether a request was waiting or being answered when it was cancelled, the limiter knows that it is over."""
+    async def test_a_cancelled_request_leaves_nothing_in_flight(self) -> None:
+        """The limiter has no request in flight and no waiter after a cancellation."""
         script = Script(hang, GOOD, GOOD)
         async with script.api(rate_limit=FixedRate(1, per=10)) as api:
             async with anyio.create_task_group() as tasks:

@@ -44,8 +44,8 @@ pytestmark = pytest.mark.anyio
     ],
     ids=lambda value: getattr(value, "__name__", repr(value)),
 )
-async def test_what_may_pass_is_tried_again(fault: Answer) -> None:
-    """Every fault that may be over by the next attempt is tried again, and the customers come."""
+async def test_transient_faults_are_retried(fault: Answer) -> None:
+    """Each transient fault is retried, and the customers are read."""
     script = Script(fault, fault, GOOD)
     async with script.api() as api:
         assert [customer.id async for customer in api.list("corp_1")] == ["a"]
@@ -64,8 +64,8 @@ async def test_what_may_pass_is_tried_again(fault: Answer) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", repr(value)[:60]),
 )
-async def test_what_will_not_pass_fails_at_once(fault: Answer, error: type[CustomersError]) -> None:
-    """What another attempt cannot mend is raised after one request, with all that is known."""
+async def test_other_faults_fail_at_once(fault: Answer, error: type[CustomersError]) -> None:
+    """Each other fault is raised after one request, with its position."""
     script = Script(fault)
     async with script.api() as api:
         with pytest.raises(error) as caught:
@@ -87,8 +87,8 @@ async def test_what_will_not_pass_fails_at_once(fault: Answer, error: type[Custo
     ],
     ids=lambda value: repr(getattr(value, "headers", value)),
 )
-async def test_the_next_attempt_comes_when_the_server_wants_it(answer: Answer, least: float, most: float) -> None:
-    """The wait that the server asked for is kept; without one that makes sense it is the backoff."""
+async def test_retry_after_is_kept(answer: Answer, least: float, most: float) -> None:
+    """The next attempt waits as long as the server asks, or else for the backoff."""
     script = Script(answer, GOOD)
     async with script.api() as api:
         await api.list("corp_1")
@@ -96,7 +96,7 @@ async def test_the_next_attempt_comes_when_the_server_wants_it(answer: Answer, l
     assert least <= waited <= most or waited == pytest.approx(least)
 
 
-async def test_a_date_to_come_back_at_is_kept() -> None:
+async def test_retry_after_may_be_a_date() -> None:
     """`Retry-After` as a date is measured against the wall clock."""
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     script = Script(status(429, retry_after=date), GOOD)
@@ -107,7 +107,7 @@ async def test_a_date_to_come_back_at_is_kept() -> None:
 
 @pytest.mark.parametrize(("code", "error"), [(429, RateLimitError), (503, ServerError)])
 async def test_a_wait_of_a_day_is_raised_at_once(code: int, error: type[CustomersError]) -> None:
-    """A wait beyond `max_retry_after` is not slept through: the error comes at once, with the time in it."""
+    """The error of a wait beyond `max_retry_after` is raised at once, with the wait."""
     script = Script(status(code, retry_after="86400"))
     async with script.api() as api:
         began = anyio.current_time()
@@ -118,7 +118,7 @@ async def test_a_wait_of_a_day_is_raised_at_once(code: int, error: type[Customer
 
 
 async def test_an_outage_is_not_multiplied() -> None:
-    """While a server is down, hundreds of requests together retry no more than is bearable, and all get through."""
+    """Hundreds of requests together retry little while a server is down, and all succeed after that."""
     up_at = anyio.current_time() + 20
 
     async def down_at_first(_request: httpx.Request) -> httpx.Response:
@@ -135,8 +135,8 @@ async def test_an_outage_is_not_multiplied() -> None:
     assert len(script.requests) < 1200
 
 
-async def test_a_hanging_server_is_given_up_in_time() -> None:
-    """Attempts end after `timeout`, the request after `deadline`, whatever the server does or does not do."""
+async def test_timeout_and_deadline_end_a_request() -> None:
+    """`timeout` ends each attempt and `deadline` the request, whatever the server does."""
     script = Script(drip, hang, hang, drip, hang)
     async with script.api(timeout=10, retry=RetryPolicy(max_attempts=None, deadline=45, max_wait=0.001)) as api:
         began = anyio.current_time()
@@ -147,7 +147,7 @@ async def test_a_hanging_server_is_given_up_in_time() -> None:
 
 
 async def test_without_limits_it_is_patient() -> None:
-    """With `None` for every limit, an answer that takes a day is waited for."""
+    """A request without limits waits for a response that takes a day."""
 
     async def tomorrow(_request: httpx.Request) -> httpx.Response:
         await anyio.sleep(86400)

@@ -31,7 +31,7 @@ class TestThrottling:
     """Responses that throttle."""
 
     async def test_a_refusal_of_one_pauses_all(self) -> None:
-        """A 429 with a wait keeps every other request from being sent before it is over, and is told in an event."""
+        """A 429 with a wait pauses all requests until then, and is reported by an event."""
         events: list[Event] = []
         script = Script(status(429, retry_after="30"), *[httpx.Response(200, json=listing("a"))] * 9)
         async with script.api(hooks=[events.append]) as api:
@@ -49,8 +49,8 @@ class TestThrottling:
         assert rate is not None
         assert [round(event.wait) for event in events if isinstance(event, RetryScheduled)] == [30]
 
-    async def test_no_wait_is_for_ever(self) -> None:
-        """A wait that makes no sense holds up nobody else, even where there is no `max_retry_after`."""
+    async def test_an_absurd_wait_blocks_nobody(self) -> None:
+        """An absurd wait does not block other requests, even without `max_retry_after`."""
         script = Script(status(429, retry_after="9" * 400), GOOD)
         async with script.api(retry=RetryPolicy(max_retry_after=None)) as api:
             with pytest.raises((RateLimitError, APITimeoutError)):
@@ -58,8 +58,8 @@ class TestThrottling:
             with anyio.fail_after(10):
                 await api.list("corp_1")
 
-    async def test_a_wait_that_is_raised_holds_up_nobody(self) -> None:
-        """A wait beyond `max_retry_after` is an error of the request that was told it, and no pause of the others."""
+    async def test_a_wait_that_is_raised_blocks_nobody(self) -> None:
+        """A wait beyond `max_retry_after` is an error of its own request, and does not pause the others."""
         script = Script(status(429, retry_after="86400"), GOOD)
         async with script.api() as api:
             with pytest.raises(RateLimitError) as caught:
@@ -68,22 +68,22 @@ class TestThrottling:
             await api.list("corp_1")
         assert script.times[1] - script.times[0] < 5
 
-    async def test_a_server_that_says_only_when_its_quota_resets(self) -> None:
-        """A 429 without `Retry-After` is waited out until the reset that another header tells."""
+    async def test_a_reset_of_the_quota_is_a_wait(self) -> None:
+        """A 429 without `Retry-After` waits for the reset in another header."""
         script = Script(status(429, x_ratelimit_remaining="0", x_ratelimit_reset="40"), GOOD)
         async with script.api() as api:
             await api.list("corp_1")
         assert 40 <= script.times[1] - script.times[0] <= 41
 
     async def test_a_reset_of_a_quota_that_is_left_is_no_wait(self) -> None:
-        """A 429 of a limit that is in no header is not waited out by the clock of another, of which much is left."""
+        """A 429 does not wait for the reset of a quota of which much is left."""
         script = Script(status(429, x_ratelimit_remaining="5900", x_ratelimit_reset="58"), GOOD)
         async with script.api() as api:
             await api.list("corp_1")
         assert script.times[1] - script.times[0] <= 0.5
 
-    async def test_a_moment_is_one_of_the_servers_clock(self) -> None:
-        """A reset that is told as a moment is measured against the answer's own `Date`: ours may be wrong."""
+    async def test_a_reset_is_measured_by_the_servers_clock(self) -> None:
+        """A reset that is a moment is measured against the response's own `Date`."""
         sent = time.time() + 900
         moment = f"{sent + 5:.0f}"
         answer = status(429, x_ratelimit_remaining="0", x_ratelimit_reset=moment, date=formatdate(sent, usegmt=True))
@@ -92,8 +92,8 @@ class TestThrottling:
             await api.list("corp_1")
         assert 4 <= script.times[1] - script.times[0] <= 6
 
-    async def test_an_overload_with_a_wait_pauses_everyone(self) -> None:
-        """A 503 that says when to come back holds back all requests until then, and lets them go one by one."""
+    async def test_an_overload_with_a_wait_pauses_all(self) -> None:
+        """A 503 with a wait pauses all requests until then."""
         script = Script(status(503, retry_after="60"), *[httpx.Response(200, json=listing("a"))] * 20)
         events: list[Event] = []
         async with script.api(hooks=[events.append]) as api, anyio.create_task_group() as tasks:
@@ -105,7 +105,7 @@ class TestThrottling:
         assert len([event for event in events if isinstance(event, Throttled)]) == 1
 
     async def test_overloads_are_counted(self) -> None:
-        """A server that is overloaded for good is given up, as one that fails is, if it always says when to come back."""
+        """A server that always answers 503 with a wait uses up the attempts."""
         script = Script(*[status(503, retry_after="2") for _ in range(8)])
         async with script.api() as api:
             with pytest.raises(ServerError) as caught:

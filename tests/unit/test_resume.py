@@ -59,7 +59,7 @@ def test_all_runs_together_yield_everything_once(
     concurrency: int,
     collects: bool,
 ) -> None:
-    """Whatever corporations, faults and interruptions: all runs together yield what the server holds, once, in order."""
+    """All runs together yield what the server holds, once and in order, whatever faults and interruptions there are."""
     pages, failures, latencies = server
     lists = Lists(pages, latency=lambda name, _number: latencies[name], failures=failures)
     runs = [*plan, *[("none", 0, in_pages)] * (sum(failures.values()) + 1)]
@@ -102,8 +102,8 @@ def test_all_runs_together_yield_everything_once(
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @given(sizes=st.lists(st.integers(0, 4), min_size=1, max_size=5), stops=st.lists(st.integers(0, 5), max_size=5))
-def test_a_list_is_continued_likewise(backend: str, sizes: list[int], stops: list[int]) -> None:
-    """A list that is left after any customers, or fails on any page, is continued with the next customer."""
+def test_a_list_is_resumed_likewise(backend: str, sizes: list[int], stops: list[int]) -> None:
+    """A list that is left after any customer, or fails on any page, resumes with the next customer."""
     pages = {"c": [[f"{index}.{row}" for row in range(size)] for index, size in enumerate(sizes)]}
     lists = Lists(pages, failures={("c", len(sizes) - 1): 1})
     seen: list[str] = []
@@ -111,16 +111,16 @@ def test_a_list_is_continued_likewise(backend: str, sizes: list[int], stops: lis
     async def run_all() -> None:
         checkpoint: Checkpoint | None = None
         for stop in [*stops, 100, 100]:
-            walk = aiter(listed(lists, "c", resume=checkpoint))
+            iteration = aiter(listed(lists, "c", resume=checkpoint))
             try:
                 for _ in range(stop):
-                    seen.append((await anext(walk)).id)
-                exact = walk.checkpoint()
+                    seen.append((await anext(iteration)).id)
+                exact = iteration.checkpoint()
             except StopAsyncIteration:
-                exact = walk.checkpoint()
+                exact = iteration.checkpoint()
             except ServerError as error:
                 exact = error.checkpoint
-            assert exact == walk.checkpoint()
+            assert exact == iteration.checkpoint()
             checkpoint = again(exact)
 
     virtual_time.run(run_all, backend)
@@ -150,7 +150,7 @@ def cancelled_at(work: Coroutine[Any, Any, None], scope: anyio.CancelScope, poin
 @pytest.mark.parametrize("collects", [False, True])
 @pytest.mark.parametrize("lead", [0, 1, 2, 3])
 async def test_it_may_be_cancelled_at_every_await(collects: bool, lead: int) -> None:
-    """Cancelled at any point, a stream ends as cancelled, leaves nothing in flight, and its checkpoint is exact."""
+    """A stream that is cancelled at any await ends as cancelled, leaves nothing in flight, and has an exact checkpoint."""
     point, came_so_far = 0, True
     while came_so_far:
         point += 1

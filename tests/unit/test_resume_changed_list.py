@@ -44,14 +44,14 @@ def test_a_page_that_changed_loses_nothing(
 
     async def run() -> None:
         if by_page:
-            walk: Any = listed(lists, "c").pages()
-            seen.extend(customer.id for customer in await anext(walk))
+            iteration: Any = listed(lists, "c").pages()
+            seen.extend(customer.id for customer in await anext(iteration))
         else:
-            walk = aiter(listed(lists, "c"))
+            iteration = aiter(listed(lists, "c"))
             for _ in range(taken):
-                seen.append((await anext(walk)).id)
+                seen.append((await anext(iteration)).id)
         lists.pages["c"] = [[str(each) for each in after], ["end"]]
-        rest = [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))]
+        rest = [customer.id async for customer in listed(lists, "c", resume=again(iteration.checkpoint()))]
         assert Counter(rest) == Counter(map(str, after)) - Counter(seen) + Counter(["end"])
 
     if not set(before[:taken]) & set(after):
@@ -64,12 +64,12 @@ def test_a_page_that_changed_loses_nothing(
 
 @pytest.mark.anyio
 async def test_a_changed_list_stays_an_error_until_it_is_back() -> None:
-    """An iteration that is kept says the same again, and goes on if the customers are there again."""
+    """An iteration repeats its error while the list is changed, and resumes when the customers are back."""
     lists = Lists({"c": [["1", "2"], ["3"]]})
-    walk = aiter(listed(lists, "c"))
-    await anext(walk)
+    iteration = aiter(listed(lists, "c"))
+    await anext(iteration)
     lists.pages["c"] = [["x"], ["3"]]
-    rest = aiter(listed(lists, "c", resume=again(walk.checkpoint())))
+    rest = aiter(listed(lists, "c", resume=again(iteration.checkpoint())))
     for _ in range(2):
         with pytest.raises(ListChangedError):
             await anext(rest)
@@ -97,24 +97,21 @@ class ByCustomer:
     size=st.integers(1, 5),
     changes=st.lists(st.tuples(st.integers(1, 6), st.sets(st.integers(100, 160), max_size=4)), max_size=6),
 )
-def test_where_cursors_name_customers_nobody_comes_twice(
+def test_inserted_customers_repeat_nobody(
     backend: str, rows: set[int], size: int, changes: list[tuple[int, set[int]]]
 ) -> None:
-    """
-    Customers that are inserted between two runs push others on to later pages, where these do not come a second time. Who
-    was there from the beginning is never left out.
-    """
+    """Customers that are pushed to later pages by inserted ones are not yielded again."""
     server = ByCustomer(map(str, rows), size)
 
     async def run() -> list[str]:
         seen: list[str] = []
         checkpoint: Checkpoint | None = None
         for taken, inserted in [*changes, (1000, set[int]())]:
-            walk = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
+            iteration = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
             with contextlib.suppress(StopAsyncIteration, ListChangedError):
                 for _ in range(taken):
-                    seen.append((await anext(walk)).id)
-            checkpoint = again(walk.checkpoint())
+                    seen.append((await anext(iteration)).id)
+            checkpoint = again(iteration.checkpoint())
             server.rows = sorted({*server.rows, *map(str, inserted)})
         return seen
 
@@ -124,8 +121,8 @@ def test_where_cursors_name_customers_nobody_comes_twice(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
-async def test_to_stop_at_an_empty_page_hides_no_change(stop: int) -> None:
-    """A page without customers cannot be known again; the last one that has some is compared: what moved up is not lost."""
+async def test_stopping_at_an_empty_page_loses_nobody(stop: int) -> None:
+    """A run that stopped at an empty page compares the page before it, so that customers who moved up are not lost."""
     rows = [*"ab", "", "", *"def"]
 
     async def fetch(_query: Any, cursor: str | None) -> CustomerPage:
@@ -133,21 +130,21 @@ async def test_to_stop_at_an_empty_page_hides_no_change(stop: int) -> None:
         customers = tuple(Customer(id=row, corporation_id="c") for row in rows[place : place + 2] if row)
         return CustomerPage("c", customers, None, str(place + 2) if place + 2 < len(rows) else None)
 
-    walk = CustomerList(fetch, SELECTION.of("c")).pages()
-    seen = [customer.id for _ in range(stop) for customer in await anext(walk)]
+    iteration = CustomerList(fetch, SELECTION.of("c")).pages()
+    seen = [customer.id for _ in range(stop) for customer in await anext(iteration)]
     rows.remove("a")
-    rest = CustomerList(fetch, SELECTION.of("c"), resume=again(walk.checkpoint()))
+    rest = CustomerList(fetch, SELECTION.of("c"), resume=again(iteration.checkpoint()))
     assert seen + [customer.id async for customer in rest] == list("abdef")
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("stop", [1, 2, 3])
 async def test_an_empty_page_is_no_change(stop: int) -> None:
-    """A server that filters may send an empty page where the run had stopped: the customers are looked for behind it."""
+    """An empty page where the run had stopped is no change: the customers are expected after it."""
     lists = Lists({"c": [["a", "b"], ["c", "d"]]})
-    walk = aiter(listed(lists, "c"))
-    seen = [(await anext(walk)).id for _ in range(stop)]
-    checkpoint = again(walk.checkpoint())
+    iteration = aiter(listed(lists, "c"))
+    seen = [(await anext(iteration)).id for _ in range(stop)]
+    checkpoint = again(iteration.checkpoint())
     place = int(checkpoint.positions[0].cursor or 0)
     lists.pages["c"] = [*lists.pages["c"][:place], [], [], *lists.pages["c"][place:]]
     rest = listed(lists, "c", resume=checkpoint)
@@ -155,22 +152,22 @@ async def test_an_empty_page_is_no_change(stop: int) -> None:
 
 
 @pytest.mark.anyio
-async def test_customers_removed_between_two_pages_take_nobody_along() -> None:
-    """A server that counts from the start moves its pages up when customers are removed: those that moved are not lost."""
+async def test_removed_customers_lose_nobody() -> None:
+    """Customers that move to an earlier page because others are removed are not lost."""
     rows = list("abcdefgh")
     lists = Lists({"c": [rows[:3], rows[3:6], rows[6:]]})
-    walk = listed(lists, "c").pages()
-    seen = [customer.id for customer in await anext(walk)] + [customer.id for customer in await anext(walk)]
+    iteration = listed(lists, "c").pages()
+    seen = [customer.id for customer in await anext(iteration)] + [customer.id for customer in await anext(iteration)]
     for gone in "ad":
         rows.remove(gone)
     lists.pages["c"] = [rows[:3], rows[3:6], rows[6:]]
-    seen += [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))]
+    seen += [customer.id async for customer in listed(lists, "c", resume=again(iteration.checkpoint()))]
     assert seen == list("abcdefgh")
 
 
 @pytest.mark.anyio
-async def test_a_corporation_that_cannot_go_on_can_begin_again() -> None:
-    """A checkpoint without a corporation reads that one from its beginning, and the others on."""
+async def test_a_changed_corporation_can_be_read_from_its_beginning() -> None:
+    """A checkpoint `without` a corporation reads it from its beginning, and resumes the others."""
     lists = Lists(equal(2, 2, size=3))
     async with lists.stream(concurrency=2) as stream:
         async for customer in stream:
@@ -188,13 +185,13 @@ async def test_a_corporation_that_cannot_go_on_can_begin_again() -> None:
 
 
 @pytest.mark.anyio
-async def test_customers_that_vanish_do_not_stay_in_it() -> None:
-    """However many of the customers that were yielded are removed between runs, there are ids of two pages at the most."""
+async def test_removed_customers_do_not_stay_in_a_checkpoint() -> None:
+    """A position holds the ids of two pages at most, however many customers are removed between runs."""
     server = ByCustomer([f"{number:04}" for number in range(2000)], size=SELECTION.limit)
     checkpoint: Checkpoint | None = None
     for _ in range(200):
-        walk = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
-        last = [await anext(walk) for _ in range(5)][-1]
-        checkpoint = again(walk.checkpoint())
+        iteration = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
+        last = [await anext(iteration) for _ in range(5)][-1]
+        checkpoint = again(iteration.checkpoint())
         assert len(checkpoint.positions[0].yielded) <= 2 * SELECTION.limit
         server.rows = [row for row in server.rows if row == last.id or row > last.id or row[-1] in "05"]

@@ -24,16 +24,16 @@ def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, 
 @pytest.mark.parametrize("collects", [False, True])
 @pytest.mark.parametrize("back_to", ["1", "2", "3"])
 @pytest.mark.parametrize("last", [["d"], []])
-async def test_a_circle_is_not_gone_round_again(is_mended: bool, collects: bool, last: list[str], back_to: str) -> None:
-    """Where a server has led the walk in a circle, a run that continues stops at once, unless the cursor is another now."""
+async def test_a_loop_is_not_followed_again(is_mended: bool, collects: bool, last: list[str], back_to: str) -> None:
+    """A resumed run stops at once at a cursor loop, unless the cursor is another one now."""
     lists = Lists({"c": [["a"], ["b"], ["c"], last, ["e"]]})
     fetch, seen = lists.fetch, list[str]()
 
-    async def circular(query: Any, cursor: str | None) -> Any:
+    async def looping(query: Any, cursor: str | None) -> Any:
         page = await fetch(query, cursor)
         return replace(page, cursor=back_to) if page.cursor == "4" else page
 
-    lists.fetch = circular
+    lists.fetch = looping
     checkpoint: Checkpoint | None = None
     for _ in range(3):
         stream = lists.stream(errors="collect" if collects else "raise", resume=checkpoint)
@@ -52,43 +52,43 @@ async def test_a_circle_is_not_gone_round_again(is_mended: bool, collects: bool,
 
 
 @pytest.mark.anyio
-async def test_a_circle_may_be_mended_before_all_of_its_page_is_read() -> None:
-    """A page whose cursor is its own is fetched again by the run that continues: the rest of it is not lost."""
+async def test_a_loop_may_be_repaired_in_the_middle_of_its_page() -> None:
+    """A resumed run fetches a page whose cursor is its own again, and loses nothing of it."""
     lists = Lists({"c": [["1", "2"], ["3", "4"], ["5"]]})
     fetch = lists.fetch
 
-    async def circular(query: Any, cursor: str | None) -> Any:
+    async def looping(query: Any, cursor: str | None) -> Any:
         page = await fetch(query, cursor)
         return replace(page, cursor="1") if cursor == "1" else page
 
-    lists.fetch = circular
-    walk = aiter(listed(lists, "c"))
+    lists.fetch = looping
+    iteration = aiter(listed(lists, "c"))
     for _ in range(3):
-        await anext(walk)
-    rest = aiter(listed(lists, "c", resume=again(walk.checkpoint())))
+        await anext(iteration)
+    rest = aiter(listed(lists, "c", resume=again(iteration.checkpoint())))
     assert (await anext(rest)).id == "4"
     with pytest.raises(CursorLoopError):
         await anext(rest)
     lists.fetch = fetch
-    assert [customer.id async for customer in listed(lists, "c", resume=again(walk.checkpoint()))] == ["4", "5"]
+    assert [customer.id async for customer in listed(lists, "c", resume=again(iteration.checkpoint()))] == ["4", "5"]
 
 
 @pytest.mark.anyio
-async def test_a_circle_back_to_before_the_page_is_never_forgotten() -> None:
-    """What leads back to pages that were yielded is known to all runs that follow, also behind pages without customers."""
+async def test_a_loop_is_never_forgotten() -> None:
+    """All later runs know a cursor that leads back, also after pages without customers."""
     lists = Lists({"c": [["a"], ["b"], [], ["d"]]})
     fetch, seen, checkpoint = lists.fetch, list[str](), None
 
-    async def circular(query: Any, cursor: str | None) -> Any:
+    async def looping(query: Any, cursor: str | None) -> Any:
         page = await fetch(query, cursor)
         return replace(page, cursor="0") if page.cursor == "3" else page
 
-    lists.fetch = circular
+    lists.fetch = looping
     for inserted in ["x", "y", "z"]:
-        walk = aiter(CustomerList(circular, SELECTION.of("c"), cursor=None if checkpoint else "0", resume=checkpoint))
+        iteration = aiter(CustomerList(looping, SELECTION.of("c"), cursor=None if checkpoint else "0", resume=checkpoint))
         with pytest.raises(CursorLoopError):
             while True:
-                seen.append((await anext(walk)).id)
-        checkpoint = again(walk.checkpoint())
+                seen.append((await anext(iteration)).id)
+        checkpoint = again(iteration.checkpoint())
         lists.pages["c"] = [["a"], [inserted, *lists.pages["c"][1]], [], ["d"]]
     assert seen == ["a", "b", "x", "y"]

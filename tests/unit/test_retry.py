@@ -42,14 +42,14 @@ def test_waits_double_up_to_a_limit(attempt: int, most: float) -> None:
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
-def test_the_server_is_obeyed_and_never_early(jitter: float) -> None:
-    """A wait that the server asked for is kept in full, with up to `initial_wait` on top."""
+def test_retry_after_is_never_shortened(jitter: float) -> None:
+    """The wait that a server asks for is kept in full, plus up to `initial_wait`."""
     wait = RetryPolicy().wait_after(throttled(7), attempt=3, elapsed=0, jitter=jitter)
     assert wait == 7 + 0.5 * jitter
 
 
 @pytest.mark.parametrize("retry_after", [120.1, 86400.0, math.inf])
-def test_a_wait_that_is_too_long_is_not_waited(retry_after: float) -> None:
+def test_a_wait_beyond_max_retry_after_gives_up(retry_after: float) -> None:
     """Beyond `max_retry_after` the answer is raised at once, neither shortened nor slept through."""
     assert RetryPolicy().wait_after(throttled(retry_after), attempt=1, elapsed=0, jitter=0) is None
     patient = RetryPolicy(max_retry_after=None, deadline=None)
@@ -64,8 +64,8 @@ def test_attempts_are_limited() -> None:
     assert RetryPolicy(max_attempts=None).wait_after(FAULT, attempt=10**6, elapsed=0, jitter=0) == 0
 
 
-def test_what_is_not_transient_is_final() -> None:
-    """An error that another attempt cannot mend is not tried again."""
+def test_errors_that_are_not_transient_are_final() -> None:
+    """An error that is not transient is not retried."""
     assert RetryPolicy().wait_after(ServerError("no"), attempt=1, elapsed=0, jitter=0) is None
 
 
@@ -83,8 +83,8 @@ def test_no_wait_reaches_the_deadline(elapsed: float, jitter: float, attempt: in
 @pytest.mark.parametrize(
     ("value", "error"), [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)]
 )
-def test_limits_of_nothing_are_refused(name: str, value: Any, error: type[Exception]) -> None:
-    """Zero and what is no number are refused with the name of the argument: no limit is written `None`."""
+def test_invalid_limits_are_refused(name: str, value: Any, error: type[Exception]) -> None:
+    """Zero and what is no number are refused with the name of the argument."""
     with pytest.raises(error, match=name):
         RetryPolicy(**{name: value})
 
@@ -99,8 +99,8 @@ def test_attempts_are_whole() -> None:
 class TestInVirtualTime:
     """What the adapter does with the decision; hours pass in milliseconds."""
 
-    async def test_it_goes_on_until_it_succeeds(self) -> None:
-        """Attempts are numbered from one, each failure is reported with its wait, the result is returned."""
+    async def test_it_retries_until_success(self) -> None:
+        """Attempts are numbered from one, and each failure is reported with its wait."""
         seen: list[tuple[CustomersError, float]] = []
 
         async def call(attempt: Attempt) -> str:
@@ -126,8 +126,8 @@ class TestInVirtualTime:
             await retried(call, RetryPolicy(max_attempts=3))
         assert caught.value is raised[2]
 
-    async def test_errors_of_others_pass(self) -> None:
-        """An exception that is none of ours is neither retried nor changed."""
+    async def test_other_exceptions_pass(self) -> None:
+        """An exception of another kind is neither retried nor changed."""
         calls: list[int] = []
 
         async def call(attempt: Attempt) -> None:
@@ -139,7 +139,7 @@ class TestInVirtualTime:
         assert calls == [1]
 
     async def test_the_deadline_cuts_a_running_attempt(self) -> None:
-        """An attempt that would end after the deadline is cut at the deadline, and the error before it is told."""
+        """The deadline ends a running attempt, and the error tells the one before it."""
 
         async def call(attempt: Attempt) -> None:
             attempt.was_sent = True
@@ -154,8 +154,8 @@ class TestInVirtualTime:
         assert isinstance(caught.value.__cause__, RateLimitError)
         assert (caught.value.attempts, caught.value.retry_after, caught.value.transient) == (2, 20, True)
 
-    async def test_the_clock_can_be_stopped(self) -> None:
-        """Time for which an attempt has stopped the clock counts neither against the deadline nor as elapsed."""
+    async def test_the_deadline_can_be_suspended(self) -> None:
+        """Time for which the deadline is suspended counts neither for it nor as elapsed."""
         elapsed: list[float] = []
 
         async def call(attempt: Attempt) -> str:
@@ -171,8 +171,8 @@ class TestInVirtualTime:
         assert elapsed[0] == pytest.approx(20)
         assert 50 <= elapsed[1] <= 50.5
 
-    async def test_a_stopped_clock_goes_on(self) -> None:
-        """After it was stopped, the deadline is as far away as before."""
+    async def test_a_suspended_deadline_resumes(self) -> None:
+        """A deadline is as far away after a suspension as before."""
 
         async def call(attempt: Attempt) -> None:
             await anyio.sleep(20)
@@ -186,7 +186,7 @@ class TestInVirtualTime:
         assert anyio.current_time() - began == pytest.approx(1060)
 
     async def test_a_wait_past_the_deadline_is_not_begun(self) -> None:
-        """If the next attempt could only come after the deadline, the error is raised now."""
+        """The error is raised now if the next attempt could only come after the deadline."""
 
         async def call(_attempt: Attempt) -> None:
             raise throttled(61)
@@ -206,8 +206,8 @@ class TestInVirtualTime:
         with pytest.raises(APITimeoutError, match=r"deadline of 60 s \[after 1 attempt\]$"):
             await retried(call, RetryPolicy(deadline=60))
 
-    async def test_calls_at_once_do_not_mix(self) -> None:
-        """Many calls through one policy each have their own count of attempts."""
+    async def test_concurrent_calls_do_not_mix(self) -> None:
+        """Concurrent calls through one policy have their own attempts."""
         finished: list[int] = []
 
         async def call(failures: int) -> None:
@@ -249,7 +249,7 @@ class TestInVirtualTime:
         assert len(waits) == 29 + 7
 
     async def test_a_wait_beyond_the_pause_is_kept(self) -> None:
-        """Where the server asks for more than the limiter pauses, as for two days, the rest is waited for as well."""
+        """The wait that the server asks for is kept, even where the limiter pauses for less."""
         began, asked = anyio.current_time(), 48 * 3600.0
 
         async def call(attempt: Attempt) -> None:
@@ -260,8 +260,8 @@ class TestInVirtualTime:
         await retried(call, RetryPolicy(deadline=None, max_retry_after=None))
         assert anyio.current_time() - began == pytest.approx(asked - 100)
 
-    async def test_a_short_pause_is_begun_late_too(self) -> None:
-        """Near the deadline, and while many requests fail, a page is not given up for a wait that it need not make."""
+    async def test_a_short_pause_is_kept_near_the_deadline(self) -> None:
+        """A page is not given up near the deadline, or in an outage, for a wait that it need not make."""
         budget = RetryBudget()
         for _ in range(100):
             budget.spend()
@@ -276,7 +276,7 @@ class TestInVirtualTime:
             assert await retried(call, RetryPolicy(deadline=1), budget=budget) == "done"
 
     async def test_a_pause_past_the_deadline_is_not_begun(self) -> None:
-        """If a limiter would hold the next attempt back for longer than there is time, the error is raised now."""
+        """The error is raised now if the pause is longer than the time that is left."""
 
         async def call(attempt: Attempt) -> None:
             attempt.paused_for = 60.0
@@ -300,8 +300,8 @@ class TestInVirtualTime:
         assert waits[:3] == [0, 0, 0]
         assert len(waits) == 4
 
-    async def test_a_third_of_the_requests_may_fail(self) -> None:
-        """Waits are short while two of three requests succeed; if more fail, they are long from the first retry on."""
+    async def test_retries_are_quick_until_a_third_fails(self) -> None:
+        """Waits are short while two of three requests succeed, and long from the first retry on if more fail."""
         budget, waits = RetryBudget(), list[float]()
 
         async def call(failures: int) -> None:
@@ -328,7 +328,7 @@ class TestInVirtualTime:
 @pytest.mark.anyio
 @pytest.mark.parametrize("when", ["attempt", "wait"])
 async def test_cancellation_passes_straight_through(when: str) -> None:
-    """Cancelled in an attempt or in a wait, a call ends there and then, on both event loops."""
+    """A cancellation ends a call at once, in an attempt or in a wait."""
     calls: list[int] = []
 
     async def call(attempt: Attempt) -> None:

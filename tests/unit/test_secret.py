@@ -30,7 +30,7 @@ def test_a_token_that_cannot_be_sent_is_refused_unseen(token: str, given: Any, m
 @pytest.mark.parametrize(
     ("token", "error"), [("", ValueError), (SecretStr(""), ValueError), (b"s3cr3t", TypeError), (7, TypeError)]
 )
-def test_what_is_no_token_is_refused(token: Any, error: type[Exception]) -> None:
+def test_invalid_tokens_are_refused(token: Any, error: type[Exception]) -> None:
     """An empty token, or one of another type, is refused by name and not shown."""
     with pytest.raises(error, match="token: ") as caught:
         AsyncCustomersAPI(token)
@@ -45,8 +45,8 @@ def test_a_bad_option_does_not_show_the_token() -> None:
         assert TOKEN not in frames(caught.value)
 
 
-def test_without_a_token_nothing_begins() -> None:
-    """No argument and no environment variable: an error at construction that says what to do."""
+def test_a_missing_token_is_an_error() -> None:
+    """A missing token is an error at construction that says what to do."""
     with pytest.raises(
         ValueError, match="token: none was passed, and the environment variable COMMENDA_API_TOKEN is missing or empty"
     ):
@@ -74,8 +74,8 @@ async def test_a_provider_that_is_no_async_function_does_not_show_it() -> None:
 
 
 @pytest.mark.parametrize("separator", ["-", ".", "_", "&", "\\", '"'])
-def test_what_is_almost_the_token_is_soon_read(separator: str) -> None:
-    """A server that repeats the token but for its end does not make the search for it long."""
+def test_redacting_is_linear(separator: str) -> None:
+    """Redacting text that almost repeats the token takes no long time."""
     secret = Secret(separator.join(["abcd"] * 60), "token")
     text = separator.join(["abcd"] * 59)
     with anyio.from_thread.start_blocking_portal() as portal:
@@ -84,8 +84,8 @@ def test_what_is_almost_the_token_is_soon_read(separator: str) -> None:
     assert secret.redact(f"{text}{separator}abcd") == "<token>"
 
 
-def test_of_very_much_the_beginning_is_redacted() -> None:
-    """Of a huge answer only the beginning is kept, and no part of a token that was cut there."""
+def test_a_large_body_is_cut_before_it_is_redacted() -> None:
+    """A huge body is cut, and no part of a token remains at the cut."""
     secret = Secret("a.b-c_d~" * 5, "token")
     for length in range(2**17 - 50, 2**17 + 50):
         redacted = secret.redact_bytes(b"x" * length + b"a.b-c_d~" * 5 + b"y" * 2**18)
@@ -93,8 +93,8 @@ def test_of_very_much_the_beginning_is_redacted() -> None:
         assert b"a.b" not in redacted.replace(b"<token>", b"")
 
 
-def test_an_escaped_token_is_a_token() -> None:
-    """A token is taken out of a text also where JSON or a URL has escaped it."""
+def test_an_escaped_token_is_redacted() -> None:
+    """A token is redacted also where JSON or a URL has escaped it."""
     secret = Secret("abcd/efgh+ijkl=", "token")
     for text in (
         "abcd/efgh+ijkl=",
@@ -121,8 +121,8 @@ async def test_a_provider_that_returns_rubbish_is_not_quoted() -> None:
     assert "s3cr" not in frames(caught.value)
 
 
-def test_a_secret_keeps_to_itself() -> None:
-    """It cannot be shown, pickled, copied or formatted."""
+def test_a_secret_cannot_be_shown() -> None:
+    """A secret cannot be shown, pickled, copied or formatted."""
     secret = Secret(TOKEN, "token")
     assert TOKEN not in f"{secret} {secret!r}"
     with pytest.raises(TypeError):

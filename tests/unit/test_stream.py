@@ -32,7 +32,7 @@ async def test_pages_come_as_they_are() -> None:
 
 @pytest.mark.parametrize("errors", ["raise", "collect"])
 async def test_corporations_without_customers_are_a_page(errors: Any) -> None:
-    """An empty last page is handed over like any other, and counts once, whether all of a list or behind others."""
+    """An empty last page is yielded like any other, and counts once."""
     lists = Lists({"c0": [["1"], []], "c1": [[]], "c2": [["2"]]})
     async with lists.stream(errors=errors) as stream:
         pages = [(page.corporation_id, len(page)) async for page in stream.pages()]
@@ -48,8 +48,8 @@ async def test_no_corporations_are_no_customers() -> None:
     assert stream.checkpoint().positions == ()
 
 
-async def test_the_next_page_is_fetched_meanwhile() -> None:
-    """While the program works on a page, the next is in flight: 20 pages of 50 ms and 50 ms of work take 1.05 s, not 2."""
+async def test_the_next_page_is_prefetched() -> None:
+    """The next page is in flight while the program works on a page: 20 pages take 1.05 s, not 2."""
     lists = Lists(equal(1, 20), latency=lambda *_: 0.05)
     began = anyio.current_time()
     async with lists.stream() as stream:
@@ -59,8 +59,8 @@ async def test_the_next_page_is_fetched_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 16])
-async def test_a_program_that_stops_stops_the_requests(concurrency: int) -> None:
-    """Of each corporation in flight at most one page is ahead of the program, however long it does not ask for more."""
+async def test_a_slow_program_slows_the_requests(concurrency: int) -> None:
+    """At most one page of each corporation is ahead of the program (back-pressure)."""
     lists = Lists(equal(30, 5))
     taken = 0
     async with lists.stream(concurrency=concurrency) as stream:
@@ -73,7 +73,7 @@ async def test_a_program_that_stops_stops_the_requests(concurrency: int) -> None
 
 @pytest.mark.parametrize("work", [0.0, 0.02, 0.5])
 async def test_equal_lists_stay_level(work: float) -> None:
-    """Whether the server or the program is the slower, no corporation falls more than two pages behind another."""
+    """No corporation falls more than two pages behind another, whether the server or the program is the slower."""
     lists = Lists(equal(16, 30), latency=lambda _corporation, number: 0.1 + 0.001 * (number % 7))
     counts = Counter(dict.fromkeys(lists.pages, 0))
     async with lists.stream(concurrency=16) as stream:
@@ -83,7 +83,7 @@ async def test_equal_lists_stay_level(work: float) -> None:
             await anyio.sleep(work)
 
 
-async def test_a_slow_corporation_holds_up_nobody() -> None:
+async def test_a_slow_corporation_delays_nobody() -> None:
     """Corporations whose pages are ready do not wait for one that is slow."""
     lists = Lists(equal(4, 10), latency=lambda corporation, _number: 10.0 if corporation == "c0" else 0.1)
     moments: dict[str, float] = {}
@@ -95,8 +95,8 @@ async def test_a_slow_corporation_holds_up_nobody() -> None:
     assert max(moments[name] for name in ("c1", "c2", "c3")) == pytest.approx(1)
 
 
-async def test_loops_may_follow_each_other() -> None:
-    """A loop that was left is continued by the next, over customers or over pages: the rest of a page is a page."""
+async def test_a_second_loop_resumes() -> None:
+    """A second loop, over customers or pages, resumes where the first was left."""
     lists = Lists(equal(1, 3, size=3))
     async with lists.stream() as stream:
         async for first in stream:
@@ -108,8 +108,8 @@ async def test_loops_may_follow_each_other() -> None:
         assert [customer.id async for customer in stream] == ["0.1.0", "0.1.1", "0.1.2", "0.2.0", "0.2.1", "0.2.2"]
 
 
-async def test_finished_corporations_do_not_hold_up_other_tasks() -> None:
-    """While a stream leaves out very many corporations that are finished, other tasks go on."""
+async def test_skipping_finished_corporations_lets_other_tasks_run() -> None:
+    """Other tasks run while a stream skips very many corporations that are finished."""
     lists = Lists({f"c{number}": [["x"]] for number in range(5000)})
     async with lists.stream(concurrency=100) as stream:
         [customer async for customer in stream]
@@ -130,7 +130,7 @@ async def test_finished_corporations_do_not_hold_up_other_tasks() -> None:
 
 
 async def test_few_pages_are_in_memory() -> None:
-    """However many customers there are, no more pages exist than one for each corporation in flight, and the program's."""
+    """Memory holds one page for each corporation in flight, and the program's, however many customers there are."""
     lists = Lists({f"in memory {number}": [["x"]] * 20 for number in range(40)})
     async with lists.stream(concurrency=8) as stream:
         async for page in stream.pages():

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_first_failure_is_raised_as_itself() -> None:
-    """A corporation that cannot be read ends the stream: the others are cancelled, and its error comes in no group."""
+    """The first failure cancels the other corporations, and is raised as itself, in no group."""
     lists = Lists(equal(6, 4), latency=lambda corporation, _number: 1.0 if corporation == "c1" else 100.0)
     lists.failures["c1", 2] = 1
     with pytest.raises(ServerError) as caught:
@@ -26,7 +26,7 @@ async def test_the_first_failure_is_raised_as_itself() -> None:
 
 
 async def test_a_failure_stays() -> None:
-    """A stream that has failed does not end quietly when it is asked again."""
+    """A failed stream raises its error again when it is asked again."""
     lists = Lists(equal(3, 2), failures={("c0", 0): 1})
     async with lists.stream() as stream:
         for _ in range(2):
@@ -47,7 +47,7 @@ async def test_what_is_raised_again_does_not_grow() -> None:
 
 
 async def test_failures_can_be_collected() -> None:
-    """With `errors="collect"` all others are read to their end, and the failures tell which were not, and why."""
+    """All other corporations are read to their end with `errors="collect"`, and `failures` tells what failed and why."""
     lists = Lists(equal(6, 4), failures={("c1", 2): 1, ("c4", 0): 1})
     async with lists.stream(errors="collect") as stream:
         seen = [customer.id async for customer in stream]
@@ -60,8 +60,8 @@ async def test_failures_can_be_collected() -> None:
     assert stream.progress.corporations["c1"].state is CorporationState.FAILED
 
 
-async def test_what_is_collected_is_little_and_enough() -> None:
-    """Of many failures each keeps its own position and no answer: with it, a list of that corporation goes on."""
+async def test_a_collected_failure_can_be_resumed() -> None:
+    """Each collected failure holds its own position and no response, and a list resumes from it."""
     lists = Lists(equal(50, 3), failures={(f"c{number}", number % 3): 1 for number in range(50)})
     seen: list[str] = []
     async with lists.stream(errors="collect") as stream:
@@ -75,8 +75,8 @@ async def test_what_is_collected_is_little_and_enough() -> None:
     assert sorted(seen) == sorted(row for _, row in lists.everyone())
 
 
-async def test_a_failure_counts_from_where_it_was_resumed() -> None:
-    """A corporation that fails at once when it is resumed has in its progress what was yielded of it before."""
+async def test_a_resumed_failure_keeps_its_count() -> None:
+    """The progress of a corporation that fails at once, when it is resumed, has what was yielded before."""
     lists = Lists(equal(1, 3), failures={("c0", 1): 2})
     for mode in ("raise", "collect"):
         resume: Checkpoint | None = None
@@ -95,8 +95,8 @@ async def test_a_failure_counts_from_where_it_was_resumed() -> None:
         assert (stream.progress.failed, stream.progress.reading) == (1, 0)
 
 
-async def test_an_error_of_elsewhere_is_no_failure_of_a_corporation() -> None:
-    """If what makes the ids reads another list, and that fails, the error arrives and no corporation is blamed."""
+async def test_an_error_of_the_ids_is_no_failure_of_a_corporation() -> None:
+    """An error of the iterator of ids is raised, and no corporation is blamed."""
 
     async def ids() -> AsyncIterator[str]:
         yield "c0"
@@ -108,8 +108,8 @@ async def test_an_error_of_elsewhere_is_no_failure_of_a_corporation() -> None:
         assert stream.failures == {}
 
 
-async def test_mistakes_are_not_collected() -> None:
-    """Only what the API or the network did is collected. What a hook raises, say, ends the stream."""
+async def test_other_exceptions_are_not_collected() -> None:
+    """An exception of another kind, say of a hook, ends the stream."""
     lists = Lists({"a": [["1"]]})
 
     async def fetch(*_: Any) -> Any:
@@ -121,8 +121,8 @@ async def test_mistakes_are_not_collected() -> None:
             [customer async for customer in stream]
 
 
-async def test_a_mistake_is_raised_once() -> None:
-    """What the program has caught inside of the block is not raised again when the block is left."""
+async def test_an_exception_is_raised_once() -> None:
+    """An exception that the block has caught is not raised again when the block is left."""
     async with Lists(equal(1, 1)).stream(["c0", "c0"]) as stream:
         with pytest.raises(ValueError, match="a second time"):
             [page async for page in stream.pages()]

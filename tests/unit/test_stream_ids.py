@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_ids_are_read_when_they_are_needed() -> None:
-    """No id is read before its corporation can begin."""
+    """An id is read when its corporation can start, and not before."""
     read: list[str] = []
 
     def ids() -> Iterator[str]:
@@ -115,8 +115,8 @@ async def test_ids_may_fail() -> None:
             [customer async for customer in stream]
 
 
-async def test_the_end_of_the_ids_may_fail() -> None:
-    """What the clean-up of a generator of ids raises is not lost; one that hangs is given up after five seconds."""
+async def test_closing_the_ids_may_fail() -> None:
+    """An exception of the generator's clean-up is raised; clean-up that hangs is abandoned after five seconds."""
 
     async def failing() -> AsyncIterator[str]:
         try:
@@ -145,8 +145,8 @@ async def test_the_end_of_the_ids_may_fail() -> None:
     assert anyio.current_time() - began == pytest.approx(6)
 
 
-async def test_ids_that_had_begun_are_closed() -> None:
-    """A generator of ids from which the program itself has read is closed, even if the stream reads nothing of it."""
+async def test_a_started_generator_is_closed() -> None:
+    """A generator of ids that the program has started is closed, even if the stream reads nothing of it."""
     closed: list[str] = []
 
     async def ids() -> AsyncIterator[str]:

@@ -44,7 +44,7 @@ def slow_to_end(latency: float, seconds: float) -> Lists:
 
 @pytest.mark.parametrize("way", ["in the block", "while it is left"])
 async def test_the_programs_own_exception_survives_a_cancellation(way: str) -> None:
-    """An exception of the block is not lost behind a timeout, be it over before or run out while requests are ended."""
+    """An exception of the block survives a timeout that is over already, or ends while requests are cancelled."""
     lists = slow_to_end(5.0, 1.0)
     with pytest.raises(ValueError, match="mine") as caught, anyio.move_on_after(1.5) as scope:
         async with lists.stream() as stream:
@@ -63,8 +63,8 @@ class FalsyError(Exception):
 
 
 @pytest.mark.parametrize("mistake", [SystemExit(3), FalsyError("hook")])
-async def test_no_mistake_is_lost_by_leaving_early(mistake: BaseException) -> None:
-    """What a hook raises while the program works on a page arrives, at the latest when the block is left."""
+async def test_no_exception_is_lost_by_leaving_early(mistake: BaseException) -> None:
+    """An exception of a hook is raised at the latest when the block is left."""
     lists = Lists(equal(2, 2))
     fetch = lists.fetch
 
@@ -82,7 +82,7 @@ async def test_no_mistake_is_lost_by_leaving_early(mistake: BaseException) -> No
 
 
 async def test_a_failure_is_not_raised_by_leaving_early() -> None:
-    """A program that has had enough does not hear of a corporation that failed meanwhile."""
+    """A failed corporation is not raised when a program leaves the block early."""
     lists = Lists(equal(2, 2), failures={("c0", 1): 1, ("c1", 1): 1})
     async with lists.stream() as stream:
         async for _page in stream.pages():
@@ -108,7 +108,7 @@ async def test_a_reader_in_another_task_is_told_that_the_stream_is_closed() -> N
 
 @pytest.mark.parametrize("after", [number / 7 for number in range(30)])
 async def test_a_timeout_leaves_nothing(after: float) -> None:
-    """A stream that is cut anywhere has no request in flight when its block is left."""
+    """A stream that a timeout ends anywhere has no request in flight after its block."""
     lists = Lists(equal(8, 3), latency=lambda corporation, number: 0.2 + 0.13 * ((int(corporation[1:]) + number) % 5))
     with anyio.move_on_after(after) as scope:
         async with lists.stream(concurrency=3) as stream:

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_progress_is_live() -> None:
-    """The numbers are those of what was yielded, in total and by corporation, with what remains as far as is known."""
+    """The numbers are those of what was yielded, in total and by corporation."""
     lists = Lists(equal(2, 3))
     async with lists.stream(concurrency=1) as stream:
         progress = stream.progress
@@ -27,8 +27,8 @@ async def test_progress_is_live() -> None:
     }
 
 
-async def test_what_remains_is_not_always_known() -> None:
-    """A server that does not say how many customers there are leaves the estimate empty, and one that lied makes it 0."""
+async def test_remaining_may_be_unknown() -> None:
+    """`remaining` is `None` while the server has not said how many there are, and 0 if there were more."""
     lists = Lists(equal(1, 3))
     fetch = lists.fetch
     totals: list[int | None] = [None, 1, None]

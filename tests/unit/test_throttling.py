@@ -72,7 +72,7 @@ def test_all_forms_of_retry_after_are_read(status: int, headers: dict[str, str],
 )
 @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
 def test_a_wait_that_makes_no_sense_is_none(name: str, value: str) -> None:
-    """Junk, zero and the past are no wait and no crash; a 429 is a refusal all the same, a 503 an outage."""
+    """Junk, zero and the past are no wait; a 429 is a refusal all the same, a 503 an outage."""
     assert parse(429, {name: value}) == Throttling(is_throttled=True)
     assert parse(503, {name: value}) == Throttling()
 

@@ -78,8 +78,8 @@ def test_a_byte_order_mark_is_no_part_of_the_json() -> None:
     ],
     ids=["empty", "blank", "cut", "cut in a list", "html", "invalid utf-8", "lone surrogate", "utf-16"],
 )
-def test_a_body_that_is_no_json_may_be_tried_again(body: bytes) -> None:
-    """What is not JSON was mangled on its way: the error is transient, and says what came."""
+def test_a_body_that_is_no_json_is_transient(body: bytes) -> None:
+    """A body that is no JSON is a transient error, which says what came."""
     with pytest.raises(InvalidResponseError, match=f"no JSON: {len(body)} bytes of 'text/x'") as caught:
         decode(body, headers={"content-type": "text/x"})
     assert caught.value.transient
@@ -105,8 +105,8 @@ def test_a_body_that_is_no_json_may_be_tried_again(body: bytes) -> None:
         ([0] * 50_000, "not a list of customers: 150,000 bytes of JSON"),
     ],
 )
-def test_json_that_is_no_listing_is_final(content: Any, words: str) -> None:
-    """JSON in neither envelope will not get better by asking again; the error says what is wrong with it."""
+def test_json_in_no_envelope_is_final(content: Any, words: str) -> None:
+    """JSON in neither envelope is a final error, which says what is wrong with it."""
     with pytest.raises(InvalidResponseError, match=words) as caught:
         decode(content)
     assert not caught.value.transient
@@ -131,8 +131,8 @@ def test_errors_about_bodies_show_no_customer() -> None:
     assert caught.value.body_excerpt == "<html>Please log in</html>"
 
 
-def test_errors_about_bodies_name_the_answer() -> None:
-    """The status and the request id of a bad answer are in its error."""
+def test_errors_about_bodies_name_the_response() -> None:
+    """The error of a bad response has its status and its request id."""
     with pytest.raises(InvalidResponseError) as caught:
         decode(b"", status=204, headers={"x-request-id": "req-1"})
     assert (caught.value.status_code, caught.value.request_id) == (204, "req-1")
@@ -201,7 +201,7 @@ def test_a_redirect_says_where_it_leads() -> None:
     ],
 )
 def test_a_million_bad_items_are_as_quickly_refused_as_one(body: bytes, where: str) -> None:
-    """A small body can hold very many bad rows, or bad items in a row; the first is enough to refuse them all."""
+    """The first bad row, or bad item of a row, refuses a page however many there are."""
     body %= b",".join([b"{}"] * 300_000)
     tracemalloc.start()
     try:
@@ -213,8 +213,8 @@ def test_a_million_bad_items_are_as_quickly_refused_as_one(body: bytes, where: s
     assert peak < 8 << 20
 
 
-def test_a_cursor_outside_of_its_envelope_is_no_end() -> None:
-    """What should be in `data` and stands beside it is found: a list never ends because of where its cursor is."""
+def test_a_cursor_beside_its_envelope_is_read() -> None:
+    """A cursor beside `data` is read like one inside, so that a list never ends because of it."""
     page = decode({"data": {"customers": listing("a")["customers"]}, "cursor": "next", "total_customers": 9})
     assert (len(page), page.cursor, page.total_customers) == (1, "next", 9)
 

@@ -1,4 +1,4 @@
-"""The walk from cursor to cursor, over a function in place of a network."""
+"""The iteration from cursor to cursor, over a function in place of a network."""
 
 import gc
 import warnings
@@ -38,20 +38,20 @@ class Server:
 THREE = {None: ("ab", "1"), "1": ("cd", "2"), "2": ("e", None)}
 
 
-async def ids_of(walk: Any) -> str:
-    """Return the ids of all customers of a walk, one letter each."""
-    return "".join([customer.id async for customer in walk])
+async def ids_of(iteration: Any) -> str:
+    """Return the ids of all customers of an iteration, one letter each."""
+    return "".join([customer.id async for customer in iteration])
 
 
 async def test_all_customers_come_in_order() -> None:
-    """A walk yields every customer of every page, in the server's order, and asks for each page once."""
+    """An iteration yields every customer of every page in the server's order, and requests each page once."""
     server = Server(THREE)
     assert await ids_of(server.list()) == "abcde"
     assert server.asked == [None, "1", "2"]
 
 
 async def test_pages_come_as_they_are() -> None:
-    """`pages()` is the same walk page by page."""
+    """`pages()` is the same iteration page by page."""
     server = Server(THREE)
     assert [(len(page), page.cursor) async for page in server.list().pages()] == [(2, "1"), (2, "2"), (1, None)]
 
@@ -64,8 +64,8 @@ async def test_awaiting_is_one_request() -> None:
     assert server.asked == [None]
 
 
-async def test_nothing_is_asked_before_it_is_used() -> None:
-    """To make a list, or to make an iterator of it, requests nothing."""
+async def test_nothing_is_requested_before_it_is_used() -> None:
+    """Making a list or an iterator requests nothing."""
     server = Server(THREE)
     aiter(server.list())
     server.list().pages()
@@ -73,7 +73,7 @@ async def test_nothing_is_asked_before_it_is_used() -> None:
 
 
 async def test_each_iteration_starts_afresh() -> None:
-    """A list may be iterated over again, and while another iteration of it goes on."""
+    """A list may be iterated over again, also while another iteration of it runs."""
     server = Server(THREE)
     customers = server.list()
     assert await ids_of(customers) == await ids_of(customers) == "abcde"
@@ -81,14 +81,14 @@ async def test_each_iteration_starts_afresh() -> None:
     assert len(pairs) == 25
 
 
-async def test_a_walk_may_begin_anywhere() -> None:
-    """With a cursor, the walk begins at its page."""
+async def test_an_iteration_may_start_at_a_cursor() -> None:
+    """An iteration with a cursor starts at its page."""
     assert await ids_of(Server(THREE).list("1")) == "cde"
 
 
 @pytest.mark.parametrize("empty", [1, 700])
 async def test_an_empty_page_is_not_the_end(empty: int) -> None:
-    """However many pages in a row are empty, a cursor means that the list goes on."""
+    """An empty page with a cursor does not end the list, however many follow each other."""
     pages: dict[str | None, tuple[str, str | None]] = {None: ("a", "0")}
     pages |= {str(number): ("", str(number + 1)) for number in range(empty)}
     pages[str(empty)] = ("b", None)
@@ -103,10 +103,10 @@ async def test_an_empty_page_is_not_the_end(empty: int) -> None:
         ({None: ("", "1"), "1": ("", "2"), "2": ("", "3"), "3": ("", "1")}, "", [None, "1", "2", "3"], "1"),
     ],
 )
-async def test_a_circle_is_an_error(
+async def test_a_repeated_cursor_is_an_error(
     pages: dict[str | None, tuple[str, str | None]], good: str, asked: list[str | None], repeated: str
 ) -> None:
-    """A cursor that came before in the walk is an error, without a request, after all that was good was yielded."""
+    """A repeated cursor is an error, without a request, after all customers before it."""
     server, seen = Server(pages), ""
     with pytest.raises(CursorLoopError, match="a second time") as caught:
         async for customer in server.list():
@@ -116,15 +116,15 @@ async def test_a_circle_is_an_error(
     assert not caught.value.transient
 
 
-async def test_the_cursor_that_a_walk_began_with_counts() -> None:
-    """A server that leads back to where the walk began leads in a circle too."""
+async def test_the_first_cursor_may_not_come_again() -> None:
+    """A cursor that leads back to the start of the iteration is a repeated cursor too."""
     with pytest.raises(CursorLoopError):
         await ids_of(Server({"1": ("a", "2"), "2": ("b", "1")}).list("1"))
 
 
 @pytest.mark.parametrize("failing", ["error", "timeout"])
-async def test_an_iteration_that_failed_goes_on_where_it_was(failing: str) -> None:
-    """After an error, or a timeout of the user's own, the next item is the next customer: never a silent end."""
+async def test_a_failed_iteration_resumes(failing: str) -> None:
+    """The next item after an error, or after a timeout of the user's, is the next customer."""
     server, failures = Server(THREE), [None, "1", "1", "2"]
 
     async def fetch(query: CustomersQuery, cursor: str | None) -> CustomerPage:
@@ -135,30 +135,30 @@ async def test_an_iteration_that_failed_goes_on_where_it_was(failing: str) -> No
             await anyio.sleep_forever()
         return await server.fetch(query, cursor)
 
-    walk, walked, failed = aiter(CustomerList(fetch, QUERY)), "", 0
-    while len(walked) < 5:
+    iteration, came, failed = aiter(CustomerList(fetch, QUERY)), "", 0
+    while len(came) < 5:
         try:
             with anyio.fail_after(0.02):
-                walked += (await anext(walk)).id
+                came += (await anext(iteration)).id
         except (ServerError, TimeoutError):
             failed += 1
     with pytest.raises(StopAsyncIteration):
-        await anext(walk)
-    assert (walked, failed, server.asked) == ("abcde", 4, [None, "1", "2"])
+        await anext(iteration)
+    assert (came, failed, server.asked) == ("abcde", 4, [None, "1", "2"])
 
 
-async def test_no_end_comes_from_elsewhere() -> None:
-    """A `StopAsyncIteration` of a hook or a token provider is not taken for the end of the list."""
+async def test_stop_async_iteration_of_others_is_no_end() -> None:
+    """A `StopAsyncIteration` of a hook or a token provider does not end the list."""
 
     async def fetch(_query: CustomersQuery, cursor: str | None) -> CustomerPage:
         if cursor is None:
             return CustomerPage("corp_1", (Customer(id="a", corporation_id="corp_1"),), None, "1")
         raise StopAsyncIteration
 
-    walk = aiter(CustomerList(fetch, QUERY))
-    assert (await anext(walk)).id == "a"
+    iteration = aiter(CustomerList(fetch, QUERY))
+    assert (await anext(iteration)).id == "a"
     with pytest.raises(RuntimeError, match="StopAsyncIteration was raised"):
-        await anext(walk)
+        await anext(iteration)
 
 
 async def test_leaving_early_leaves_nothing() -> None:
@@ -176,24 +176,24 @@ async def test_leaving_early_leaves_nothing() -> None:
 
 async def test_it_is_an_async_generator() -> None:
     """What iterates can be closed like an async generator; after that it is at its end."""
-    walk = aiter(Server(THREE).list())
-    assert isinstance(walk, AsyncGenerator)
-    async with aclosing(walk):
-        assert (await anext(walk)).id == "a"
+    iteration = aiter(Server(THREE).list())
+    assert isinstance(iteration, AsyncGenerator)
+    async with aclosing(iteration):
+        assert (await anext(iteration)).id == "a"
     with pytest.raises(StopAsyncIteration):
-        await anext(walk)
+        await anext(iteration)
     with pytest.raises(KeyError, match="thrown"):
         await aiter(Server(THREE).list()).athrow(KeyError("thrown"))
 
 
 async def test_two_tasks_cannot_share_an_iteration() -> None:
-    """A second task that asks an iterator that is waiting gets an error instead of a page twice."""
-    walk = Server(THREE).list().pages()
+    """A second task that asks a waiting iterator gets an error."""
+    iteration = Server(THREE).list().pages()
     outcomes: list[object] = []
 
     async def take() -> None:
         try:
-            outcomes.append((await anext(walk)).cursor)
+            outcomes.append((await anext(iteration)).cursor)
         except RuntimeError as exc:
             outcomes.append(str(exc))
 
@@ -203,31 +203,31 @@ async def test_two_tasks_cannot_share_an_iteration() -> None:
     assert sorted(map(str, outcomes)) == ["1", "this iteration is already waiting for its next item in another task"]
 
 
-async def test_an_iteration_is_not_closed_under_its_reader() -> None:
-    """As with any async generator, to close it while another task waits for its next item is an error."""
+async def test_closing_while_another_task_waits_is_an_error() -> None:
+    """Closing an iteration while another task waits for its next item is an error, as with any async generator."""
     answered, outcomes = anyio.Event(), list[object]()
 
     async def fetch(_query: Any, _cursor: str | None) -> CustomerPage:
         await answered.wait()
         return CustomerPage("corp_1", (), cursor="1")
 
-    walk = CustomerList(fetch, QUERY).pages()
+    iteration = CustomerList(fetch, QUERY).pages()
 
     async def take() -> None:
-        outcomes.append((await anext(walk)).cursor)
+        outcomes.append((await anext(iteration)).cursor)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(take)
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(RuntimeError, match="already waiting"):
-            await walk.aclose()
+            await iteration.aclose()
         answered.set()
-    await walk.aclose()
+    await iteration.aclose()
     assert outcomes == ["1"]
-    assert [page async for page in walk] == []
+    assert [page async for page in iteration] == []
 
 
-def test_a_list_says_what_it_lists() -> None:
+def test_the_repr_shows_the_query() -> None:
     """The repr shows the query and the cursor."""
     assert "corp_1" in repr(Server(THREE).list("abc"))
     assert "abc" in repr(Server(THREE).list("abc"))
