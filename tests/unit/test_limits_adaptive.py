@@ -71,3 +71,40 @@ class TestQuota:
             limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=0))
         assert anyio.current_time() == began
         assert limiter.snapshot().rate is None
+
+    async def test_a_quota_that_is_never_enforced_pauses_a_few_times_only(self) -> None:
+        """Responses without remaining quota pause three times between two refusals, and no more."""
+        limiter, pauses = AdaptiveLimiter(), 0
+        for number in range(30 * 50):
+            permit = await limiter.acquire()
+            was_paused = limiter.snapshot().paused_for > 0
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, remaining=49 - number % 50))
+            pauses += limiter.snapshot().paused_for > 0 and not was_paused
+        assert 1 <= pauses <= 3
+
+    async def test_an_idle_limiter_sends_no_burst(self) -> None:
+        """Requests begin one after the other at the learned rate, also after a time without any."""
+        limiter, begun = AdaptiveLimiter(), list[float]()
+
+        async def use() -> None:
+            permit = await limiter.acquire()
+            begun.append(anyio.current_time())
+            await anyio.sleep(0.01)
+            limiter.release(permit, OK)
+
+        for permit in [await limiter.acquire() for _ in range(4)]:
+            await anyio.sleep(0.1)
+            limiter.release(permit, OK)
+        permit = await limiter.acquire()
+        await anyio.sleep(0.1)
+        limiter.release(permit, Feedback(is_answered=True, is_throttled=True))
+        await use()
+        await anyio.sleep(600)
+        begun.clear()
+        rate = limiter.snapshot().rate
+        assert rate is not None
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(use)
+        assert begun[-1] - begun[0] >= 0.8 * 7 / rate

@@ -47,6 +47,36 @@ def test_created_at_that_is_no_moment_is_refused(nonsense: object) -> None:
     assert "yesterday" not in str(caught.value)
 
 
+MOMENTS = st.one_of(
+    st.integers(-(10**20), 10**20),
+    st.floats(),
+    st.integers(-(10**20), 10**20).map(str),
+    st.text(alphabet="0123456789-+:.TZ e", max_size=30),
+    st.builds(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:00{}{:02}:{:02}".format,
+        st.sampled_from([0, 1, 2, 1970, 2024, 9999]),
+        st.sampled_from([1, 2, 12, 13]),
+        st.sampled_from([1, 31, 32]),
+        st.sampled_from([0, 23, 24]),
+        st.integers(0, 60),
+        st.sampled_from("+-"),
+        st.integers(0, 25),
+        st.integers(0, 60),
+    ),
+)
+
+
+@given(MOMENTS)
+def test_no_created_at_crashes_the_parser(written: object) -> None:
+    """`created_at` is a moment in UTC or a validation error, whatever number or date a server writes."""
+    try:
+        created_at = customer(created_at=written).created_at
+    except ValidationError:
+        return
+    assert created_at is not None
+    assert created_at.utcoffset() == timedelta(0)
+
+
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_absent_and_null_are_alike(name: str) -> None:
     """A field that is null equals one that is absent."""

@@ -226,7 +226,10 @@ def test_headers_are_shortened() -> None:
     assert len(str(error)) < 1000
 
 
-@given(st.binary(max_size=3000))
+CONTROLS = st.text(alphabet="ab \n\r\t\x00\x1b\x7f\u0085\u200b\u2028\u202e\ufeff\U0001f600", max_size=1000)
+
+
+@given(st.binary(max_size=3000) | CONTROLS.map(str.encode))
 def test_an_excerpt_is_one_short_printable_line(body: bytes) -> None:
     """Whatever bytes an error body holds, its excerpt can be printed in one line of a log or terminal."""
     excerpt = status_error(500, {}, body).body_excerpt
