@@ -1,103 +1,19 @@
-"""When to try again: the decision as a pure function, the adapter in virtual time."""
+"""Calls that are retried, with the waits of a policy."""
 
-import math
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from commenda_customers import APIConnectionError, APITimeoutError, CustomersError, RateLimitError, RetryPolicy, ServerError
+from commenda_customers import APIConnectionError, APITimeoutError, CustomersError, RateLimitError, RetryPolicy
 from commenda_customers._attempt import Attempt
-from commenda_customers.retry import RetryBudget, call_with_retries
-
-FAULT = APIConnectionError("the connection failed", transient=True)
-
-
-def throttled(retry_after: float) -> RateLimitError:
-    """Return a 429 that asks for a wait."""
-    return RateLimitError("slow down", retry_after=retry_after, transient=True)
-
-
-async def retried(call: Callable[[Attempt], Awaitable[Any]], policy: RetryPolicy, **options: Any) -> Any:
-    """Make attempts with a budget of their own."""
-    usual: dict[str, Any] = {
-        "budget": RetryBudget(),
-        "on_retry": lambda *_: None,
-        "on_deadline": lambda *_: None,
-    }
-    return await call_with_retries(call, policy, **usual | options)
-
-
-@pytest.mark.parametrize(
-    ("attempt", "most"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (6, 16.0), (7, 30.0), (8, 30.0), (5000, 30.0)]
-)
-def test_waits_double_up_to_a_limit(attempt: int, most: float) -> None:
-    """The wait is anywhere from zero to a bound that doubles with each attempt, up to `max_wait`."""
-    policy = RetryPolicy(max_attempts=None, deadline=None)
-    waits = [policy.wait_after(FAULT, attempt=attempt, elapsed=0, jitter=jitter) for jitter in (0.0, 0.25, 1.0)]
-    assert waits == [0.0, most / 4, most]
-
-
-@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
-def test_retry_after_is_never_shortened(jitter: float) -> None:
-    """The wait that a server asks for is kept in full, plus up to `initial_wait`."""
-    wait = RetryPolicy().wait_after(throttled(7), attempt=3, elapsed=0, jitter=jitter)
-    assert wait == 7 + 0.5 * jitter
-
-
-@pytest.mark.parametrize("retry_after", [120.1, 86400.0, math.inf])
-def test_a_wait_beyond_max_retry_after_gives_up(retry_after: float) -> None:
-    """Beyond `max_retry_after` the answer is raised at once, neither shortened nor slept through."""
-    assert RetryPolicy().wait_after(throttled(retry_after), attempt=1, elapsed=0, jitter=0) is None
-    patient = RetryPolicy(max_retry_after=None, deadline=None)
-    assert patient.wait_after(throttled(retry_after), attempt=1, elapsed=0, jitter=0) == retry_after
-    assert RetryPolicy().wait_after(throttled(120), attempt=1, elapsed=0, jitter=0) == 120
-
-
-def test_attempts_are_limited() -> None:
-    """After `max_attempts` there is no other; `None` is no limit."""
-    policy = RetryPolicy(max_attempts=3)
-    assert [policy.wait_after(FAULT, attempt=n, elapsed=0, jitter=0) for n in (1, 2, 3)] == [0, 0, None]
-    assert RetryPolicy(max_attempts=None).wait_after(FAULT, attempt=10**6, elapsed=0, jitter=0) == 0
-
-
-def test_errors_that_are_not_transient_are_final() -> None:
-    """An error that is not transient is not retried."""
-    assert RetryPolicy().wait_after(ServerError("no"), attempt=1, elapsed=0, jitter=0) is None
-
-
-@given(
-    elapsed=st.floats(0, 1000), jitter=st.floats(0, 1), attempt=st.integers(1, 20), asked=st.none() | st.floats(0.001, 500)
-)
-def test_no_wait_reaches_the_deadline(elapsed: float, jitter: float, attempt: int, asked: float | None) -> None:
-    """A wait that would end at the deadline or after it is not begun."""
-    error = FAULT if asked is None else throttled(asked)
-    wait = RetryPolicy(max_attempts=None).wait_after(error, attempt=attempt, elapsed=elapsed, jitter=jitter)
-    assert wait is None or (wait >= (asked or 0) and elapsed + wait < 300)
-
-
-@pytest.mark.parametrize("name", ["max_attempts", "deadline", "initial_wait", "max_wait", "max_retry_after"])
-@pytest.mark.parametrize(
-    ("value", "error"), [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)]
-)
-def test_invalid_limits_are_refused(name: str, value: Any, error: type[Exception]) -> None:
-    """Zero and what is no number are refused with the name of the argument."""
-    with pytest.raises(error, match=name):
-        RetryPolicy(**{name: value})
-
-
-def test_attempts_are_whole() -> None:
-    """There is no half attempt."""
-    with pytest.raises(TypeError, match="max_attempts: expected an int or None, got float"):
-        RetryPolicy(max_attempts=1.5)  # type: ignore[arg-type]  # for callers without a type checker
+from commenda_customers.retry import RetryBudget
+from retries import FAULT, retried, throttled
 
 
 @pytest.mark.anyio
-class TestInVirtualTime:
-    """What the adapter does with the decision; hours pass in milliseconds."""
+class TestCalls:
+    """Attempts, waits, deadlines; hours pass in milliseconds."""
 
     async def test_it_retries_until_success(self) -> None:
         """Attempts are numbered from one, and each failure is reported with its wait."""
@@ -144,7 +60,9 @@ class TestInVirtualTime:
         async def call(attempt: Attempt) -> None:
             attempt.was_sent = True
             if attempt.number == 1:
-                raise throttled(20)
+                error = throttled(20)
+                error.status_code, error.request_id, error.body_excerpt = 429, "r-1", "why"
+                raise error
             await anyio.sleep(3600)
 
         began = anyio.current_time()
@@ -153,6 +71,7 @@ class TestInVirtualTime:
         assert anyio.current_time() - began == pytest.approx(60)
         assert isinstance(caught.value.__cause__, RateLimitError)
         assert (caught.value.attempts, caught.value.retry_after, caught.value.transient) == (2, 20, True)
+        assert (caught.value.status_code, caught.value.request_id, caught.value.body_excerpt) == (429, "r-1", "why")
 
     async def test_the_deadline_can_be_suspended(self) -> None:
         """Time for which the deadline is suspended counts neither for it nor as elapsed."""
@@ -323,6 +242,31 @@ class TestInVirtualTime:
         waits.clear()
         await call(1)
         assert waits[0] <= 0.5
+
+    @pytest.mark.parametrize("kind", ["retry_after", "stale connection"])
+    async def test_only_backoffs_use_the_budget(self, kind: str) -> None:
+        """Retries that a server has asked for, or that follow a stale connection, do not lengthen the waits of others."""
+        budget, waits = RetryBudget(), list[float]()
+        error = throttled(1)
+        if kind == "stale connection":
+            error = APIConnectionError("closed", transient=True)
+            error.is_stale_connection = True
+
+        def failing_with(error: CustomersError) -> Callable[[Attempt], Awaitable[None]]:
+            async def call(attempt: Attempt) -> None:
+                if attempt.number == 1:
+                    raise error
+
+            return call
+
+        def note(_attempt: Attempt, _error: CustomersError, wait: float) -> None:
+            waits.append(wait)
+
+        for _ in range(200):
+            await retried(failing_with(error), RetryPolicy(), budget=budget)
+        for _ in range(20):
+            await retried(failing_with(FAULT), RetryPolicy(), budget=budget, on_retry=note)
+        assert max(waits) <= 0.5
 
 
 @pytest.mark.anyio
