@@ -42,6 +42,15 @@ async def test_an_unrequested_response_is_dropped(raw_server: RawServer, make_ap
     assert raw_server.connections == 2
 
 
+async def test_a_connection_with_a_foreign_response_is_not_used_again(raw_server: RawServer, make_api: MakeAPI) -> None:
+    """The retry after a response with customers of another corporation uses another connection."""
+    foreign = ok(listing("other", corporation_id="corp_2"))
+    raw_server.behave(raw_server.answers(foreign, foreign), raw_server.answers(GOOD))
+    async with make_api() as api:
+        assert [customer.id async for customer in api.list("corp_1")] == ["a", "b"]
+    assert raw_server.connections == 2
+
+
 async def test_redirects_are_not_followed(raw_server: RawServer) -> None:
     """A redirect is not followed, even if the user's client would follow it, so no other host gets the token."""
     with RawServer() as elsewhere:

@@ -49,9 +49,10 @@ class TestThrottling:
         assert rate is not None
         assert [round(event.wait) for event in events if isinstance(event, RetryScheduled)] == [30]
 
-    async def test_an_absurd_wait_blocks_nobody(self) -> None:
+    @pytest.mark.parametrize("wait", ["90000", "9" * 400], ids=["more than a day", "for ever"])
+    async def test_an_absurd_wait_blocks_nobody(self, wait: str) -> None:
         """An absurd wait does not block other requests, even without `max_retry_after`."""
-        script = Script(status(429, retry_after="9" * 400), GOOD)
+        script = Script(status(429, retry_after=wait), GOOD)
         async with script.api(retry=RetryPolicy(max_retry_after=None)) as api:
             with pytest.raises((RateLimitError, APITimeoutError)):
                 await api.list("corp_1")
@@ -67,6 +68,15 @@ class TestThrottling:
             assert caught.value.retry_after == 86400
             await api.list("corp_1")
         assert script.times[1] - script.times[0] < 5
+
+    async def test_an_outage_of_a_day_is_no_refusal(self) -> None:
+        """A 503 with a wait beyond `max_retry_after` neither pauses requests nor lowers their rate."""
+        async with Script(status(503, retry_after="86400")).api() as api:
+            with pytest.raises(ServerError):
+                await api.list("corp_1")
+            assert api.rate_limit is not None
+            snapshot = api.rate_limit.snapshot()
+        assert (snapshot.rate, snapshot.paused_for) == (None, 0)
 
     async def test_a_reset_of_the_quota_is_a_wait(self) -> None:
         """A 429 without `Retry-After` waits for the reset in another header."""
