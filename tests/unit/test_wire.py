@@ -179,6 +179,12 @@ def test_each_status_has_its_error(status: int, cls: type[APIStatusError], trans
     assert 'why"}' in str(error)
 
 
+@pytest.mark.parametrize("name", ["x-request-id", "request-id", "x-correlation-id"])
+def test_a_request_id_has_one_of_three_names(name: str) -> None:
+    """The request id is read from each of its usual headers."""
+    assert status_error(500, {name: "req-1"}, b"").request_id == "req-1"
+
+
 def test_a_redirect_says_where_it_leads() -> None:
     """A redirect is not followed; the error says so and shows the place."""
     error = status_error(302, {"location": "https://login.example/"}, b"")
