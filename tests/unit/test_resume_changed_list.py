@@ -77,6 +77,17 @@ async def test_a_changed_list_stays_an_error_until_it_is_back() -> None:
     assert [customer.id async for customer in rest] == ["2", "3"]
 
 
+@pytest.mark.anyio
+async def test_a_list_that_is_empty_now_has_changed() -> None:
+    """A list whose customers are all gone is an error, and not a quiet end."""
+    lists = Lists({"c": [["1", "2"], ["3"]]})
+    iteration = aiter(listed(lists, "c"))
+    await anext(iteration)
+    lists.pages["c"] = [[]]
+    with pytest.raises(ListChangedError):
+        await anext(aiter(listed(lists, "c", resume=again(iteration.checkpoint()))))
+
+
 class ByCustomer:
     """A list whose cursors name the last customer of a page."""
 
