@@ -68,7 +68,7 @@ def run_tests(session: nox.Session, name: str, *tests: str) -> None:
     session.run("coverage", "combine", "--quiet", env=data)
 
 
-@nox.session(tags=["tests"])
+@nox.session(python=PYTHONS[-1:], tags=["tests"])
 def coverage(session: nox.Session) -> None:
     """Check the branches that `unit` and `system` together covered: 100 %."""
     if MEASURED is None:
