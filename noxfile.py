@@ -62,7 +62,7 @@ def run_tests(session: nox.Session, name: str, *tests: str) -> None:
         session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *tests, *session.posargs)
         return
 
-    data = {"COVERAGE_FILE": f".coverage.{name}"}
+    data = {"COVERAGE_FILE": f".coverage-{name}"}
     session.run("coverage", "erase", env=data)
     session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *tests, env=data)
     session.run("coverage", "combine", "--quiet", env=data)
@@ -74,7 +74,7 @@ def coverage(session: nox.Session) -> None:
     if MEASURED is None:
         session.skip("no Python here can measure it")
     session.install("-c", str(LOCKED / "tests.txt"), "coverage")
-    session.run("coverage", "combine", "--quiet", "--keep", ".coverage.unit", ".coverage.system")
+    session.run("coverage", "combine", "--quiet", "--keep", ".coverage-unit", ".coverage-system")
     session.run("coverage", "report")
 
 
