@@ -1,20 +1,24 @@
 """Fixtures for all tests. Every asynchronous test runs on asyncio and on trio, unless its module says otherwise."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
+import httpx2
 import pytest
+from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 
-import virtual_time
-from raw_server import RawServer
+from behaviours import QUICK, MakeAPI
+from commenda_customers import AsyncCustomersAPI
+from commenda_customers.testing import Emulator
+from emulated import ServeEmulator
+from raw_server import TOKEN, RawServer
 
 # A shell that runs the tests in the background ignores Ctrl-C for them and for all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-TOKEN = "test-token-0123456789"
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
@@ -28,20 +32,42 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def virtual_backend(request: pytest.FixtureRequest) -> Any:
-    """Return a backend whose clock jumps to whatever is waited for; a fixture `anyio_backend` that returns it puts it in."""
-    return virtual_time.virtual_backend(request.param)
-
-
-@pytest.fixture
-def token() -> str:
-    """Return the token that the tests use."""
-    return TOKEN
-
-
 @pytest.fixture
 def raw_server() -> Iterator[RawServer]:
     """Serve hand-written bytes on a loopback socket."""
     with RawServer() as server:
         yield server
+
+
+@pytest.fixture(params=["own client", "httpx2"])
+def make_api(request: pytest.FixtureRequest, raw_server: RawServer) -> MakeAPI:
+    """Return a function that opens a client of the raw server, with its own HTTP client or with one of the user's."""
+
+    @asynccontextmanager
+    async def make(**options: Any) -> AsyncGenerator[AsyncCustomersAPI]:
+        client: Any = nullcontext() if request.param == "own client" else httpx2.AsyncClient()
+        async with client as http_client:
+            options = {"base_url": raw_server.url, "retry": QUICK, "http_client": http_client, **options}
+            async with AsyncCustomersAPI(TOKEN, **options) as api:
+                yield api
+
+    return make
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServeEmulator]:
+    """Return a function that serves an emulator for the rest of the test, and makes it the API of the environment."""
+    with start_blocking_portal() as portal:
+        contexts: list[Any] = []
+
+        def start(*args: Any, **options: Any) -> Emulator:
+            context = portal.wrap_async_context_manager(Emulator(*args, **options))
+            server = context.__enter__()
+            contexts.append(context)
+            monkeypatch.setenv("COMMENDA_BASE_URL", server.base_url)
+            monkeypatch.setenv("COMMENDA_API_TOKEN", server.token)
+            return server
+
+        yield start
+        for context in contexts:
+            context.__exit__(None, None, None)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+TOKEN = "test-token-0123456789"
 Behaviour = Callable[["Connection"], None]
 
 

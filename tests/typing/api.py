@@ -92,12 +92,12 @@ async def lists(api: AsyncCustomersAPI) -> None:
         assert_type([customer for customer in page], list[Customer])
         assert_type(len(page), int)
         assert_type(page.cursor, str | None)
-    async with aclosing(aiter(customers)) as walk:
-        assert_type(walk, ResumableIterator[Customer])
-        generators: list[AsyncGenerator[Customer, None]] = [walk]
+    async with aclosing(aiter(customers)) as iteration:
+        assert_type(iteration, ResumableIterator[Customer])
+        generators: list[AsyncGenerator[Customer, None]] = [iteration]
         assert_type(generators[0], AsyncGenerator[Customer, None])
-        assert_type(walk.checkpoint(), Checkpoint)
-    api.list("corp_123", resume=walk.checkpoint())
+        assert_type(iteration.checkpoint(), Checkpoint)
+    api.list("corp_123", resume=iteration.checkpoint())
 
     filters: CustomerFilters = {"search_term": "acme"}
     api.list("corp_123", **filters)

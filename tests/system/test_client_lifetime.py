@@ -1,0 +1,230 @@
+"""The client over its life: opened, closed, cancelled, moved elsewhere."""
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import anyio
+import httpx
+import httpx2
+import pytest
+
+from commenda_customers import APIConnectionError, AsyncCustomersAPI, RetryPolicy
+from raw_server import TOKEN, RawServer, listing, ok
+
+GOOD = ok(listing("a"))
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[httpx.AsyncClient]:
+    """Return the list of the HTTP clients that the SDK opens in this test."""
+    clients: list[httpx.AsyncClient] = []
+    init = httpx.AsyncClient.__init__
+
+    def record(self: httpx.AsyncClient, **options: Any) -> None:
+        init(self, **options)
+        clients.append(self)
+
+    monkeypatch.setattr(httpx.AsyncClient, "__init__", record)
+    return clients
+
+
+@pytest.mark.anyio
+class TestLife:
+    """Opening, closing, and what belongs to whom."""
+
+    async def test_it_works_without_a_block(self, raw_server: RawServer) -> None:
+        """A client may be used without `async with`, and closed by `aclose`, more than once."""
+        raw_server.behave(raw_server.answers(GOOD))
+        api = AsyncCustomersAPI(TOKEN, base_url=raw_server.url)
+        assert len(await api.list("corp_1")) == 1
+        await api.aclose()
+        await api.aclose()
+
+    async def test_it_keeps_no_cookies(self, raw_server: RawServer) -> None:
+        """A server that sets a cookie with each answer does not make the requests grow."""
+        raw_server.behave(raw_server.answers(*[ok(listing("a"), headers=[f"Set-Cookie: c{n}=1"]) for n in range(3)]))
+        async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url) as api:
+            for _ in range(3):
+                await api.list("corp_1")
+        assert raw_server.requests[0] == raw_server.requests[2]
+
+    async def test_use_after_close_is_one_clear_error(self, raw_server: RawServer) -> None:
+        """A closed client raises one clear error, whether it was used or not, and opens nothing."""
+        raw_server.behave(raw_server.answers(GOOD))
+        for uses in (0, 1):
+            async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url) as api:
+                for _ in range(uses):
+                    await api.list("corp_1")
+            with pytest.raises(RuntimeError, match="closed; make a new one"):
+                await api.list("corp_1")
+            with pytest.raises(RuntimeError, match="closed; make a new one"):
+                async with api:
+                    pass
+
+        async def fail() -> str:
+            raise AssertionError("a closed client asks for no token")
+
+        unused = AsyncCustomersAPI(fail)
+        await unused.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await unused.list("corp_1")
+
+    async def test_first_uses_at_once_open_one_client(self, opened: list[httpx.AsyncClient]) -> None:
+        """Requests that start while the client opens wait for it and share it."""
+        api = AsyncCustomersAPI(TOKEN, base_url="https://127.0.0.1:1", retry=RetryPolicy(max_attempts=1))
+
+        async def fetch() -> None:
+            with pytest.raises(APIConnectionError):
+                await api.list("corp_1")
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(fetch)
+        await api.aclose()
+        assert [client.is_closed for client in opened] == [True]
+
+    async def test_closing_while_it_opens_leaves_nothing(self, opened: list[httpx.AsyncClient]) -> None:
+        """A client that is closed while it opens raises an error in its first requests, and leaves nothing open."""
+        api = AsyncCustomersAPI(TOKEN, base_url="https://127.0.0.1:1")
+
+        async def fetch() -> None:
+            with pytest.raises(RuntimeError, match="closed"):
+                await api.list("corp_1")
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(fetch)
+            await anyio.wait_all_tasks_blocked()
+            await api.aclose()
+        assert [client.is_closed for client in opened] == [True]
+
+    async def test_cancellation_closes_the_connections(self, raw_server: RawServer) -> None:
+        """A block that is left by cancellation leaves no open connection behind."""
+        raw_server.behave(raw_server.answers(GOOD))
+        with anyio.CancelScope() as scope:
+            async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url) as api:
+                await api.list("corp_1")
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        gc.collect()  # an open socket would be a warning, and so an error
+        client = api._fetcher.http._client
+        assert client is not None
+        assert client.is_closed
+
+    @pytest.mark.parametrize("library", [httpx, httpx2])
+    async def test_the_users_client_stays_open(self, raw_server: RawServer, library: Any) -> None:
+        """The SDK does not close the HTTP client of the user."""
+        raw_server.behave(raw_server.answers(GOOD))
+        async with library.AsyncClient() as client:
+            async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, http_client=client) as api:
+                await api.list("corp_1")
+            assert not client.is_closed
+
+    async def test_proxies_of_the_environment_do_not_see_loopback(
+        self, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A proxy that the environment names is not used for plain HTTP on this machine."""
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+        raw_server.behave(raw_server.answers(GOOD))
+        async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, retry=RetryPolicy(max_attempts=1)) as api:
+            assert len(await api.list("corp_1")) == 1
+
+
+class TestElsewhere:
+    """Event loops and processes other than the one where the client was first used."""
+
+    def test_another_event_loop_is_refused(self, raw_server: RawServer) -> None:
+        """A second event loop gets a clear error instead of one about a loop that is closed."""
+        raw_server.behave(raw_server.answers(GOOD))
+        api = AsyncCustomersAPI(TOKEN, base_url=raw_server.url)
+
+        async def use_and_close() -> None:
+            await api.list("corp_1")
+            await api._fetcher.http._client.aclose()  # type: ignore[union-attr]  # it is open; only the connections are to be closed
+
+        asyncio.run(use_and_close())
+        with pytest.raises(RuntimeError, match="in use in another event loop or process; make one for each"):
+            asyncio.run(_fetch(api))
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_fork_is_refused(self, raw_server: RawServer) -> None:
+        """A client that was used before a fork does not share its connections with the child."""
+        code = (
+            "import anyio, os, sys\n"
+            "from commenda_customers import AsyncCustomersAPI\n"
+            "async def main():\n"
+            f"    async with AsyncCustomersAPI('token', base_url='{raw_server.url}') as api:\n"
+            "        await api.list('corp_1')\n"
+            "        is_child = os.fork() == 0\n"
+            "        try:\n"
+            "            print(len(await api.list('corp_1')))\n"
+            "        except RuntimeError as exc:\n"
+            "            print(exc)\n"
+            "        sys.stdout.flush()\n"
+            "        os._exit(0) if is_child else os.wait()\n"
+            "anyio.run(main, backend='trio')\n"
+        )
+        raw_server.behave(raw_server.answers(GOOD, GOOD))
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        assert sorted(done.stdout.splitlines()) == [
+            "1",
+            "this AsyncCustomersAPI is in use in another event loop or process; make one for each",
+        ]
+
+
+async def _fetch(api: AsyncCustomersAPI) -> int:
+    return len(await api.list("corp_1"))
+
+
+def test_importing_the_library_imports_no_extra() -> None:
+    """The library alone loads its four dependencies and nothing of the extras, of httpx2 or of pytest."""
+    # httpx itself loads click and rich where they are installed.
+    code = (
+        "import sys, anyio, httpx, pydantic, tenacity; before = set(sys.modules);"
+        "import commenda_customers, commenda_customers.testing;"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    extras = {"click", "httpx2", "hypothesis", "pytest", "rich", "trio", "uvicorn"}
+    assert "commenda_customers" in done.stdout
+    assert not extras & set(done.stdout.split())
+
+
+@pytest.mark.anyio
+class TestOpening:
+    """Opening without a request."""
+
+    async def test_opening_does_not_block_the_event_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thread reads the certificates."""
+        threads: list[str] = []
+        create = httpx.create_ssl_context
+
+        def spy() -> Any:
+            threads.append(threading.current_thread().name)
+            return create()
+
+        monkeypatch.setattr(httpx, "create_ssl_context", spy)
+        async with AsyncCustomersAPI(TOKEN):
+            pass
+        assert threads
+        assert threading.main_thread().name not in threads
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("SSL_CERT_FILE", "/nowhere.pem"), ("ALL_PROXY", "gopher://x"), ("NO_PROXY", "[::1")]
+    )
+    async def test_wrong_settings_of_the_environment_are_errors(
+        self, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Wrong certificates or proxies in the environment are one clear error that is not retried."""
+        monkeypatch.setenv(name, value)
+        api = AsyncCustomersAPI(TOKEN)
+        with pytest.raises(APIConnectionError, match="settings of the environment") as caught:
+            await api.list("corp_1")
+        assert not caught.value.transient

@@ -1,0 +1,121 @@
+"""The command line without a server: help, usage errors, interrupts."""
+
+import contextlib
+import io
+from typing import Any
+
+import pytest
+
+from commenda_customers.cli import main
+from commenda_customers.testing import Emulator
+
+
+class TestUsage:
+    """Arguments that cannot be right."""
+
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            (["list"], "Missing argument 'CORPORATION_ID'"),
+            (["list", "corp_1", "--limit", "ten"], "'ten' is not a valid integer"),
+            (["list", "corp_1", "--limit", "101"], "limit: must be from 1 to 100, got 101"),
+            (["list", "corp_1", "--base-url", "ftp://x"], "base_url: must begin with https"),
+            (["list", "corp_1", "--extend", "a,,b"], "extend[1]: must not be empty"),
+            (["list", "corp_1", "--serch-term", "x"], "No such option"),
+            (["lst"], "No such command"),
+            (["emulate", "--corporation", "corp_1"], "'corp_1' is not of the form ID=CUSTOMERS"),
+            (["emulate", "--corporation", f"a={'9' * 5000}"], "is not of the form ID=CUSTOMERS"),
+            (["emulate", "--fault", "drop"], "'drop' is not of the form KIND=PROBABILITY"),
+            (["emulate", "--fault", "drap=0.1"], "KIND is one of cut-body, drop"),
+            (["emulate", "--fault", "drop=7"], "PROBABILITY is from 0 to 1"),
+        ],
+    )
+    def test_usage_errors_are_one_line(
+        self, args: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A usage error is exit code 2 and one line that says what is wrong."""
+        monkeypatch.setenv("COMMENDA_API_TOKEN", "token")
+        assert main(args) == 2
+        printed, complained = capfd.readouterr()
+        assert printed == ""
+        assert complained.startswith("error: ")
+        assert words in complained
+        assert complained.count("\n") == 1
+
+    def test_a_missing_token_is_a_usage_error(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """A missing token is a usage error that names the environment variable."""
+        assert main(["list", "corp_1"]) == 2
+        assert (
+            capfd.readouterr().err
+            == "error: token: none was passed, and the environment variable COMMENDA_API_TOKEN is missing or empty\n"
+        )
+
+    def test_an_interrupt_before_any_request(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Ctrl-C before the first request is exit code 130 and one word."""
+
+        def interrupted(*_args: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("commenda_customers.cli._commands.anyio.run", interrupted)
+        assert main(["list", "corp_1"]) == 130
+        assert capfd.readouterr().err.strip() == "interrupted"
+
+
+class TestHelp:
+    """`--help` and `--version`."""
+
+    @pytest.mark.parametrize("args", [[], ["list"], ["demo"], ["emulate"]], ids=" ".join)
+    def test_everything_has_help(self, args: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+        """Each command explains itself, and each option has a text."""
+        assert main([*args, "--help"]) == 0
+        printed = capfd.readouterr().out
+        assert printed.startswith("Usage: commenda-customers")
+        for line in printed.partition("Options:")[2].splitlines():
+            # A long option has its text on the next line.
+            assert not line.startswith("  -") or len(line.split("  ")) > 2 or len(line) > 28
+
+    def test_without_arguments_it_shows_help(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Without arguments the command shows its help, as a usage error."""
+        assert main([]) == 2
+        assert "\nCommands:\n" in capfd.readouterr().err
+
+    def test_an_interrupt_while_it_loads(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        """Ctrl-C before the command has begun is an interrupt like any other."""
+
+        def interrupted(_args: object) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("commenda_customers.cli._commands.run", interrupted)
+        assert main(["demo"]) == 130
+        assert capfd.readouterr().err == "interrupted\n"
+
+    def test_it_can_be_called_by_a_program(self) -> None:
+        """A program that has redirected its output may call `main` itself."""
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert main(["demo", "--help"]) == 0
+        assert "Read several corporations" in printed.getvalue()
+
+    def test_the_version(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """`--version` prints the version."""
+        from commenda_customers import __version__
+
+        assert main(["--version"]) == 0
+        assert __version__ in capfd.readouterr().out
+
+
+class TestEmulate:
+    """`commenda-customers emulate`."""
+
+    def test_only_a_taken_port_is_a_usage_error(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Any other error of the system is exit code 1."""
+
+        async def fail(_self: Emulator) -> Emulator:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Emulator, "__aenter__", fail)
+        assert main(["emulate", "--port", "0"]) == 1
+        assert capfd.readouterr().err == "error: [Errno 28] No space left on device\n"

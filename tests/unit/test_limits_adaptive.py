@@ -1,0 +1,110 @@
+"""What the adaptive limiter learns from responses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, RateLimiter
+
+OK = Feedback(is_answered=True)
+
+
+@pytest.mark.anyio
+class TestQuota:
+    """Quotas and waits that the server tells."""
+
+    async def test_a_quota_that_is_used_up_slows_requests_down(self) -> None:
+        """A response without remaining quota counts as a refusal."""
+        limiter = AdaptiveLimiter()
+        for remaining in (2, 1, 0):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=remaining))
+        assert limiter.snapshot().paused_for > 0
+        assert limiter.snapshot().rate is not None
+        assert "requests per second" in repr(limiter)
+
+    async def test_a_pause_is_never_shortened(self) -> None:
+        """A later response does not shorten the pause of a 429."""
+        limiter = AdaptiveLimiter()
+        permits = [await limiter.acquire() for _ in range(3)]
+        limiter.release(permits[0], Feedback(is_answered=True, is_throttled=True, wait=60))
+        late = replace(permits[1], sent=anyio.current_time() + 1)
+        limiter.release(late, Feedback(is_answered=True, is_throttled=True))
+        limiter.release(replace(permits[2], sent=anyio.current_time() + 2), Feedback(is_answered=True, remaining=0))
+        assert limiter.snapshot().paused_for == pytest.approx(60)
+
+    @pytest.mark.parametrize(("make", "most"), [(AdaptiveLimiter, 100), (lambda: FixedRate(100), 310)])
+    async def test_waits_that_are_too_short_make_no_storm(self, make: Callable[[], RateLimiter], most: int) -> None:
+        """A server that always refuses, and asks for a millisecond each time, is not asked more often than a silent one."""
+        limiter, refused, began = make(), 0, anyio.current_time()
+        while anyio.current_time() < began + 300:
+            permit = await limiter.acquire(again=refused > 0)
+            await anyio.sleep(0.005)
+            limiter.release(permit, Feedback(is_answered=True, is_throttled=True, wait=0.001))
+            refused += 1
+        assert refused < most
+
+    @pytest.mark.parametrize("most", [9, 30, 100])
+    async def test_a_quota_that_is_never_enforced_is_ignored(self, most: int) -> None:
+        """A server that counts down, starts again and refuses nothing does not slow requests down for ever."""
+        limiter, left, moments = AdaptiveLimiter(), most, list[float]()
+
+        async def ask() -> None:
+            nonlocal left
+            while len(moments) < 12_000:
+                permit = await limiter.acquire()
+                await anyio.sleep(0.1)
+                left = left - 1 if left else most
+                moments.append(anyio.current_time())
+                limiter.release(permit, Feedback(is_answered=True, remaining=left))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(16):
+                tasks.start_soon(ask)
+        assert 5000 / (moments[-1] - moments[-5001]) > 0.9 * 16 / 0.1
+
+    async def test_a_quota_that_is_always_zero_is_ignored(self) -> None:
+        """A quota of zero in every response slows nothing down."""
+        limiter, began = AdaptiveLimiter(), anyio.current_time()
+        for _ in range(200):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=0))
+        assert anyio.current_time() == began
+        assert limiter.snapshot().rate is None
+
+    async def test_a_quota_that_is_never_enforced_pauses_a_few_times_only(self) -> None:
+        """Responses without remaining quota pause three times between two refusals, and no more."""
+        limiter, pauses = AdaptiveLimiter(), 0
+        for number in range(30 * 50):
+            permit = await limiter.acquire()
+            was_paused = limiter.snapshot().paused_for > 0
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, remaining=49 - number % 50))
+            pauses += limiter.snapshot().paused_for > 0 and not was_paused
+        assert 1 <= pauses <= 3
+
+    async def test_an_idle_limiter_sends_no_burst(self) -> None:
+        """Requests begin one after the other at the learned rate, also after a time without any."""
+        limiter, begun = AdaptiveLimiter(), list[float]()
+
+        async def use() -> None:
+            permit = await limiter.acquire()
+            begun.append(anyio.current_time())
+            await anyio.sleep(0.01)
+            limiter.release(permit, OK)
+
+        for permit in [await limiter.acquire() for _ in range(4)]:
+            await anyio.sleep(0.1)
+            limiter.release(permit, OK)
+        permit = await limiter.acquire()
+        await anyio.sleep(0.1)
+        limiter.release(permit, Feedback(is_answered=True, is_throttled=True))
+        await use()
+        await anyio.sleep(600)
+        begun.clear()
+        rate = limiter.snapshot().rate
+        assert rate is not None
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(use)
+        assert begun[-1] - begun[0] >= 0.8 * 7 / rate

@@ -1,0 +1,90 @@
+"""One limiter in several event loops and threads."""
+
+import asyncio
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+import virtual_time
+from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, RateLimiter, RateLimitError
+
+OK = Feedback(is_answered=True)
+
+
+async def throttle(limiter: RateLimiter, wait: float | None) -> None:
+    """Let a request be answered with a 429."""
+    limiter.release(await limiter.acquire(), Feedback(is_answered=True, is_throttled=True, wait=wait))
+
+
+class TestEventLoops:
+    """One limiter, several event loops."""
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(3)])
+    def test_one_after_the_other(self, make: Callable[[], RateLimiter]) -> None:
+        """A limiter keeps what it has learned, and a pause, when it moves to an event loop with another clock."""
+        limiter = make()
+
+        async def pause() -> None:
+            await throttle(limiter, 3600)
+            with pytest.raises(RateLimitError) as caught:
+                await limiter.acquire(max_wait=0.01)
+            assert 0 < limiter.estimate_wait() <= (caught.value.retry_after or 0)
+
+        async def wait() -> float | None:
+            paused_for, began = limiter.snapshot().paused_for, anyio.current_time()
+            limiter.release(await limiter.acquire(), OK)
+            assert anyio.current_time() - began == pytest.approx(paused_for, abs=1)
+            assert 3000 < paused_for <= 3600
+            return limiter.snapshot().rate
+
+        virtual_time.run(pause, "asyncio")
+        # The machine's own clock does not jump, so that for the next event loop the pause is as long again.
+        for backend in ("trio", "asyncio", "trio"):
+            assert virtual_time.run(wait, backend)
+        assert "FixedRate(3, per=1.0)" in repr(FixedRate(3))
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(3)])
+    def test_any_thread_may_look(self, make: Callable[[], RateLimiter]) -> None:
+        """Threads without an event loop, or with another one, see the same pause."""
+        limiter = make()
+        assert limiter.estimate_wait() == limiter.snapshot().paused_for == 0
+
+        async def look() -> float:
+            return limiter.snapshot().paused_for
+
+        async def main() -> None:
+            await throttle(limiter, 3600)
+            seen = [
+                await anyio.to_thread.run_sync(limiter.estimate_wait),
+                await anyio.to_thread.run_sync(lambda: anyio.run(look, backend="trio")),
+                await asyncio.to_thread(limiter.estimate_wait),
+            ]
+            assert all(3000 < wait <= 3600 for wait in seen)
+
+        anyio.run(main)
+        assert 3000 < limiter.estimate_wait() <= 3600
+
+    def test_a_fixed_rate_holds_across_event_loops(self) -> None:
+        """Requests of an earlier event loop count in the next one until their window is over, and no longer."""
+        limiter = FixedRate(2, per=3600)
+
+        async def begin() -> float:
+            began = anyio.current_time()
+            limiter.release(await limiter.acquire(), OK)
+            return anyio.current_time() - began
+
+        waits = [virtual_time.run(begin, backend) for backend in ("asyncio", "trio", "trio")]
+        assert waits[:2] == [0, 0]
+        assert 3000 < waits[2] <= 3600
+
+    def test_two_event_loops_at_once_are_refused(self) -> None:
+        """A second event loop gets an error while a request is in flight in the first."""
+        limiter = AdaptiveLimiter()
+
+        async def leave_one() -> None:
+            await limiter.acquire()
+
+        anyio.run(leave_one)
+        with pytest.raises(RuntimeError, match="in use in another event loop"):
+            anyio.run(leave_one)

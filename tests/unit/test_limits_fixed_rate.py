@@ -1,0 +1,54 @@
+"""The limiter that is told its rate."""
+
+import math
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import virtual_time
+from commenda_customers import Feedback, FixedRate, RateLimiter
+
+OK = Feedback(is_answered=True)
+
+
+async def use(limiter: RateLimiter, begun: list[tuple[Any, float]], name: Any = None, *, again: bool = False) -> None:
+    """Make a request that takes a tenth of a second, and take note of when it began."""
+    permit = await limiter.acquire(again=again)
+    begun.append((name, anyio.current_time()))
+    await anyio.sleep(0.1)
+    limiter.release(permit, OK)
+
+
+@pytest.mark.anyio
+class TestFixedRate:
+    """A rate that is never exceeded."""
+
+    @given(
+        limit=st.integers(1, 12),
+        per=st.floats(0.05, 30),
+        gaps=st.lists(st.floats(0, 3) | st.just(0.0), min_size=1, max_size=60),
+    )
+    def test_a_fixed_rate_is_strict(self, limit: int, per: float, gaps: list[float]) -> None:
+        """No window of *per* seconds sees more than *limit* requests begin, however they come."""
+
+        async def main() -> list[float]:
+            limiter, begun = FixedRate(limit, per=per), list[tuple[Any, float]]()
+            async with anyio.create_task_group() as tasks:
+                for gap in gaps:
+                    tasks.start_soon(use, limiter, begun)
+                    await anyio.sleep(gap)
+            return [at for _, at in begun]
+
+        begun = virtual_time.run(main, "trio")
+        assert len(begun) == len(gaps)
+        for first, later in zip(begun, begun[limit:], strict=False):
+            assert later - first >= per or math.isclose(later - first, per)
+
+    @pytest.mark.parametrize("args", [(0,), (1.5,), (-1,), (10**30,), (5, 0), (5, "s"), (True,), (5, math.inf), (5, 5e-324)])
+    def test_invalid_rates_are_refused(self, args: tuple[Any, ...]) -> None:
+        """A rate must be made of positive numbers; the message names the argument."""
+        with pytest.raises((ValueError, TypeError), match="limit|per"):
+            FixedRate(args[0], **({"per": args[1]} if len(args) > 1 else {}))

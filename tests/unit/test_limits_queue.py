@@ -1,0 +1,118 @@
+"""The queue of a limiter: who may begin, and when."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, RateLimiter
+
+OK = Feedback(is_answered=True)
+
+
+async def use(limiter: RateLimiter, begun: list[tuple[Any, float]], name: Any = None, *, again: bool = False) -> None:
+    """Make a request that takes a tenth of a second, and take note of when it began."""
+    permit = await limiter.acquire(again=again)
+    begun.append((name, anyio.current_time()))
+    await anyio.sleep(0.1)
+    limiter.release(permit, OK)
+
+
+async def throttle(limiter: RateLimiter, wait: float | None) -> None:
+    """Let a request be answered with a 429."""
+    limiter.release(await limiter.acquire(), Feedback(is_answered=True, is_throttled=True, wait=wait))
+
+
+@pytest.mark.anyio
+class TestQueue:
+    """Who may begin, and when."""
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(5)])
+    async def test_one_refusal_pauses_all(self, make: Callable[[], RateLimiter]) -> None:
+        """No request begins during the pause of a 429; after it they begin one after the other."""
+        limiter, begun = make(), list[tuple[Any, float]]()
+        began = anyio.current_time()
+        await throttle(limiter, 30)
+        assert limiter.snapshot().paused_for == pytest.approx(30)
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(use, limiter, begun, number)
+                await anyio.wait_all_tasks_blocked()
+            assert limiter.snapshot().waiting == 12
+        assert [name for name, _ in begun] == list(range(12))
+        assert all(at >= began + 30 for _, at in begun)
+        assert begun[-1][1] - begun[0][1] > 1
+
+    async def test_retries_go_first(self) -> None:
+        """Retries go to the front of the queue, and do not overtake each other."""
+        limiter, begun = FixedRate(1), list[tuple[Any, float]]()
+        async with anyio.create_task_group() as tasks:
+            for name in "abc":
+                tasks.start_soon(use, limiter, begun, name)
+                await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.5)
+            for name in "xyz":
+                tasks.start_soon(partial(use, limiter, begun, name, again=True))
+                await anyio.wait_all_tasks_blocked()
+        assert [name for name, _ in begun] == list("axyzbc")
+
+    async def test_a_cancelled_waiter_leaves_the_queue(self) -> None:
+        """Waiters that are cancelled, at the head or behind it, do not delay the others."""
+        limiter, begun = FixedRate(1), list[tuple[Any, float]]()
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as cancelled:
+            for number in range(8):
+                (cancelled if number % 2 else tasks).start_soon(use, limiter, begun, number)
+                await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        assert [(name, round(at - began)) for name, at in begun] == [(0, 0), (2, 1), (4, 2), (6, 3)]
+        assert limiter.snapshot().waiting == limiter.snapshot().in_flight == 0
+
+    async def test_a_request_without_a_response_returns_its_permit(self) -> None:
+        """A request that failed without a response returns its permit."""
+        limiter = AdaptiveLimiter()
+        for _ in range(100):
+            limiter.release(await limiter.acquire(), Feedback())
+        assert limiter.snapshot().in_flight == 0
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda **options: FixedRate(100, **options)])
+    async def test_max_in_flight_is_kept(self, make: Callable[..., RateLimiter]) -> None:
+        """No more than `max_in_flight` requests are in flight, and a pause still holds the waiters back."""
+        limiter = make(max_in_flight=2)
+        held = [await limiter.acquire() for _ in range(2)]
+        begun: list[tuple[Any, float]] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(use, limiter, begun, number)
+                await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(5)
+            assert begun == []
+            assert limiter.snapshot().waiting == 3
+            limiter.release(held[0], OK)
+            limiter.release(held[1], Feedback(is_answered=True, is_throttled=True, wait=20))
+            released = anyio.current_time()
+        assert [name for name, _ in begun] == [0, 1, 2]
+        assert min(at for _, at in begun) - released == pytest.approx(20, abs=1e-3)
+        with pytest.raises(ValueError, match="max_in_flight"):
+            make(max_in_flight=0)
+
+    async def test_a_request_that_hangs_blocks_nobody(self) -> None:
+        """A request that hangs since before the 429s does not block the probes after them."""
+        limiter = AdaptiveLimiter()
+        for permit in [await limiter.acquire() for _ in range(4)]:
+            limiter.release(permit, OK)
+        await limiter.acquire()  # it is never released
+        for _ in range(3):
+            permit = await limiter.acquire()
+            await anyio.sleep(0.2)
+            limiter.release(permit, Feedback(is_answered=True, is_throttled=True))
+        with anyio.fail_after(2):
+            probe = await limiter.acquire()
+        with anyio.move_on_after(60) as scope:
+            await limiter.acquire()
+        assert scope.cancelled_caught  # one at a time: it has to wait for that one
+        limiter.release(probe, Feedback())
+        with anyio.fail_after(60):
+            await limiter.acquire()

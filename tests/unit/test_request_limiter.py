@@ -1,0 +1,147 @@
+"""The requests of a client at its limiter: permits, attempts, deadlines."""
+
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from commenda_customers import (
+    APITimeoutError,
+    AsyncCustomersAPI,
+    Feedback,
+    FixedRate,
+    Permit,
+    RateLimitError,
+    RetryPolicy,
+    ServerError,
+)
+from raw_server import listing
+from script import GOOD, Script, hang, status
+
+pytestmark = pytest.mark.anyio
+
+
+async def _first_page(api: AsyncCustomersAPI) -> None:
+    assert len(await api.list("corp_1")) == 1
+
+
+class TestLimiter:
+    """What a limiter makes of the requests of a client."""
+
+    async def test_refusals_use_up_no_attempts(self) -> None:
+        """The deadline ends a request that is always refused for its rate, not the number of attempts."""
+        script = Script(*[status(429)] * 12, status(503), GOOD)
+        async with script.api(retry=RetryPolicy(max_attempts=2)) as api:
+            assert len(await api.list("corp_1")) == 1
+        script = Script(*[status(429)] * 60)
+        async with script.api(retry=RetryPolicy(max_attempts=2, deadline=100)) as api:
+            with pytest.raises((RateLimitError, APITimeoutError)) as caught:
+                await api.list("corp_1")
+        assert 80 <= script.times[-1] - script.times[0] <= 100
+        assert caught.value.attempts > 5
+
+    async def test_the_deadline_runs_while_a_retry_waits_for_a_permit(self) -> None:
+        """The time that a retry waits for its permit counts for the deadline."""
+        script = Script(*[status(500)] * 60)
+        async with script.api(rate_limit=FixedRate(1, per=20), retry=RetryPolicy(max_attempts=None, deadline=50)) as api:
+            with pytest.raises((ServerError, APITimeoutError)):
+                await api.list("corp_1")
+        assert len(script.times) == 3
+
+    async def test_without_a_limiter_refusals_use_attempts(self) -> None:
+        """A 429 is a failed attempt like any other with `rate_limit=None`."""
+        script = Script(status(429), status(429))
+        async with script.api(retry=RetryPolicy(max_attempts=2), rate_limit=None) as api:
+            assert api.rate_limit is None
+            with pytest.raises(RateLimitError):
+                await api.list("corp_1")
+
+    async def test_max_wait_fails_fast(self) -> None:
+        """A page that would have to wait longer than `max_wait` fails at once, with the wait, and without a request."""
+        script = Script(GOOD)
+        async with script.api(rate_limit=FixedRate(1, per=60)) as api:
+            await api.list("corp_1", max_wait=1)
+            began = anyio.current_time()
+            with pytest.raises(RateLimitError, match="more than max_wait, 1 s .*corporation 'corp_1'") as caught:
+                await api.list("corp_1", max_wait=1)
+        assert anyio.current_time() == began
+        assert (caught.value.attempts, caught.value.status_code) == (0, None)
+        assert caught.value.retry_after == pytest.approx(60)
+
+    @pytest.mark.parametrize("rate_limit", [5, "fast", FixedRate], ids=repr)
+    async def test_what_is_no_limiter_is_refused(self, rate_limit: Any) -> None:
+        """An object without the methods of a limiter is refused by name."""
+        with pytest.raises(TypeError, match="rate_limit"):
+            Script().api(rate_limit=rate_limit)
+
+    async def test_one_limiter_may_serve_several_clients(self) -> None:
+        """Clients that share a token share its limit, if they are given the same limiter."""
+        script, limiter = Script(*[httpx.Response(200, json=listing("a"))] * 6), FixedRate(2)
+        async with (
+            script.api(rate_limit=limiter) as first,
+            script.api(rate_limit=limiter) as second,
+            anyio.create_task_group() as tasks,
+        ):
+            for api in (first, second) * 3:
+                tasks.start_soon(_first_page, api)
+        assert [round(at - script.times[0]) for at in script.times] == [0, 0, 1, 1, 2, 2]
+
+    async def test_waiting_for_the_first_permit_is_not_against_the_deadline(self) -> None:
+        """The time that a request waits for its first permit does not count for its deadline."""
+        script = Script(*[httpx.Response(200, json=listing("a"))] * 30)
+        async with (
+            script.api(rate_limit=FixedRate(1), retry=RetryPolicy(deadline=5)) as api,
+            anyio.create_task_group() as tasks,
+        ):
+            for _ in range(30):
+                tasks.start_soon(_first_page, api)
+        assert script.times[-1] - script.times[0] == pytest.approx(29)
+
+    async def test_a_pause_that_outlasts_the_deadline_is_not_begun(self) -> None:
+        """The error is raised now, as a 429, if another request's pause is longer than the time that is left."""
+
+        async def later(_request: httpx.Request) -> httpx.Response:
+            await anyio.sleep(0.2)
+            return status(429)
+
+        script = Script(later, status(429, retry_after="100"))
+        async with script.api(retry=RetryPolicy(deadline=30)) as api, anyio.create_task_group() as tasks:
+
+            async def fail() -> None:
+                with pytest.raises(RateLimitError):
+                    await api.list("corp_1")
+
+            tasks.start_soon(fail)
+            tasks.start_soon(fail)
+            with anyio.fail_after(1):
+                while len(script.requests) < 2 or api.rate_limit.snapshot().in_flight:
+                    await anyio.sleep(0.1)
+
+    async def test_a_limiter_that_does_not_pause_makes_no_storm(self) -> None:
+        """The retry policy waits and counts if the program's own limiter learns nothing from a 429."""
+
+        class Careless(FixedRate):
+            def release(self, permit: Permit, feedback: Feedback) -> None:
+                super().release(permit, Feedback(is_answered=feedback.is_answered))
+
+        script = Script(*[status(429) for _ in range(5)])
+        async with script.api(rate_limit=Careless(1000), retry=RetryPolicy(max_attempts=5)) as api:
+            with pytest.raises(RateLimitError) as caught:
+                await api.list("corp_1")
+        assert caught.value.attempts == 5
+        assert script.times[-1] > script.times[0]
+
+    async def test_a_cancelled_request_leaves_nothing_in_flight(self) -> None:
+        """The limiter has no request in flight and no waiter after a cancellation."""
+        script = Script(hang, GOOD, GOOD)
+        async with script.api(rate_limit=FixedRate(1, per=10)) as api:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_first_page, api)
+                tasks.start_soon(_first_page, api)
+                await anyio.sleep(5)
+                tasks.cancel_scope.cancel()
+            assert api.rate_limit is not None
+            snapshot = api.rate_limit.snapshot()
+            assert (snapshot.in_flight, snapshot.waiting) == (0, 0)
+            await api.list("corp_1")

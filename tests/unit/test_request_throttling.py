@@ -1,0 +1,123 @@
+"""What a 429 or a 503 with a wait does to the requests of a client."""
+
+import time
+from email.utils import formatdate
+
+import anyio
+import httpx
+import pytest
+
+from commenda_customers import (
+    APITimeoutError,
+    AsyncCustomersAPI,
+    Event,
+    RateLimitError,
+    RetryPolicy,
+    RetryScheduled,
+    ServerError,
+    Throttled,
+)
+from raw_server import listing
+from script import GOOD, Script, status
+
+pytestmark = pytest.mark.anyio
+
+
+async def _first_page(api: AsyncCustomersAPI) -> None:
+    assert len(await api.list("corp_1")) == 1
+
+
+class TestThrottling:
+    """Responses that throttle."""
+
+    async def test_a_refusal_of_one_pauses_all(self) -> None:
+        """A 429 with a wait pauses all requests until then, and is reported by an event."""
+        events: list[Event] = []
+        script = Script(status(429, retry_after="30"), *[httpx.Response(200, json=listing("a"))] * 9)
+        async with script.api(hooks=[events.append]) as api:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_first_page, api)
+                await anyio.sleep(1)
+                for _ in range(8):
+                    tasks.start_soon(_first_page, api)
+            assert api.rate_limit is not None
+            rate = api.rate_limit.snapshot().rate
+        assert all(at - script.times[0] >= 30 for at in script.times[1:])
+        throttled = [event for event in events if isinstance(event, Throttled)]
+        assert [(event.attempt, round(event.pause)) for event in throttled] == [(1, 30)]
+        assert throttled[0].rate is not None
+        assert rate is not None
+        assert [round(event.wait) for event in events if isinstance(event, RetryScheduled)] == [30]
+
+    @pytest.mark.parametrize("wait", ["90000", "9" * 400], ids=["more than a day", "for ever"])
+    async def test_an_absurd_wait_blocks_nobody(self, wait: str) -> None:
+        """An absurd wait does not block other requests, even without `max_retry_after`."""
+        script = Script(status(429, retry_after=wait), GOOD)
+        async with script.api(retry=RetryPolicy(max_retry_after=None)) as api:
+            with pytest.raises((RateLimitError, APITimeoutError)):
+                await api.list("corp_1")
+            with anyio.fail_after(10):
+                await api.list("corp_1")
+
+    async def test_a_wait_that_is_raised_blocks_nobody(self) -> None:
+        """A wait beyond `max_retry_after` is an error of its own request, and does not pause the others."""
+        script = Script(status(429, retry_after="86400"), GOOD)
+        async with script.api() as api:
+            with pytest.raises(RateLimitError) as caught:
+                await api.list("corp_1")
+            assert caught.value.retry_after == 86400
+            await api.list("corp_1")
+        assert script.times[1] - script.times[0] < 5
+
+    async def test_an_outage_of_a_day_is_no_refusal(self) -> None:
+        """A 503 with a wait beyond `max_retry_after` neither pauses requests nor lowers their rate."""
+        async with Script(status(503, retry_after="86400")).api() as api:
+            with pytest.raises(ServerError):
+                await api.list("corp_1")
+            assert api.rate_limit is not None
+            snapshot = api.rate_limit.snapshot()
+        assert (snapshot.rate, snapshot.paused_for) == (None, 0)
+
+    async def test_a_reset_of_the_quota_is_a_wait(self) -> None:
+        """A 429 without `Retry-After` waits for the reset in another header."""
+        script = Script(status(429, x_ratelimit_remaining="0", x_ratelimit_reset="40"), GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert 40 <= script.times[1] - script.times[0] <= 41
+
+    async def test_a_reset_of_a_quota_that_is_left_is_no_wait(self) -> None:
+        """A 429 does not wait for the reset of a quota of which much is left."""
+        script = Script(status(429, x_ratelimit_remaining="5900", x_ratelimit_reset="58"), GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert script.times[1] - script.times[0] <= 0.5
+
+    async def test_a_reset_is_measured_by_the_servers_clock(self) -> None:
+        """A reset that is a moment is measured against the response's own `Date`."""
+        sent = time.time() + 900
+        moment = f"{sent + 5:.0f}"
+        answer = status(429, x_ratelimit_remaining="0", x_ratelimit_reset=moment, date=formatdate(sent, usegmt=True))
+        script = Script(answer, GOOD)
+        async with script.api() as api:
+            await api.list("corp_1")
+        assert 4 <= script.times[1] - script.times[0] <= 6
+
+    async def test_an_overload_with_a_wait_pauses_all(self) -> None:
+        """A 503 with a wait pauses all requests until then."""
+        script = Script(status(503, retry_after="60"), *[httpx.Response(200, json=listing("a"))] * 20)
+        events: list[Event] = []
+        async with script.api(hooks=[events.append]) as api, anyio.create_task_group() as tasks:
+            tasks.start_soon(_first_page, api)
+            await anyio.sleep(1)
+            for _ in range(19):
+                tasks.start_soon(_first_page, api)
+        assert all(later - script.times[0] >= 60 or later == pytest.approx(60) for later in script.times[1:])
+        assert len([event for event in events if isinstance(event, Throttled)]) == 1
+
+    async def test_overloads_are_counted(self) -> None:
+        """A server that always answers 503 with a wait uses up the attempts."""
+        script = Script(*[status(503, retry_after="2") for _ in range(8)])
+        async with script.api() as api:
+            with pytest.raises(ServerError) as caught:
+                await api.list("corp_1")
+        assert caught.value.attempts == 8

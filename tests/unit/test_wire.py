@@ -1,0 +1,242 @@
+"""Bytes and headers to a page or an error, without any network."""
+
+import json
+import re
+import tracemalloc
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commenda_customers import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    CustomerPage,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+)
+from commenda_customers._wire import decode_page, foreign_corporation, status_error
+from raw_server import listing
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+def decode(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> CustomerPage:
+    """Decode a body, given as bytes or as what to write as JSON."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return decode_page(status, headers or {}, body, corporation_id="corp_1", redact=bytes)
+
+
+def wrapped(content: Any) -> dict[str, Any]:
+    """Put a listing into the other documented envelope."""
+    return {"data": content, "message": "Successfully fetched customers."}
+
+
+@pytest.mark.parametrize("envelope", [lambda content: content, wrapped], ids=["bare", "wrapped"])
+def test_both_envelopes_are_read(envelope: Any) -> None:
+    """The bare and the wrapped envelope give the same page."""
+    page = decode(envelope(listing("a", "b", cursor="next")))
+    assert [customer.id for customer in page] == ["a", "b"]
+    assert (page.corporation_id, page.total_customers, page.cursor) == ("corp_1", 2, "next")
+
+
+@pytest.mark.parametrize("envelope", [lambda content: content, wrapped], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("end", [{"cursor": None}, {}, {"cursor": ""}], ids=["null", "absent", "empty"])
+def test_all_ends_of_a_list_are_alike(envelope: Any, end: dict[str, Any]) -> None:
+    """A cursor that is null, absent or empty means that there is no next page."""
+    content = {"customers": [], "total_customers": 0, **end}
+    assert decode(envelope(content)).cursor is None
+
+
+def test_a_listing_without_customers_may_say_null() -> None:
+    """Some servers write an empty array as null; that is an empty page and no error."""
+    assert len(decode(wrapped({"customers": None, "cursor": "next"}))) == 0
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json() -> None:
+    """A body that begins with a UTF-8 byte order mark is read (RFC 8259, section 8.1, leaves it open)."""
+    assert len(decode(b"\xef\xbb\xbf" + json.dumps(listing("a")).encode())) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"   ",
+        b"{",
+        b'{"customers": [',
+        b"<html>",
+        b'{"customers": [], "cursor": "\xff"}',
+        b'{"cursor": "\\ud800"}',
+        b"\xff\xfe{\x00}\x00",
+    ],
+    ids=["empty", "blank", "cut", "cut in a list", "html", "invalid utf-8", "lone surrogate", "utf-16"],
+)
+def test_a_body_that_is_no_json_is_transient(body: bytes) -> None:
+    """A body that is no JSON is a transient error, which says what came."""
+    with pytest.raises(InvalidResponseError, match=f"no JSON: {len(body)} bytes of 'text/x'") as caught:
+        decode(body, headers={"content-type": "text/x"})
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, r"neither documented envelope: an object with 0 keys$"),
+        (
+            {"error": "x", "message": "y"},
+            "neither documented envelope: an object with 2 keys, among them 'error', 'message'$",
+        ),
+        ({"data": None, "message": "y"}, "neither documented envelope"),
+        ({"data": {"result": 1}}, "neither documented envelope"),
+        ([], "not a list of customers: a JSON list; body: Input should be an object"),
+        ("text", "not a list of customers: a JSON str"),
+        ({"data": []}, "not a list of customers: .*; data: Input should be an object"),
+        ({"customers": [{"id": "a"}]}, "customers.0.corporation_id: Field required"),
+        ({"customers": {}, "cursor": 5, "total_customers": "x"}, "customers: .*; total_customers: .*; cursor: "),
+        ({"customers": [{}, {}]}, "customers.0.id: Field required; customers.0.corporation_id: Field required$"),
+        ({"total_customers": "x", "cursor": 1, "data": 1, "customers": 1}, "; and 1 more"),
+        ([0] * 50_000, "not a list of customers: 150,000 bytes of JSON"),
+    ],
+)
+def test_json_in_no_envelope_is_final(content: Any, words: str) -> None:
+    """JSON in neither envelope is a final error, which says what is wrong with it."""
+    with pytest.raises(InvalidResponseError, match=words) as caught:
+        decode(content)
+    assert not caught.value.transient
+
+
+def test_errors_about_bodies_show_no_customer() -> None:
+    """What may be customers' data is in no error, nor in the exception behind it; HTML is shown."""
+    for content in (
+        {"customers": [{"id": "jane@example.com"}]},
+        {f"jane{number}@example.com": number for number in range(1000)},
+        {f"jane_{number}" * 10: number for number in range(1000)},
+        b'{"customers": [{"id": "jane@example.com"',
+    ):
+        with pytest.raises(InvalidResponseError) as caught:
+            decode(content)
+        shown = f"{caught.value} {caught.value.body_excerpt} {caught.value.__cause__}"
+        assert "jane" not in shown
+        assert len(str(caught.value)) < 300
+
+    with pytest.raises(InvalidResponseError) as caught:
+        decode(b"<html>Please log in</html>")
+    assert caught.value.body_excerpt == "<html>Please log in</html>"
+
+
+def test_errors_about_bodies_name_the_response() -> None:
+    """The error of a bad response has its status and its request id."""
+    with pytest.raises(InvalidResponseError) as caught:
+        decode(b"", status=204, headers={"x-request-id": "req-1"})
+    assert (caught.value.status_code, caught.value.request_id) == (204, "req-1")
+
+
+def test_a_foreign_customer_is_found() -> None:
+    """One customer of another corporation anywhere on a page is found."""
+    good = decode(listing("a", "b"))
+    bad = decode({"customers": [*listing("a")["customers"], *listing("b", corporation_id="corp_2")["customers"]]})
+    assert foreign_corporation(good) is None
+    assert foreign_corporation(bad) == "corp_2"
+    assert len(foreign_corporation(decode(listing("a", corporation_id="x" * 10_000))) or "") < 300
+
+
+@pytest.mark.parametrize(
+    ("status", "cls", "transient"),
+    [
+        (301, APIStatusError, False),
+        (400, BadRequestError, False),
+        (401, AuthenticationError, False),
+        (403, PermissionDeniedError, False),
+        (404, NotFoundError, False),
+        (408, APIStatusError, True),
+        (409, APIStatusError, False),
+        (422, APIStatusError, False),
+        (425, APIStatusError, True),
+        (429, RateLimitError, True),
+        (500, ServerError, True),
+        (501, ServerError, False),
+        (502, ServerError, True),
+        (503, ServerError, True),
+        (504, ServerError, True),
+        (505, ServerError, False),
+        (511, ServerError, False),
+        (520, ServerError, True),
+        (599, ServerError, True),
+    ],
+)
+def test_each_status_has_its_error(status: int, cls: type[APIStatusError], transient: bool) -> None:
+    """A status becomes its error, which is transient if another attempt makes sense."""
+    error = status_error(status, {"x-request-id": "req-1"}, b'{"message": "why"}')
+    assert (type(error), error.transient, error.status_code, error.request_id) == (cls, transient, status, "req-1")
+    assert str(status) in str(error)
+    assert 'why"}' in str(error)
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "request-id", "x-correlation-id"])
+def test_a_request_id_has_one_of_three_names(name: str) -> None:
+    """The request id is read from each of its usual headers."""
+    assert status_error(500, {name: "req-1"}, b"").request_id == "req-1"
+
+
+def test_a_redirect_says_where_it_leads() -> None:
+    """A redirect is not followed; the error says so and shows the place."""
+    error = status_error(302, {"location": "https://login.example/"}, b"")
+    assert "redirects are not followed" in str(error)
+    assert "https://login.example/" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b'{"customers":[%s]}', "customers.0.id"),
+        (
+            b'{"customers":[{"id":"a","corporation_id":"b","exemption_metadata":{"exempted_states":[%s]}}]}',
+            "exempted_states.0",
+        ),
+        (
+            b'{"customers":[{"id":"a","corporation_id":"b","exemption_metadata":{"certificate_types":[%s]}}]}',
+            "certificate_types.0",
+        ),
+    ],
+)
+def test_a_million_bad_items_are_as_quickly_refused_as_one(body: bytes, where: str) -> None:
+    """The first bad row, or bad item of a row, refuses a page however many there are."""
+    body %= b",".join([b"{}"] * 300_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidResponseError, match=re.escape(where)):
+            decode(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_a_cursor_beside_its_envelope_is_read() -> None:
+    """A cursor beside `data` is read like one inside, so that a list never ends because of it."""
+    page = decode({"data": {"customers": listing("a")["customers"]}, "cursor": "next", "total_customers": 9})
+    assert (len(page), page.cursor, page.total_customers) == (1, "next", 9)
+
+
+def test_headers_are_shortened() -> None:
+    """What a server writes into its headers does not flood the log."""
+    headers = {"location": "x" * 60_000, "x-request-id": "y" * 60_000}
+    error = status_error(302, headers, b"")
+    assert len(str(error)) < 1000
+
+
+CONTROLS = st.text(alphabet="ab \n\r\t\x00\x1b\x7f\u0085\u200b\u2028\u202e\ufeff\U0001f600", max_size=1000)
+
+
+@given(st.binary(max_size=3000) | CONTROLS.map(str.encode))
+def test_an_excerpt_is_one_short_printable_line(body: bytes) -> None:
+    """Whatever bytes an error body holds, its excerpt can be printed in one line of a log or terminal."""
+    excerpt = status_error(500, {}, body).body_excerpt
+    assert excerpt is None or (excerpt.isprintable() and 0 < len(excerpt) <= 201)
