@@ -28,7 +28,7 @@ class TestDemo:
         """A final failure of the API is one line and exit code 1."""
         monkeypatch.setattr("commenda_customers.cli._demo._FAULTS", [faults.WrongEnvelope(probability=1)])
         assert main(["demo", "--corporations", "3"]) == 1
-        assert capfd.readouterr().err.startswith("error: the answer has neither documented envelope")
+        assert capfd.readouterr().err.startswith("error: the response has neither documented envelope")
 
     def test_it_detects_missing_customers(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """The demo names the corporation whose customers are missing, and fails."""

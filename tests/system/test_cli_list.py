@@ -96,7 +96,7 @@ class TestList:
         server = serve({"corp_1": 20}, faults=[faults.WrongEnvelope(at=[2])])
         assert main(["list", "corp_1", "--limit", "10"]) == 1
         printed, complained = capfd.readouterr()
-        assert complained.startswith("error: the answer has neither documented envelope")
+        assert complained.startswith("error: the response has neither documented envelope")
         assert complained.splitlines()[1].startswith("to go on from there: --cursor ")
         option = shlex.split(complained.splitlines()[1].partition(": ")[2])
         assert main(["list", "corp_1", "--limit", "10", *option]) == 0

@@ -93,7 +93,7 @@ async def test_refusals_become_statuses(app: Any, monkeypatch: pytest.MonkeyPatc
         lines = (await client.get("/corporations/corp_1/customers")).text.splitlines()
     assert len(lines) == 101
     last = json.loads(lines[-1])
-    assert last["error"].startswith("the answer has neither documented envelope")
+    assert last["error"].startswith("the response has neither documented envelope")
     assert len(last["resume"]["positions"][0]["yielded"]) == 100
 
 

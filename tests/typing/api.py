@@ -25,8 +25,11 @@ from commenda_customers import (
     ExemptionMetadata,
     FixedRate,
     LimiterSnapshot,
+    PageFailed,
+    PageFetched,
     RateLimiter,
     RateLimitError,
+    RequestFailed,
     ResumableIterator,
     RetryPolicy,
     RetryScheduled,
@@ -42,6 +45,11 @@ def on_event(event: Event) -> None:
     if isinstance(event, RetryScheduled):
         assert_type(event.error, CustomersError)
         assert_type(event.wait, float)
+    elif isinstance(event, RequestFailed):
+        assert_type(event.error, CustomersError)
+    elif isinstance(event, PageFetched | PageFailed):
+        assert_type(event.attempts, int)
+        assert_type(event.request_id, str | None)
 
 
 async def clients(own: httpx.AsyncClient, other: httpx2.AsyncClient) -> None:

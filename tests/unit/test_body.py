@@ -42,7 +42,7 @@ def test_gzip_has_more_than_one_name(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
 def test_what_was_not_asked_for_is_refused(encoding: str) -> None:
     """Any other encoding, two layers of gzip above all, is refused unread and for good."""
-    with pytest.raises(InvalidResponseError, match=f"encoded as '{encoding}'") as caught:
+    with pytest.raises(InvalidResponseError, match=f"Content-Encoding '{encoding}'") as caught:
         BodyReader(encoding, limit=10)
     assert not caught.value.transient
 
@@ -52,7 +52,7 @@ def test_a_compressed_body_that_is_cut_is_noticed(body: bytes, data: st.DataObje
     """A gzip body that ends anywhere before its end is a transient error and never a short body."""
     raw = gzip.compress(body)
     cut = data.draw(st.integers(0, len(raw) - 1))
-    with pytest.raises(APIConnectionError, match="breaks off") as caught:
+    with pytest.raises(APIConnectionError, match="ends too early") as caught:
         read(raw[:cut])
     assert caught.value.transient
 

@@ -86,7 +86,7 @@ def test_cursor_and_resume_exclude_each_other() -> None:
     """A list starts at a cursor or at a checkpoint, and not at both."""
     api = AsyncCustomersAPI("token-0")
     checkpoint = aiter(api.list("corp_1")).checkpoint()
-    with pytest.raises(ValueError, match="cursor: cannot be given together with resume"):
+    with pytest.raises(ValueError, match="cursor: cannot be combined with resume"):
         api.list("corp_1", resume=checkpoint, cursor="abc")
 
 
@@ -105,7 +105,10 @@ def plain(**other: Any) -> Mapping[str, Any]:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (plain(version=2, novelty=1), "version 2 of a checkpoint is unknown here; if a later release wrote it, upgrade"),
+        (
+            plain(version=2, novelty=1),
+            "version 2 of a checkpoint is unknown to this release; if a later release wrote it, upgrade",
+        ),
         (plain(positions=[{"corporation_id": "c"}] * 2), "a corporation has two positions"),
         (plain(positions=[{"corporation_id": "a"}], finished=corporation_key("a")), "or is finished twice, or both"),
         (plain(finished=2 * corporation_key("a")), "or is finished twice"),

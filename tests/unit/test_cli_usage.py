@@ -58,7 +58,7 @@ class TestUsage:
         def interrupted(*_args: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("commenda_customers.cli._commands.anyio.run", interrupted)
+        monkeypatch.setattr("commenda_customers.cli._list.anyio.run", interrupted)
         assert main(["list", "corp_1"]) == 130
         assert capfd.readouterr().err.strip() == "interrupted"
 
@@ -87,7 +87,7 @@ class TestHelp:
         def interrupted(_args: object) -> int:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("commenda_customers.cli._commands.run", interrupted)
+        monkeypatch.setattr("commenda_customers.cli._group.run", interrupted)
         assert main(["demo"]) == 130
         assert capfd.readouterr().err == "interrupted\n"
 
@@ -95,7 +95,7 @@ class TestHelp:
         """A program that has redirected its output may call `main` itself."""
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             assert main(["demo", "--help"]) == 0
-        assert "Read several corporations" in printed.getvalue()
+        assert "Stream several corporations" in printed.getvalue()
 
     def test_the_version(self, capfd: pytest.CaptureFixture[str]) -> None:
         """`--version` prints the version."""

@@ -1,7 +1,9 @@
 """One limiter in several event loops and threads."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -82,9 +84,75 @@ class TestEventLoops:
         """A second event loop gets an error while a request is in flight in the first."""
         limiter = AdaptiveLimiter()
 
-        async def leave_one() -> None:
+        async def acquire() -> None:
             await limiter.acquire()
 
-        anyio.run(leave_one)
-        with pytest.raises(RuntimeError, match="in use in another event loop"):
-            anyio.run(leave_one)
+        async def main() -> None:
+            permit = await limiter.acquire()
+            with pytest.raises(RuntimeError, match="in use in another event loop"):
+                await anyio.to_thread.run_sync(lambda: anyio.run(acquire, backend="trio"))
+            limiter.release(permit, OK)
+
+        anyio.run(main)
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(1, per=0.001)])
+    def test_an_event_loop_that_has_ended_is_forgotten(self, make: Callable[..., RateLimiter]) -> None:
+        """Requests and waiters of an event loop that was closed under them do not block the next event loop."""
+        limiter = make()
+
+        async def leave() -> None:
+            await limiter.acquire()
+            await limiter.acquire()
+
+        async def half_open() -> None:
+            for _ in range(2):  # a refusal that follows a refusal: one request alone finds out
+                await throttle(limiter, 0.001)
+            await limiter.acquire()
+
+        async def use() -> None:
+            for again in (False, True):
+                with anyio.fail_after(60):
+                    permit = await limiter.acquire(again=again)
+                assert (limiter.snapshot().in_flight, limiter.snapshot().waiting) == (1, 0)
+                limiter.release(permit, OK)
+
+        for left in (leave(), leave(), half_open()):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(left)
+            loop.close()
+        anyio.run(use)
+
+    def test_tasks_of_a_closed_event_loop_end_unnoticed(self) -> None:
+        """A task of a closed event loop that is ended later, by the garbage collector, changes nothing."""
+        limiter = AdaptiveLimiter(max_in_flight=1)
+
+        async def hold() -> None:
+            permit = await limiter.acquire()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                limiter.release(permit, OK)
+
+        async def wait() -> None:
+            await limiter.acquire(again=True)
+
+        def run_a_little(*coroutines: Coroutine[Any, Any, None]) -> None:
+            loop = asyncio.new_event_loop()
+            tasks = [loop.create_task(coroutine) for coroutine in coroutines]
+            loop.run_until_complete(asyncio.wait(tasks, timeout=0.01))
+            loop.close()
+            for task in tasks:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # they are left on purpose
+
+        async def use() -> None:
+            first = await limiter.acquire()
+            for coroutine in left:
+                with suppress(RuntimeError):  # anyio: the scope of a wait is left in another task
+                    coroutine.close()
+            assert limiter.snapshot().in_flight == 1
+            limiter.release(first, OK)
+            limiter.release(await limiter.acquire(again=True), OK)
+
+        left = [hold(), wait()]
+        run_a_little(*left)
+        anyio.run(use)

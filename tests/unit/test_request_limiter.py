@@ -7,8 +7,10 @@ import httpx
 import pytest
 
 from commenda_customers import (
+    AdaptiveLimiter,
     APITimeoutError,
     AsyncCustomersAPI,
+    Event,
     Feedback,
     FixedRate,
     Permit,
@@ -63,7 +65,7 @@ class TestLimiter:
         async with script.api(rate_limit=FixedRate(1, per=60)) as api:
             await api.list("corp_1", max_wait=1)
             began = anyio.current_time()
-            with pytest.raises(RateLimitError, match="more than max_wait, 1 s .*corporation 'corp_1'") as caught:
+            with pytest.raises(RateLimitError, match="longer than max_wait, 1 s .*corporation 'corp_1'") as caught:
                 await api.list("corp_1", max_wait=1)
         assert anyio.current_time() == began
         assert (caught.value.attempts, caught.value.status_code) == (0, None)
@@ -74,6 +76,33 @@ class TestLimiter:
         """An object without the methods of a limiter is refused by name."""
         with pytest.raises(TypeError, match="rate_limit"):
             Script().api(rate_limit=rate_limit)
+
+    @pytest.mark.parametrize("name", ["release", "snapshot", "estimate_wait"])
+    @pytest.mark.parametrize("is_object", [False, True], ids=["function", "object"])
+    async def test_a_limiter_that_would_never_run_is_refused(self, name: str, is_object: bool) -> None:
+        """A method that is not awaited must not be a coroutine function: its permits would leak silently."""
+
+        async def method(*_args: Any) -> None: ...
+
+        class Method:
+            async def __call__(self, *_args: Any) -> None: ...
+
+        limiter = AdaptiveLimiter()
+        setattr(limiter, name, Method() if is_object else method)
+        with pytest.raises(TypeError, match=rf"rate_limit\.{name}: must be an ordinary function, not async"):
+            Script().api(rate_limit=limiter)
+
+    @pytest.mark.parametrize("is_object", [False, True], ids=["function", "object"])
+    async def test_a_hook_that_would_never_run_is_refused(self, is_object: bool) -> None:
+        """A hook is not awaited, so a coroutine function, or an object that is called like one, is refused."""
+
+        async def function(_event: Event) -> None: ...
+
+        class Object:
+            async def __call__(self, _event: Event) -> None: ...
+
+        with pytest.raises(TypeError, match=r"hooks\[1\]: must be an ordinary function, not async"):
+            Script().api(hooks=[print, Object() if is_object else function])
 
     async def test_one_limiter_may_serve_several_clients(self) -> None:
         """Clients that share a token share its limit, if they are given the same limiter."""

@@ -1,8 +1,11 @@
 """The token: what is accepted, and that it shows itself to nobody."""
 
 import copy
+import html
+import json
 import pickle
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import pytest
@@ -106,6 +109,10 @@ def test_an_escaped_token_is_redacted() -> None:
     ):
         assert secret.redact(f"<{text}>") == "<<token>>"
     assert secret.redact("lone \ud800 surrogates stay") == "lone \ud800 surrogates stay"
+    # The beginning of an escape is a character of the token, and the token may itself look like an escape.
+    for token in ("ab&c\\d%e", "ab&amp;cd"):
+        for text in (token, html.escape(token), json.dumps(token)[1:-1], quote(token, safe="")):
+            assert Secret(token, "token").redact(f"<{text}>") == "<<token>>", text
 
 
 @pytest.mark.anyio

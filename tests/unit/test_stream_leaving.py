@@ -95,7 +95,7 @@ async def test_a_reader_in_another_task_is_told_that_the_stream_is_closed() -> N
     lists, outcomes = Lists(equal(1, 1), latency=lambda *_: 100.0), list[str]()
 
     async def read(stream: Any) -> None:
-        with pytest.raises(RuntimeError, match="this stream was closed, by another task"):
+        with pytest.raises(RuntimeError, match="another task closed this stream"):
             await anext(stream.pages())
         await anyio.sleep(1)
         outcomes.append("not cancelled")

@@ -80,7 +80,7 @@ def test_a_byte_order_mark_is_no_part_of_the_json() -> None:
 )
 def test_a_body_that_is_no_json_is_transient(body: bytes) -> None:
     """A body that is no JSON is a transient error, which says what came."""
-    with pytest.raises(InvalidResponseError, match=f"no JSON: {len(body)} bytes of 'text/x'") as caught:
+    with pytest.raises(InvalidResponseError, match=f"not JSON: {len(body)} bytes of 'text/x'") as caught:
         decode(body, headers={"content-type": "text/x"})
     assert caught.value.transient
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from commenda_customers._child_task import in_child_task
+from commenda_customers._cancellation import in_child_task
 
 pytestmark = pytest.mark.anyio
 
