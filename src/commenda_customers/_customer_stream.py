@@ -71,8 +71,8 @@ class CustomerStream:
         except BaseException as cancellation:
             # The cancellation of a scope comes again, so it must not hide an exception of the block. The cancellation of
             # `asyncio.Task.cancel` comes once.
-            is_hidden = exc is None or is_cancellation(exc) or anyio.current_effective_deadline() != -math.inf
-            if is_hidden or not is_cancellation(cancellation):
+            comes_again = anyio.current_effective_deadline() == -math.inf
+            if exc is None or not comes_again or not is_cancellation(cancellation):
                 raise
         if exc is None:
             self._fan_out.raise_mistake()

@@ -136,7 +136,6 @@ class _PageRequest:
             self._report_end(attempt, error)
             raise
 
-        attempt.in_flight_since = None
         self._report_page(attempt, page, request_id(response.headers))
         return page
 

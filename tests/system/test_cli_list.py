@@ -97,7 +97,7 @@ class TestList:
         assert main(["list", "corp_1", "--limit", "10"]) == 1
         printed, complained = capfd.readouterr()
         assert complained.startswith("error: the response has neither documented envelope")
-        assert complained.splitlines()[1].startswith("to go on from there: --cursor ")
+        assert complained.splitlines()[1].startswith("to resume: --cursor ")
         option = shlex.split(complained.splitlines()[1].partition(": ")[2])
         assert main(["list", "corp_1", "--limit", "10", *option]) == 0
         ids = [json.loads(line)["id"] for line in (printed + capfd.readouterr().out).splitlines()]

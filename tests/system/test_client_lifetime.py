@@ -225,6 +225,6 @@ class TestOpening:
         """Wrong certificates or proxies in the environment are one clear error that is not retried."""
         monkeypatch.setenv(name, value)
         api = AsyncCustomersAPI(TOKEN)
-        with pytest.raises(APIConnectionError, match="settings of the environment") as caught:
+        with pytest.raises(APIConnectionError, match="environment variables for proxies") as caught:
             await api.list("corp_1")
         assert not caught.value.transient
