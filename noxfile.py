@@ -50,7 +50,7 @@ def unit(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, tags=["tests"])
 def system(session: nox.Session) -> None:
     """Run all other tests: real sockets, processes, terminals, the examples. Takes the options of pytest."""
-    run_tests(session, "system", "tests", "--ignore=tests/unit")
+    run_tests(session, "system", "tests/system")
 
 
 def run_tests(session: nox.Session, name: str, *tests: str) -> None:
