@@ -1,7 +1,7 @@
 """What asyncio and trio do differently when a task is cancelled."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import anyio
 
@@ -15,7 +15,7 @@ def is_cancellation(exc: BaseException) -> bool:
     With trio that may be a group: `trio.open_tcp_stream` tries several addresses at once, and each attempt is cancelled.
     """
     if isinstance(exc, BaseExceptionGroup):
-        members: tuple[BaseException, ...] = exc.exceptions
+        members = cast("BaseExceptionGroup[BaseException]", exc).exceptions
         return all(is_cancellation(member) for member in members)
 
     return isinstance(exc, anyio.get_cancelled_exc_class())

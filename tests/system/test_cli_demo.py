@@ -13,7 +13,7 @@ class TestDemo:
     def test_it_reads_every_customer(self, capfd: pytest.CaptureFixture[str]) -> None:
         """The demo reads all customers despite faults and a rate limit, and prints its progress."""
         rate, printed = 10.0, ""
-        while "RateLimitError" not in printed:  # a machine may be too busy for a rate
+        while " requests/s learned" not in printed:  # a machine may be too busy for a rate
             assert main(["demo", "--corporations", "3", "--customers", "1200", "--rate", str(rate), "--seed", "7"]) == 0
             printed = capfd.readouterr().out
             assert " pages, " in printed
@@ -22,7 +22,6 @@ class TestDemo:
             assert f"the server allows {rate:g}" in printed
             assert "yes: every customer once, in the server's order" in printed
             rate /= 2
-        assert " requests/s learned, " in printed
 
     def test_a_failure_is_one_line(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         """A final failure of the API is one line and exit code 1."""
