@@ -1,7 +1,7 @@
 """
 Write the customers of some corporations to customers.jsonl, each exactly once, however often the program is killed.
 
-    python examples/export_jsonl.py corp_123 corp_456
+    python export_jsonl.py corp_123 corp_456
 
 Run the same command again after a kill or an error. It resumes. The export is complete when the state file is gone.
 """

@@ -1,7 +1,7 @@
 """
 Bring the customers of some corporations into customers.sqlite, every night.
 
-    flock --nonblock customers.lock python examples/nightly_sqlite.py corp_123 corp_456
+    flock --nonblock customers.lock python nightly_sqlite.py corp_123 corp_456
 
 Customers and checkpoint are saved in one transaction. After a kill or an error, run the same command again: it resumes.
 Exit code 0: everything is in the database. 1: something failed; standard error says what.

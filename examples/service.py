@@ -1,9 +1,9 @@
 """
 A web service that sends on the customers of a corporation, as JSON lines, page by page.
 
-    pip install '.[cli]' fastapi
+    pip install fastapi uvicorn
     commenda-customers emulate      # in another terminal; it prints what to export here, to try this without an account
-    uvicorn --app-dir examples service:app --port 8080
+    uvicorn service:app --port 8080
     curl -N http://127.0.0.1:8080/corporations/corp_123/customers
 """
 

@@ -116,10 +116,7 @@ def wrap_token(token: str | SecretStr | TokenProvider | None) -> Secret | TokenP
     Never raises, because the traceback would show the argument. `token_auth` refuses a bad token.
     """
     if token is None:
-        return Secret(
-            os.environ.get(ENVIRONMENT_VARIABLE, ""),
-            f"none was passed, and the environment variable {ENVIRONMENT_VARIABLE}",
-        )
+        return Secret(os.environ.get(ENVIRONMENT_VARIABLE, ""), f"the environment variable {ENVIRONMENT_VARIABLE}")
     if callable(token):
         return token
 

@@ -176,7 +176,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("missing", "code", "complaint"),
         [
-            ("click", 2, "error: the command line needs more packages: pip install 'commenda-customers[cli]'"),
+            ("click", 2, "error: the command line needs the extra 'cli': pip install '/path/to/clone[cli]'"),
             ("commenda_customers.cli._list", 1, "ModuleNotFoundError: import of commenda_customers.cli._list halted"),
         ],
     )

@@ -45,10 +45,7 @@ class TestUsage:
     def test_a_missing_token_is_a_usage_error(self, capfd: pytest.CaptureFixture[str]) -> None:
         """A missing token is a usage error that names the environment variable."""
         assert main(["list", "corp_1"]) == 2
-        assert (
-            capfd.readouterr().err
-            == "error: token: none was passed, and the environment variable COMMENDA_API_TOKEN is missing or empty\n"
-        )
+        assert capfd.readouterr().err == "error: token: the environment variable COMMENDA_API_TOKEN is missing or empty\n"
 
     def test_an_interrupt_before_any_request(
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -203,5 +203,5 @@ async def test_without_its_extra_it_says_what_is_missing(monkeypatch: pytest.Mon
     """Serving needs uvicorn; where there is none, the error says how to get it."""
     monkeypatch.delitem(sys.modules, "commenda_customers.testing._server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'commenda-customers\[testing\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install '/path/to/clone\[testing\]'"):
         await Emulator().__aenter__()

@@ -46,6 +46,8 @@ def status_error(
         message = f"the server answered {status}"
     if 300 <= status < 400:
         message += f" to {one_line(headers.get('location', 'nowhere'))!r}; redirects are not followed, check base_url"
+    if status == HTTPStatus.NOT_FOUND:
+        message += "; check the corporation's id and base_url"
     if body_excerpt:
         message += f": {body_excerpt}"
 

@@ -25,7 +25,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as exc:
         if exc.name not in ("click", "rich", "uvicorn"):
             raise
-        print("error: the command line needs more packages: pip install 'commenda-customers[cli]'", file=sys.stderr)
+        print("error: the command line needs the extra 'cli': pip install '/path/to/clone[cli]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -30,7 +30,7 @@ _FAULTS = (
 _SECONDS_PER_LINE = 1.0
 
 
-@click.command("demo")
+@click.command("demo", short_help="Stream from an emulated API that fails on purpose.")
 @click.option("--corporations", type=click.IntRange(1, 100), default=8, show_default=True, help="How many there are.")
 @click.option("--customers", type=click.IntRange(0, 1_000_000), default=2750, show_default=True, help="Customers of each.")
 @click.option("--rate", type=click.FloatRange(1), default=60, show_default=True, help="The server's limit per second.")
@@ -101,7 +101,7 @@ async def _demonstrate(*, corporations: int, customers: int, rate: float, seed: 
         began = anyio.current_time()
         await _stream_all(api, sizes, tally, console)
         elapsed = anyio.current_time() - began
-        learned = f"{_learned(api)} learned; the server allows {rate:g}"
+        learned = f"{_learned(api)}; the server allows {rate:g}"
 
     return 0 if _report(emulator, tally, elapsed, learned, console) else 1
 
@@ -109,7 +109,7 @@ async def _demonstrate(*, corporations: int, customers: int, rate: float, seed: 
 def _learned(api: AsyncCustomersAPI) -> str:
     """Return what the limiter has learned about the server."""
     rate = api.rate_limit and api.rate_limit.snapshot().rate
-    return f"{rate:.0f} requests/s" if rate else "no limit learned yet"
+    return f"limit learned: {rate:.0f} requests/s" if rate else "no limit learned yet"
 
 
 class _Display:

@@ -76,9 +76,15 @@ def _fault(_context: click.Context, _parameter: click.Parameter, values: Sequenc
     help="Which documented names street lines have: line1, or address_line_1.",
 )
 @click.option("--latency", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds before each response.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests per second; more get a 429.")
 @click.option(
-    "--burst", type=click.IntRange(1), default=10, show_default=True, help="Requests that may come at the same time."
+    "--rate", type=click.FloatRange(0, min_open=True), help="Requests per second; more get a 429.  [default: no limit]"
+)
+@click.option(
+    "--burst",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Requests that may come at the same time, with --rate.",
 )
 @click.option(
     "--fault",
@@ -122,9 +128,9 @@ async def _serve(emulator: Emulator) -> None:
             click.echo(f"serving {', '.join(emulator.corporations)} until interrupted (Ctrl-C); in another terminal:\n")
             click.echo(f"  export COMMENDA_BASE_URL={emulator.base_url}")
             click.echo(f"  export COMMENDA_API_TOKEN={shlex.quote(emulator.token)}")
-            click.echo(f"  commenda-customers list {shlex.quote(next(iter(emulator.corporations)))}")
+            click.echo(f"  commenda-customers list {shlex.quote(next(iter(emulator.corporations)))} | head -n 3")
             await anyio.sleep_forever()
     except OSError as exc:
         if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        raise click.UsageError(f"--port: {exc.strerror}") from exc
+        raise click.UsageError(f"--port: {exc.strerror}; --port 0 picks a free one") from exc

@@ -8,10 +8,10 @@ import click
 
 from .._version import __version__
 from ..errors import CustomersError
+from ._broken_pipe import give_up_output
 from ._demo import demo_command
 from ._emulate import emulate_command
 from ._list import list_command
-from ._output import give_up_output
 
 
 def run(args: Sequence[str] | None) -> int:

@@ -17,8 +17,8 @@ from ..errors import BadRequestError, CursorLoopError, CustomersError
 from ..events import Event, RetryScheduled
 from ..models import Customer, CustomerPage
 from ..query import CustomerFilters
+from ._broken_pipe import give_up_output
 from ._filters import filter_options
-from ._output import give_up_output
 
 _COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2))
 """Headings, and how much of the terminal's width each gets."""
@@ -96,6 +96,8 @@ async def _print_pages(pages: AsyncIterator[CustomerPage], messages: Console, *,
             printed += len(page)
             total = "" if page.total_customers is None else f" of {page.total_customers:,}"
             status.update(f"{printed:,}{total} customers")
+    if not printed:
+        messages.print("no customers match")
 
 
 def _print_json(page: CustomerPage) -> None:

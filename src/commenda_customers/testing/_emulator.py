@@ -134,7 +134,7 @@ class Emulator:
         try:
             from ._server import LoopbackServer
         except ModuleNotFoundError as exc:
-            message = "serving the emulator needs uvicorn: pip install 'commenda-customers[testing]'"
+            message = "serving the emulator needs the extra 'testing': pip install '/path/to/clone[testing]'"
             raise ModuleNotFoundError(message, name=exc.name) from exc
 
         if self._server is not None:
