@@ -91,6 +91,9 @@ class _ListIteration(Iteration):
         self._buffer = buffer
         return buffer
 
+    def _count(self, customers: int) -> None:
+        """A list has no progress to keep."""
+
 
 def _start_of(query: CustomersQuery, cursor: str | None, resume: Checkpoint | None) -> Position | None:
     """Return where a list begins; `None` if an earlier run has finished it."""

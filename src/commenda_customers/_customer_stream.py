@@ -63,7 +63,7 @@ class CustomerStream:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._tasks is not None  # noqa: S101 - it was entered
-        self._iteration.is_open = False
+        self._iteration.close()
         self._fan_out.cancel()
         try:
             # The task group is not told about the exception of the block: it would put it into a group.
@@ -134,25 +134,15 @@ class _StreamIteration(Iteration):
         self._started: dict[str, CorporationProgress] = {}  # and not finished
         self.progress = StreamProgress(MappingProxyType(self._corporations), self._started)
 
-    async def next_customer(self) -> Customer:
-        """Return the next customer; raise `StopAsyncIteration` after the last."""
-        self._check_open()
-        customer = await super().next_customer()
-        self._count(1)
-        return customer
-
-    async def next_page(self) -> CustomerPage:
-        """Return the next page, or the rest of the present one; raise `StopAsyncIteration` after the last."""
-        self._check_open()
-        page = await super().next_page()
-        self._count(len(page))
-        return page
-
-    def _check_open(self) -> None:
-        if not self.is_open:
-            raise RuntimeError("a stream can be used only inside its block: async with api.stream(...) as stream")
+    def close(self) -> None:
+        """Yield nothing more."""
+        self._record()
+        self._buffer = None
+        self.is_open = False
 
     async def _fetch_buffer(self) -> PageBuffer:
+        if not self.is_open:
+            raise RuntimeError("a stream can be used only inside its block: async with api.stream(...) as stream")
         if self._is_waiting:
             raise RuntimeError("this stream is already waiting for its next page in another task")
 

@@ -87,12 +87,17 @@ class Iteration(ABC):
     async def _fetch_buffer(self) -> PageBuffer:
         """Replace `_buffer` by the next page and return it; raise `StopAsyncIteration` after the last."""
 
+    @abstractmethod
+    def _count(self, customers: int) -> None:
+        """Count customers of the present page that are about to be yielded."""
+
     async def next_customer(self) -> Customer:
         """Return the next customer; raise `StopAsyncIteration` after the last."""
         buffer = self._buffer
         while buffer is None or (customer := buffer.take_one()) is None:
             buffer = await self._fetch_buffer()
 
+        self._count(1)
         return customer
 
     async def next_page(self) -> CustomerPage:
@@ -101,7 +106,9 @@ class Iteration(ABC):
         if buffer is None or buffer.is_used_up:
             buffer = await self._fetch_buffer()
 
-        return buffer.take_rest()
+        page = buffer.take_rest()
+        self._count(len(page))
+        return page
 
     def checkpoint(self) -> Checkpoint:
         """Return a record of what was yielded."""

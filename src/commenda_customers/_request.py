@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import anyio
 
@@ -85,6 +85,32 @@ class _EventFields(TypedDict):
     attempt: int
 
 
+class _PageFields(_EventFields):
+    """What the events that end a page have in common."""
+
+    elapsed: float
+    waited: float
+    request_id: str | None
+
+
+class _Received(NamedTuple):
+    """A complete response, decoded. It does not hold the body."""
+
+    status: int
+    size: int
+    at: float
+    request_id: str | None
+    throttling: Throttling
+    result: CustomerPage | CustomersError
+
+    def page(self) -> CustomerPage:
+        """Return the page, or raise the error that the response stands for."""
+        if isinstance(self.result, CustomersError):
+            raise self.result
+
+        return self.result
+
+
 class _PageRequest:
     """The request for one page, over all its attempts."""
 
@@ -102,7 +128,7 @@ class _PageRequest:
     async def fetch(self) -> CustomerPage:
         self._fetcher.http.check_usable()
         try:
-            return await call_with_retries(
+            attempt, received = await call_with_retries(
                 self._try_once,
                 self._fetcher.retry,
                 budget=self._fetcher.budget,
@@ -110,36 +136,39 @@ class _PageRequest:
                 on_deadline=self._report_deadline,
             )
         except CustomersError as error:
-            self._report_failure(error)
+            self._emit(PageFailed(**self._page_fields(error.attempts, error.request_id), error=error))
             raise
 
-    async def _try_once(self, attempt: Attempt) -> CustomerPage:
+        page = received.page()
+        self._emit(PageFetched(**self._page_fields(attempt.number, received.request_id), customers=len(page)))
+        return page
+
+    async def _try_once(self, attempt: Attempt) -> tuple[Attempt, _Received]:
         auth = self._fetcher.auth
         secret = await auth.secret()
         try:
-            return await self._send_and_accept(attempt, secret)
+            return attempt, await self._send_and_accept(attempt, secret)
         except AuthenticationError:
             renewed = None if self._token_was_renewed else await auth.after_rejection(secret)
             if renewed is None:
                 raise
 
         self._token_was_renewed = True
-        return await self._send_and_accept(attempt, renewed)
+        return attempt, await self._send_and_accept(attempt, renewed)
 
-    async def _send_and_accept(self, attempt: Attempt, secret: Secret) -> CustomerPage:
+    async def _send_and_accept(self, attempt: Attempt, secret: Secret) -> _Received:
         try:
-            response, throttling = await self._with_permit(attempt, secret)
-            page = self._accept(response, throttling, secret)
+            received = await self._with_permit(attempt, secret)
+            received.page()
         except CustomersError as error:
             self._redact(error, secret)
             self._locate(error, attempt.attempts_sent)
             self._report_end(attempt, error)
             raise
 
-        self._report_page(attempt, page, request_id(response.headers))
-        return page
+        return received
 
-    async def _with_permit(self, attempt: Attempt, secret: Secret) -> tuple[RawResponse, Throttling]:
+    async def _with_permit(self, attempt: Attempt, secret: Secret) -> _Received:
         """Send when the limiter allows it. To wait for the first permit is no failure, so the deadline is suspended."""
         limiter = self._fetcher.limiter
         if limiter is None:
@@ -155,9 +184,9 @@ class _PageRequest:
         attempt.had_permit = True
         feedback = Feedback()
         try:
-            response, throttling = await self._with_connection(attempt, secret)
-            feedback = self._feedback_of(response, throttling)
-            return response, throttling
+            received = await self._with_connection(attempt, secret)
+            feedback = self._feedback_of(received)
+            return received
         finally:
             limiter.release(permit, feedback)
             if feedback.is_throttled:
@@ -165,7 +194,7 @@ class _PageRequest:
                 attempt.paused_for = now.paused_for
                 self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
-    async def _with_connection(self, attempt: Attempt, secret: Secret) -> tuple[RawResponse, Throttling]:
+    async def _with_connection(self, attempt: Attempt, secret: Secret) -> _Received:
         """Send when a connection is free. To wait for one is no failure: neither time limit runs meanwhile."""
         connections = self._fetcher.http.connections
         try:
@@ -178,25 +207,37 @@ class _PageRequest:
         finally:
             connections.release()
 
-    async def _send(self, attempt: Attempt, secret: Secret) -> tuple[RawResponse, Throttling]:
+    async def _send(self, attempt: Attempt, secret: Secret) -> _Received:
+        """Send, and report it in the context of the caller: the child task has a copy of it."""
         timeout, fields = self._fetcher.timeout, self._fields(attempt.number)
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
         self._emit(RequestSent(**fields))
         with anyio.move_on_after(timeout):
-            response = await in_child_task(partial(self._fetcher.http.get, self._params, secret))
-            elapsed = anyio.current_time() - attempt.in_flight_since
-            size = len(response.body)
-            self._emit(ResponseReceived(**fields, status_code=response.status, size=size, elapsed=elapsed))
-            return response, parse_throttling(response.status, response.headers, now=time.time())
+            received = await in_child_task(partial(self._exchange, secret))
+            elapsed = received.at - attempt.in_flight_since
+            self._emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
+            return received
 
         # Reached only when the time limit has cut the attempt.
         raise APITimeoutError(f"no complete response within the timeout of {timeout:g} s", transient=True)
 
-    def _feedback_of(self, response: RawResponse, throttling: Throttling) -> Feedback:
+    async def _exchange(self, secret: Secret) -> _Received:
+        """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
+        async with self._fetcher.http.get(self._params, secret) as response:
+            at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
+            name = request_id(response.headers, secret.redact)
+            try:
+                result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
+            except CustomersError as error:
+                result = error
+            return _Received(response.status, len(response.body), at, name, throttling, result)
+
+    def _feedback_of(self, received: _Received) -> Feedback:
         """Return what a limiter can learn. A wait that is too long is raised; no other request waits for it."""
-        longest, wait = self._fetcher.retry.max_retry_after, throttling.retry_after
+        longest, throttling = self._fetcher.retry.max_retry_after, received.throttling
+        wait = throttling.retry_after
         if wait is not None and wait > (_A_DAY if longest is None else longest):
-            is_throttled, wait = response.status == HTTPStatus.TOO_MANY_REQUESTS, None
+            is_throttled, wait = received.status == HTTPStatus.TOO_MANY_REQUESTS, None
         else:
             is_throttled = throttling.is_throttled
         return Feedback(
@@ -229,6 +270,10 @@ class _PageRequest:
     def _fields(self, attempt: int) -> _EventFields:
         return {"corporation_id": self._corporation_id, "cursor": self._cursor, "attempt": attempt}
 
+    def _page_fields(self, attempts: int, name: str | None) -> _PageFields:
+        elapsed = anyio.current_time() - self._began
+        return {**self._fields(attempts), "elapsed": elapsed, "waited": self._waited, "request_id": name}
+
     def _locate(self, error: CustomersError, attempts: int) -> None:
         """Say in *error* which page it is about, and after how many attempts."""
         error.corporation_id = self._corporation_id
@@ -258,28 +303,6 @@ class _PageRequest:
     def _report_deadline(self, attempt: Attempt, error: APITimeoutError) -> None:
         self._locate(error, error.attempts)
         self._report_end(attempt, error)
-
-    def _report_page(self, attempt: Attempt, page: CustomerPage, name: str | None) -> None:
-        self._emit(
-            PageFetched(
-                **self._fields(attempt.number),
-                customers=len(page),
-                elapsed=anyio.current_time() - self._began,
-                waited=self._waited,
-                request_id=name,
-            )
-        )
-
-    def _report_failure(self, error: CustomersError) -> None:
-        self._emit(
-            PageFailed(
-                **self._fields(error.attempts),
-                error=error,
-                elapsed=anyio.current_time() - self._began,
-                waited=self._waited,
-                request_id=error.request_id,
-            )
-        )
 
     def _emit(self, event: Event) -> None:
         _logger.debug("%s", event)

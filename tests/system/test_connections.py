@@ -2,14 +2,17 @@
 
 import gzip
 import threading
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from anyio.abc import SocketStream
 
-from behaviours import BODY, GOOD, HEAD, MakeAPI, sends
+from behaviours import BODY, GOOD, HEAD, QUICK, MakeAPI, sends
 from commenda_customers import (
     APIConnectionError,
     AsyncCustomersAPI,
@@ -49,6 +52,41 @@ async def test_a_connection_with_a_foreign_response_is_not_used_again(raw_server
     async with make_api() as api:
         assert [customer.id async for customer in api.list("corp_1")] == ["a", "b"]
     assert raw_server.connections == 2
+
+
+@pytest.mark.parametrize("connections", [1, 100])
+async def test_no_other_list_gets_a_late_response(raw_server: RawServer, connections: int) -> None:
+    """
+    A connection that is one response behind is dropped before another request can use it.
+
+    Otherwise another list of the same corporation would take the late response for its own, and lose customers.
+    """
+
+    def one_behind_once(connection: Connection) -> None:
+        unrequested = ok(listing("foreign", corporation_id="corp_2")) if raw_server.connections == 1 else b""
+        while head := connection.read_request():
+            mine = "searched" if b"search_term=x" in head else "all"
+            connection.send(unrequested + ok(listing(mine)))
+            unrequested = b""
+
+    async def ids(api: AsyncCustomersAPI, got: list[list[str]], delay: int, **filters: Any) -> None:
+        for _ in range(delay):
+            await anyio.lowlevel.checkpoint()
+        got.append([customer.id async for customer in api.list("corp_1", **filters)])
+
+    for delay in range(40):
+        raw_server.behave(one_behind_once)
+        raw_server.connections = 0
+        everything: list[list[str]] = []
+        searched: list[list[str]] = []
+        async with (
+            httpx.AsyncClient(limits=httpx.Limits(max_connections=connections)) as client,
+            AsyncCustomersAPI(TOKEN, base_url=raw_server.url, http_client=client, retry=QUICK, rate_limit=None) as api,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(ids, api, everything, 0)
+            tasks.start_soon(partial(ids, api, searched, delay, search_term="x"))
+        assert (everything, searched) == ([["all"]], [["searched"]]), delay
 
 
 async def test_redirects_are_not_followed(raw_server: RawServer) -> None:

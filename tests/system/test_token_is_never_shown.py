@@ -109,6 +109,21 @@ async def test_a_token_in_a_response_is_redacted(failure: Failing, raw_server: R
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("before", ["for-", "y" * 190])
+async def test_a_token_in_a_good_response_is_in_no_event(
+    before: str, raw_server: RawServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that repeats the token as the id of a request gets it into no event and no log."""
+    raw_server.behave(raw_server.answers(ok(listing("a"), headers=[f"X-Request-Id: {before}{TOKEN}"])))
+    caplog.set_level(logging.DEBUG, logger="commenda_customers")
+    events: list[Any] = []
+    async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, hooks=[events.append]) as api:
+        await api.list("corp_1")
+    assert events[-1].request_id.startswith(before)
+    assert TOKEN[:8] not in see(events) + caplog.text
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("token", "body"), [("2024", b'{"code": 202420242024}'), ("true", b'{"ok": true}'), ("code", b"[0]")]
 )

@@ -125,6 +125,7 @@ def test_errors_about_bodies_show_no_customer() -> None:
         shown = f"{caught.value} {caught.value.body_excerpt} {caught.value.__cause__}"
         assert "jane" not in shown
         assert len(str(caught.value)) < 300
+        assert caught.value.__context__ is None, "it would hold the whole body"
 
     with pytest.raises(InvalidResponseError) as caught:
         decode(b"<html>Please log in</html>")

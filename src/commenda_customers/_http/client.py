@@ -3,8 +3,8 @@
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol, cast
@@ -55,7 +55,7 @@ class AnyAsyncClient(Protocol):
 @dataclass(frozen=True, slots=True)
 class RawResponse:
     """
-    A complete response, whatever its status. It holds no connection.
+    A complete response, whatever its status.
 
     Attributes:
         status: The HTTP status.
@@ -191,9 +191,13 @@ class HTTPClient:
             if self._is_own and self._client is not None:
                 await self._client.aclose()
 
-    async def get(self, params: Sequence[tuple[str, str]], secret: Secret) -> RawResponse:
+    @asynccontextmanager
+    async def get(self, params: Sequence[tuple[str, str]], secret: Secret) -> AsyncGenerator[RawResponse]:
         """
-        Send one GET request and return its response.
+        Send one GET request and receive its response, for the length of a block.
+
+        The connection returns to the pool when the block ends. Before that the caller can drop it: a connection that is one
+        response behind would give the next request, of any list, the response of this one.
 
         Raises:
             APIConnectionError: No complete response came.
@@ -203,15 +207,16 @@ class HTTPClient:
         response = await self._send(client, params, secret)
         try:
             body = await self._body_of(response)
+            headers = dict(response.headers.items())
+            if not response.is_success:
+                # Some servers repeat what they refuse. A list of customers is not touched.
+                body = secret.redact_bytes(body)
+                headers = {name: secret.redact(value) for name, value in headers.items()}
+            # HTTP/2 numbers its responses, so its connections are never one behind.
+            connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
+            yield RawResponse(response.status_code, headers, body, connection)
         finally:
             await response.aclose()
-
-        headers = dict(response.headers.items())
-        if not response.is_success:
-            # Some servers repeat what they refuse. A list of customers is not touched.
-            body = secret.redact_bytes(body)
-            headers = {name: secret.redact(value) for name, value in headers.items()}
-        return RawResponse(response.status_code, headers, body, response.extensions.get("network_stream"))
 
     async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
         """Send a request and receive the head of its response."""

@@ -49,10 +49,14 @@ def decode_page(
         InvalidResponseError: The body is not JSON (`transient`: it may have been cut), or it is JSON in neither of
             the documented envelopes.
     """
+    unreadable: InvalidResponseError | None = None
+    envelope = _Envelope()
     try:
         envelope = _Envelope.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
     except ValidationError as exc:
-        raise _unreadable(status, headers, body, exc, redact=redact) from exc
+        unreadable = _unreadable(status, headers, body, exc, redact=redact)
+    if unreadable is not None:
+        raise unreadable  # outside of the block: its cause would hold the whole body, customers included
 
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:

@@ -23,6 +23,7 @@ _EPOCH = 1e9
 
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,9})?", re.ASCII)
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
+_DATE = re.compile(r"[A-Za-z]{3,9}, [^,]+")
 _PARAMETER = re.compile(r"\b(remaining|reset|r|t)=([0-9]{1,15})\b", re.ASCII)
 _SHORT_NAMES = {"remaining": "r", "reset": "t"}
 
@@ -77,14 +78,11 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None
     if milliseconds:
         return milliseconds / 1000
 
-    value = headers.get("retry-after", "")
     # A header that was sent twice, say by the server and by a proxy, is one list; the longest wait satisfies both.
+    value = headers.get("retry-after", "")
     waits = [seconds for seconds in map(_seconds, value.split(",")) if seconds is not None]
-    if waits:
-        return max(waits) or None
-
-    moment = _epoch(value)
-    return moment - now if moment is not None and moment > now else None
+    moments = [moment for moment in map(_epoch, _DATE.findall(value) or [value]) if moment is not None]
+    return max([0.0, *waits, *(moment - now for moment in moments)]) or None
 
 
 class _Quota(NamedTuple):
@@ -106,15 +104,17 @@ def _parse_quota(headers: Mapping[str, str], *, now: float) -> _Quota:
     if field is not None:
         return _tightest(field)
 
+    known = _Quota()
     for prefix in ("ratelimit-", "x-ratelimit-", "x-rate-limit-"):
-        remaining, reset = headers.get(f"{prefix}remaining"), headers.get(f"{prefix}reset")
-        if remaining is not None or reset is not None:
-            # A header that was sent twice is one list: the smaller rest, and the longer reset.
-            left = min(_numbers(remaining), default=None)
-            resets = (number - now if number >= _EPOCH else number for number in _numbers(reset))
-            return _Quota(None if left is None else int(left), _sensible(max(resets, default=None)))
+        # A header that was sent twice is one list: the smaller rest, and the longer reset.
+        left = min(_numbers(headers.get(f"{prefix}remaining")), default=None)
+        resets = (number - now if number >= _EPOCH else number for number in _numbers(headers.get(f"{prefix}reset")))
+        quota = _Quota(None if left is None else int(left), _sensible(max(resets, default=None)))
+        if left is not None:
+            return quota
+        known = known if known.reset else quota
 
-    return _Quota()
+    return known
 
 
 def _tightest(field: str) -> _Quota:

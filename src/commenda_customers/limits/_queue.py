@@ -149,7 +149,7 @@ class QueueingLimiter(ABC):
                 self._wake_head()
 
     def _renew(self, waiter: anyio.Event) -> anyio.Event:
-        """Rewaiter an event that was set by a new one."""
+        """Replace an event that was set by a new one."""
         index = self._queue.index(waiter)
         self._queue[index] = anyio.Event()
         return self._queue[index]
