@@ -1,7 +1,7 @@
 """
-What is done to the project. `nox` alone does all that must pass; `nox --list` shows the rest.
+The tasks of the project. `nox` runs all checks and tests; `nox --list` shows the other sessions.
 
-Everything a session needs it installs itself, in the versions that `requirements/` locks.
+Each session installs what it needs, in the versions that `requirements/` locks.
 """
 
 import shutil
@@ -20,25 +20,25 @@ LOCKED = Path("requirements")
 
 
 def installed_pythons() -> list[str]:
-    """Return the versions of the classifiers that this machine has; a newer machine has none of them but its own."""
+    """Return the Python versions of the classifiers that are installed here; if there is none, the one that runs nox."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     known = nox.project.python_versions(PROJECT)
     return [version for version in known if version == own or _runs(f"python{version}")] or [own]
 
 
 def _runs(interpreter: str) -> bool:
-    """Tell an interpreter from a stand-in that only says how to install one."""
+    """Return whether *interpreter* runs: on some systems it is a stub that only says how to install it."""
     path = shutil.which(interpreter)
     return path is not None and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 PYTHONS = installed_pythons()
-# Python 3.11 loses track of where it is when a coroutine is cancelled, so that lines seem not to run.
+# On Python 3.11 coverage is wrong: after a coroutine is cancelled, lines that ran are reported as not run.
 MEASURED = PYTHONS[-1] if PYTHONS[-1] != "3.11" else None
 """The Python on which the coverage of branches is measured."""
 
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
-"""For pytest: half of the tests' time is waiting."""
+"""Options of pytest that run tests in two processes, because half of the time is waiting."""
 
 
 @nox.session(python=PYTHONS, tags=["tests"])
@@ -54,7 +54,7 @@ def system(session: nox.Session) -> None:
 
 
 def run_tests(session: nox.Session, name: str, *tests: str) -> None:
-    """Test the installed package: on the oldest of several Pythons with the oldest libraries that are allowed."""
+    """Test the installed package. If there are several Pythons, the oldest gets the oldest libraries that are allowed."""
     is_oldest = session.python == PYTHONS[0] != PYTHONS[-1]
     session.install("-r", str(LOCKED / ("lowest.txt" if is_oldest else "tests.txt")))
     session.install("--no-deps", ".")
@@ -70,9 +70,9 @@ def run_tests(session: nox.Session, name: str, *tests: str) -> None:
 
 @nox.session(python=PYTHONS[-1:], tags=["tests"])
 def coverage(session: nox.Session) -> None:
-    """Check the branches that `unit` and `system` together covered: 100 %."""
+    """Check that `unit` and `system` together cover 100 % of the branches."""
     if MEASURED is None:
-        session.skip("no Python here can measure it")
+        session.skip("coverage needs a Python newer than 3.11")
     session.install("-c", str(LOCKED / "tests.txt"), "coverage")
     session.run("coverage", "combine", "--quiet", "--keep", ".coverage-unit", ".coverage-system")
     session.run("coverage", "report")
@@ -80,7 +80,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, and that imports point one way only."""
+    """Check style, and that a file imports only from lower layers."""
     session.install("-r", str(LOCKED / "lint.txt"))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -113,7 +113,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure pages and streams beside what is written by hand, and how much of a rate limit is used."""
+    """Compare pages and streams with hand-written programs, and measure how much of a rate limit is used."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli]", "trio")
     session.run("python", "benchmarks/page.py")
     session.run("python", "benchmarks/stream.py")
@@ -122,7 +122,7 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Lock the development environment anew."""
+    """Update the locked versions in `requirements/`."""
     session.install("uv")
     options = ["--universal", "--quiet", "--no-emit-index-url", "--upgrade", "--custom-compile-command", "nox -s lock"]
     for name, wanted in {

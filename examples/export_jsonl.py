@@ -31,7 +31,7 @@ class State(BaseModel):
     checkpoint: Checkpoint | None = None
 
     def save(self) -> None:
-        """Replace the state file. A kill leaves the old state or the new state, never half of one."""
+        """Replace the state file. After a kill it has the complete old state or the complete new state."""
         with NEW_STATE.open("w") as file:
             file.write(self.model_dump_json())
             file.flush()

@@ -1,5 +1,5 @@
 """
-Bring the customers of some corporations into customers.sqlite, every night.
+Update customers.sqlite with the customers of some corporations, every night.
 
     flock --nonblock customers.lock python nightly_sqlite.py corp_123 corp_456
 
@@ -26,7 +26,7 @@ create table if not exists unfinished (run integer, checkpoint text);
 
 
 def save(db: sqlite3.Connection, run: int, page: CustomerPage, checkpoint: Checkpoint) -> None:
-    """Save a page and the checkpoint behind it in one transaction: both are in the database, or neither is."""
+    """Save a page and the checkpoint after it in one transaction: both are in the database, or neither is."""
     rows = [(customer.corporation_id, customer.id, customer.name, customer.model_dump_json(), run) for customer in page]
     with db:
         db.executemany("insert or replace into customers values (?, ?, ?, ?, ?)", rows)
@@ -35,7 +35,7 @@ def save(db: sqlite3.Connection, run: int, page: CustomerPage, checkpoint: Check
 
 
 def finish(db: sqlite3.Connection, run: int, complete: list[str]) -> None:
-    """End the run. Customers that the server has no more are removed, but only of corporations that are complete."""
+    """End the run. Remove customers that the server no longer has, but only those of complete corporations."""
     with db:
         old = [(corporation_id, run) for corporation_id in complete]
         db.executemany("delete from customers where corporation_id = ? and run <> ?", old)
@@ -56,7 +56,7 @@ async def main(db: sqlite3.Connection, corporations: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    # Threads use the connection in turns, one at a time.
+    # Several threads use the connection, but only one at a time.
     with closing(sqlite3.connect("customers.sqlite", check_same_thread=False)) as database:
         database.executescript(TABLES)
         failures = anyio.run(main, database, sys.argv[1:] or ["corp_123"])

@@ -1,5 +1,5 @@
 """
-A web service that sends on the customers of a corporation, as JSON lines, page by page.
+A web service that forwards the customers of a corporation, as JSON lines, page by page.
 
     pip install fastapi uvicorn
     commenda-customers emulate      # in another terminal; it prints what to export here, to try this without an account
@@ -32,7 +32,7 @@ SECONDS_IN_ALL = 60
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-    """Open one client for all requests: it holds the connections, and what it learned of the rate limit."""
+    """Open one client for all requests: it holds the connections, and what it learned about the rate limit."""
     async with AsyncCustomersAPI(timeout=5, retry=RetryPolicy(deadline=20)) as api:
         app.state.api = api
         yield
@@ -65,7 +65,7 @@ async def json_lines(
     try:
         while page is not None:
             yield "".join(customer.model_dump_json() + "\n" for customer in page)
-            # Around each step, and never around a `yield`.
+            # The time limit is around each step, and never around a `yield`.
             with anyio.fail_after(deadline - anyio.current_time()):
                 page = await anext(pages, None)
     except (CustomersError, TimeoutError) as error:
@@ -77,7 +77,7 @@ async def json_lines(
 
 @app.exception_handler(CustomersError)
 async def failed(_request: Request, error: CustomersError) -> JSONResponse:
-    """Answer with a status if the first page could not be fetched."""
+    """Respond with a status if the first page could not be fetched."""
     if isinstance(error, RateLimitError):
         return JSONResponse({"error": "busy"}, 503, {"Retry-After": str(math.ceil(error.retry_after or 1))})
 
@@ -86,5 +86,5 @@ async def failed(_request: Request, error: CustomersError) -> JSONResponse:
 
 @app.exception_handler(TimeoutError)
 async def timed_out(_request: Request, _error: TimeoutError) -> JSONResponse:
-    """Answer with a status if the first page took too long."""
+    """Respond with a status if the first page took too long."""
     return JSONResponse({"error": "the first page took too long"}, 504)

@@ -1,4 +1,4 @@
-"""A server that says exactly the bytes it is told to, for faults that no HTTP server would commit."""
+"""A server that sends exactly the bytes that a test gives it, for faults that no HTTP server would produce."""
 
 import json
 import os

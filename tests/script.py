@@ -1,4 +1,4 @@
-"""A server in memory that answers from a list."""
+"""A server in memory that sends responses from a list."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

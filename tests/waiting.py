@@ -6,7 +6,7 @@ import anyio
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* holds. Whether it takes a millisecond or a minute is the machine's affair."""
+    """Wait until *condition* holds, for a millisecond or a minute, depending on the machine."""
     with anyio.fail_after(120):
         while not condition():
             await anyio.sleep(0.005)

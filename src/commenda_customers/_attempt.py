@@ -41,14 +41,14 @@ class Deadline:
 @dataclass(slots=True)
 class Attempt:
     """
-    The attempt in progress. It is passed down to whatever sends the request, and tells the retry policy what came of it.
+    The attempt in progress. It is passed down to the code that sends the request, and tells the retry policy the outcome.
 
     Attributes:
         number: The first is 1.
         deadline: The deadline of the request.
         had_permit: Whether the limiter has let the request begin, in this attempt or in an earlier one.
         was_sent: Whether this attempt was sent.
-        in_flight_since: When it was sent, until it has ended; then `None`.
+        in_flight_since: When it was sent; `None` if it is not in flight.
         paused_for: Seconds for which the limiter holds the next attempt back, because the server throttled this one.
     """
 

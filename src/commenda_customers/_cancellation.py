@@ -26,8 +26,8 @@ async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
     Await *call* in a child task, and return or raise what it does.
 
     httpcore protects its connections from cancelled scopes only, not from `asyncio.Task.cancel` (encode/httpcore issue
-    1093), which `asyncio.timeout` and asyncio's task groups use: that leaves a connection in the pool which nobody can use
-    or remove. A child task receives every cancellation as that of a scope.
+    1093), which `asyncio.timeout` and asyncio's task groups use: that leaves a connection in the pool that can neither be
+    used nor removed. In a child task, every cancellation arrives as that of a scope.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -40,13 +40,13 @@ async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
             if is_cancellation(exc):
                 raise
 
-    # A cancellation from outside ends here. One from inside, such as that of a future which others share, is a failure.
+    # Raises a cancellation from outside. One from inside, such as that of a shared future, is a failure: it is raised below.
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)
     if failure:
         try:
             raise failure[0]
         finally:
-            failure.clear()  # or the traceback would keep itself alive
+            failure.clear()  # otherwise the exception and its traceback keep each other alive
 
     return outcome[0]

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
-    """Refuse *value* if it is not a number above zero; with *or_zero*, not at least zero."""
+    """Refuse *value* if it is not a number above zero. With *or_zero*, zero is allowed too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if value > sys.float_info.max and value != math.inf:

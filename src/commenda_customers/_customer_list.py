@@ -45,7 +45,7 @@ class CustomerList:
         Iterate over all customers, in the server's order.
 
         Raises:
-            CursorLoopError: The server's cursors lead in a loop. All customers before it were yielded.
+            CursorLoopError: The server's cursors form a loop. All customers before it were yielded.
             CustomersError: A page could not be fetched. Another list resumes from the error's `checkpoint`.
         """
         iteration = self._begin()
@@ -72,7 +72,7 @@ class CustomerList:
         return await anext(self.pages(), CustomerPage(self._query.corporation_id, ()))
 
     def _begin(self) -> "_ListIteration":
-        # The checkpoints of this list also hold what its own checkpoint says about other corporations.
+        # A checkpoint of this list also keeps what the checkpoint in `resume` says about other corporations.
         builder = CheckpointBuilder(self._query.selection.fingerprint, self._resume)
         builder.record(self._query.corporation_id, self._start)
         return _ListIteration(PageReader(self._fetch, self._query, self._start), builder)

@@ -29,8 +29,8 @@ class CustomerStream:
         async with api.stream(corporation_ids) as stream:
             async for customer in stream: ...   # or: async for page in stream.pages()
 
-    Within a corporation customers come in the server's order; corporations take turns, page by page. A stream can be used
-    once. After a loop was left, another loop resumes where it stopped.
+    Within a corporation customers come in the server's order; the stream alternates between corporations, page by page. A
+    stream can be used only once. After you leave a loop, another loop resumes where it stopped.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CustomerStream:
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
-            raise RuntimeError("a stream can be used once; call api.stream() again")
+            raise RuntimeError("a stream can be used only once; call api.stream() again")
 
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
@@ -69,13 +69,13 @@ class CustomerStream:
             # The task group is not told about the exception of the block: it would put it into a group.
             await self._tasks.__aexit__(None, None, None)
         except BaseException as cancellation:
-            # The cancellation of a scope comes again, so it must not hide an exception of the block. The cancellation of
-            # `asyncio.Task.cancel` comes once.
-            comes_again = anyio.current_effective_deadline() == -math.inf
-            if exc is None or not comes_again or not is_cancellation(cancellation):
+            # A cancelled scope raises its cancellation again at the next await, so here it must not hide an exception of the
+            # block. `asyncio.Task.cancel` raises it only once.
+            is_raised_again = anyio.current_effective_deadline() == -math.inf
+            if exc is None or not is_raised_again or not is_cancellation(cancellation):
                 raise
         if exc is None:
-            self._fan_out.raise_mistake()
+            self._fan_out.raise_pending_failure()
 
     def __aiter__(self) -> ResumableIterator[Customer]:
         """
@@ -84,7 +84,7 @@ class CustomerStream:
         Raises:
             CustomersError: A corporation failed, and `errors` is `"raise"`. Another stream resumes from the error's
                 `checkpoint`.
-            ValueError: The id of a corporation comes a second time, or breaks a rule of the API page.
+            ValueError: The id of a corporation is given twice, or breaks a rule of the API page.
             TypeError: The id of a corporation is not a `str`.
         """
         return ResumableIterator(self._iteration.next_customer, self._iteration.checkpoint)
@@ -167,7 +167,7 @@ class _StreamIteration(Iteration):
         raise StopAsyncIteration
 
     def _begin(self, buffer: PageBuffer) -> PageBuffer:
-        """Make a page the present one."""
+        """Make a page the current one."""
         self._buffer = buffer
         progress = self._progress_of(buffer.start.corporation_id)
         progress.pages += 1
@@ -193,7 +193,7 @@ class _StreamIteration(Iteration):
             self.progress.finished += 1
 
     def _fail(self, corporation_id: str, error: CustomersError) -> None:
-        # A checkpoint of all corporations for each that failed would be too much to keep.
+        # Not the checkpoint of all corporations: one for each failure would take too much memory.
         error.checkpoint = self._builder.checkpoint_of(corporation_id)
         self.failures[corporation_id] = error
         self._progress_of(corporation_id)
@@ -237,7 +237,7 @@ class _Readers:
             query = self._selection.of(corporation_id, name=f"corporation_ids[{len(self._seen)}]")
             key = corporation_key(corporation_id)
             if key in self._seen:
-                raise ValueError(f"corporation_ids: {corporation_id!r} comes a second time")
+                raise ValueError(f"corporation_ids: {corporation_id!r} is given twice")
             self._seen.add(key)
             start = self._builder.start(corporation_id)
             if start is not None:
@@ -255,7 +255,7 @@ def _one_by_one(corporation_ids: Iterable[str] | AsyncIterable[str]) -> AsyncIte
 
 async def _each(corporation_ids: Iterable[str]) -> AsyncGenerator[str, None]:
     for corporation_id in corporation_ids:
-        await let_others_run()  # there may be very many that are finished, and for those nothing waits
+        await let_others_run()  # skipping very many finished corporations awaits nothing else
         yield corporation_id
 
 

@@ -1,10 +1,10 @@
 """
 Many readers at once, and one consumer.
 
-Theory of operation. Each corporation has a worker task with a `PageReader`. A worker fetches one page, puts it in line as
-a `Delivery`, and waits until the consumer has taken it; then it fetches the next. So of each corporation at most one page
-is in flight or ready, a consumer that stops stops all workers (back-pressure), and corporations take turns: a worker whose
-page was taken queues behind all pages that are ready. A semaphore bounds the number of workers.
+Theory of operation. Each corporation has a worker task with a `PageReader`. A worker fetches one page, appends it to
+a queue as a `Delivery`, and waits until the consumer has taken it; then it fetches the next. So each corporation has at
+most one page that is in flight or ready. When the consumer stops, all workers stop (back-pressure). The corporations
+alternate: the next page of a corporation comes after all pages that are ready. A semaphore limits the number of workers.
 
 The first failure cancels all workers, and `take` raises it as itself, not in a group.
 
@@ -114,8 +114,8 @@ class FanOut:
         """Cancel all workers."""
         self._scope.cancel()
 
-    def raise_mistake(self) -> None:
-        """Raise a failure that nobody has seen yet, unless it is the error of a corporation or a cancellation."""
+    def raise_pending_failure(self) -> None:
+        """Raise a failure that `take` has not raised, unless it is the error of a corporation or a cancellation."""
         failure = self._failure
         if failure is None or self._was_raised or isinstance(failure, CustomersError) or is_cancellation(failure):
             return
@@ -128,7 +128,7 @@ class FanOut:
                 await self._guard(self._start_workers, tasks)
             self._is_complete = True
         finally:
-            # The program's own generator of ids may be behind it, with a clean-up of its own.
+            # This may close the program's own generator of ids, and its clean-up code may wait.
             with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
                 await self._readers.aclose()
 
@@ -150,7 +150,7 @@ class FanOut:
             self._free_workers.release()
 
     async def _deliver_page(self, reader: PageReader) -> bool:
-        # A function of its own, or its page would be in memory until the next has come.
+        # A separate function, so that a local variable does not keep the page in memory until the next one has come.
         buffer = await reader.step()
         if buffer is None:
             return False
@@ -169,7 +169,7 @@ class FanOut:
         try:
             await call(*args)
         except BaseException as exc:
-            # One that comes from inside, such as that of a future which others share, is a failure like any other.
+            # A cancellation from inside, such as that of a shared future, is a failure like any other.
             was_cancelled = is_cancellation(exc) and anyio.current_effective_deadline() == -math.inf
             if self._failure is None and not was_cancelled:
                 self._failure, self._traceback = exc, exc.__traceback__

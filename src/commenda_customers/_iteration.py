@@ -2,8 +2,8 @@
 What lists and streams have in common: the iterator that users hold, and the state behind it.
 
 Theory of operation. `_pages.py` produces a `PageBuffer` for each page. An `Iteration` holds the buffer that is being
-consumed and hands out its customers, one by one or as a page. The buffer counts what was yielded of it, so a checkpoint
-is cheap: it is computed from the buffer only when somebody asks for it, or when the next page takes the buffer's place.
+consumed and hands out its customers, one by one or as a page. The buffer counts what was yielded from it, so a
+checkpoint is cheap: it is computed from the buffer only when it is needed, or when the next page replaces the buffer.
 """
 
 from abc import ABC, abstractmethod
@@ -29,8 +29,8 @@ class ResumableIterator(AsyncGenerator[T, None]):
     there is nothing to close.
     """
 
-    # Not a generator function, for two reasons. When one is left by `break`, it waits for the garbage collector, and trio
-    # warns about it. When one is cut by a timeout, it is exhausted, as if the list were.
+    # Not a generator function, for two reasons. When a generator is left by `break`, it waits for the garbage collector, and
+    # trio warns about it. When a generator is cancelled by a timeout, it is exhausted: it looks like the end of the list.
 
     def __init__(self, step: Callable[[], Awaitable[T]], checkpoint: Callable[[], Checkpoint]) -> None:
         """Call *step* for each item. It returns the item or raises `StopAsyncIteration`."""
@@ -116,6 +116,6 @@ class Iteration(ABC):
         return self._builder.checkpoint()
 
     def _record(self) -> None:
-        """Write down what was yielded of the present page."""
+        """Record what was yielded from the current page."""
         if self._buffer is not None:
             self._builder.record(self._buffer.start.corporation_id, self._buffer.position)

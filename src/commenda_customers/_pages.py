@@ -1,5 +1,5 @@
 """
-From cursor to cursor through the list of one corporation.
+Follows the cursors of the list of one corporation.
 
 Nothing here knows HTTP: a `PageReader` is given a function that fetches the page at a cursor.
 
@@ -13,8 +13,8 @@ the next one by insertions. If the first page that holds customers holds none of
 is gone, and others may have been missed: that is a `ListChangedError`.
 
 A server whose cursors lead back to an earlier page would be followed for ever. So all cursors of a run are remembered, as
-short digests, and a cursor that comes back is a `CursorLoopError`. A position also holds the loop cursor, if its page has
-one, so that a run that resumes there does not go round the loop once more.
+short digests, and a repeated cursor is a `CursorLoopError`. A position also holds the loop cursor, if its page has one, so
+that a run that resumes there does not follow the loop once more.
 """
 
 from collections import Counter
@@ -71,7 +71,7 @@ class PageBuffer:
         """
         Where another run resumes after what was taken; `None` at the end of the list.
 
-        That is this page, even when all of it was taken: if the list changes in between, it shows on a page that is known.
+        That is this page, even when all of it was taken: the next run compares it, and so detects that the list has changed.
         """
         if self.is_used_up and self.page.cursor is None:
             return None
@@ -90,7 +90,8 @@ class PageReader:
         self._cursor = start.cursor if start else None  # of the next page
         self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
         self._overlap_confirmed = not self._may_reappear
-        # Each cursor with the number of pages that had customers by then. A position needs only the last of those pages.
+        # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it
+        # finds a loop after that page by itself; a cursor that leads to an earlier page must be in the position.
         self._fetched: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
         self._filled = 0
 
@@ -99,8 +100,8 @@ class PageReader:
         Fetch the next page; return `None` after the last.
 
         Raises:
-            CursorLoopError: The server's cursors lead in a loop.
-            ListChangedError: The page at which an earlier run stopped has no customer left that this run has yielded.
+            CursorLoopError: The server's cursors form a loop.
+            ListChangedError: The page at which an earlier run stopped has none of the customers that it had yielded.
             CustomersError: The page could not be fetched.
         """
         while self._start is not None:
@@ -114,7 +115,7 @@ class PageReader:
     async def _fetch_new(self) -> CustomerPage:
         if _digest(self._cursor) in self._fetched:
             raise CursorLoopError(
-                f"the server's cursors lead in a loop: one came back within {len(self._fetched)} pages",
+                f"the server's cursors form a loop: one was repeated within {len(self._fetched)} pages",
                 corporation_id=self.query.corporation_id,
                 cursor=self._cursor,
             )
@@ -122,7 +123,7 @@ class PageReader:
         try:
             return await self._fetch(self.query, self._cursor)
         except StopAsyncIteration as exc:
-            # From a hook or a token provider. Here it would end the list; a generator would not let it (PEP 479).
+            # From a hook or a token provider. It would silently end the list; in a generator Python prevents that (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
 
     def _accept(self, page: CustomerPage, start: Position) -> PageBuffer:
@@ -134,7 +135,7 @@ class PageReader:
         if page:
             self._overlap_confirmed = True
             self._filled += 1
-            # A customer that was pushed off a page is not far behind it; one that was removed never comes.
+            # A customer that was pushed off a page comes soon; a removed one never comes. So only the last ids are kept.
             missing = Counter(self._may_reappear) - Counter(reappeared)
             self._may_reappear = tuple(missing.elements())[-self.query.selection.limit :]
             start = start.model_copy(update={"cursor": self._cursor, "yielded": self._may_reappear + reappeared})
@@ -185,5 +186,5 @@ def _without(page: CustomerPage, yielded: tuple[str, ...]) -> tuple[CustomerPage
 
 
 def _digest(cursor: str | None) -> bytes | None:
-    """Return a short stand-in for *cursor*: some servers write kilobytes into each."""
+    """Return a short hash of *cursor*: some servers have cursors of several kilobytes."""
     return None if cursor is None else blake2b(cursor.encode(), digest_size=16).digest()

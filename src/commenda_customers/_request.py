@@ -169,7 +169,7 @@ class _PageRequest:
         return received
 
     async def _with_permit(self, attempt: Attempt, secret: Secret) -> _Received:
-        """Send when the limiter allows it. To wait for the first permit is no failure, so the deadline is suspended."""
+        """Send when the limiter allows it. Waiting for the first permit is not a failure, so the deadline is suspended."""
         limiter = self._fetcher.limiter
         if limiter is None:
             return await self._with_connection(attempt, secret)
@@ -195,7 +195,7 @@ class _PageRequest:
                 self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
     async def _with_connection(self, attempt: Attempt, secret: Secret) -> _Received:
-        """Send when a connection is free. To wait for one is no failure: neither time limit runs meanwhile."""
+        """Send when a connection is free. Waiting for one is not a failure: it counts for neither timeout nor deadline."""
         connections = self._fetcher.http.connections
         try:
             connections.acquire_nowait()
@@ -218,7 +218,7 @@ class _PageRequest:
             self._emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
             return received
 
-        # Reached only when the time limit has cut the attempt.
+        # Reached only when the timeout has cancelled the attempt.
         raise APITimeoutError(f"no complete response within the timeout of {timeout:g} s", transient=True)
 
     async def _exchange(self, secret: Secret) -> _Received:
@@ -233,7 +233,7 @@ class _PageRequest:
             return _Received(response.status, len(response.body), at, name, throttling, result)
 
     def _feedback_of(self, received: _Received) -> Feedback:
-        """Return what a limiter can learn. A wait that is too long is raised; no other request waits for it."""
+        """Return what a limiter can learn. A wait that is too long fails this request; no other request waits for it."""
         longest, throttling = self._fetcher.retry.max_retry_after, received.throttling
         wait = throttling.retry_after
         if wait is not None and wait > (_A_DAY if longest is None else longest):
@@ -257,8 +257,8 @@ class _PageRequest:
         if foreign is None:
             return page
 
-        # Most likely the connection is one response behind: a response to no request was taken for ours. On another
-        # connection it is worth one more attempt; twice is no accident.
+        # Most likely the server has sent a response too many on this connection, and it was taken for ours. One more attempt
+        # on another connection makes sense; a second time, it is not an accident.
         response.drop_connection()
         came_before, self._foreign_customers_came = self._foreign_customers_came, True
         raise InvalidResponseError(

@@ -41,7 +41,7 @@ class Secret:
 
     def __init__(self, value: object, origin: str) -> None:
         value = value.get_secret_value() if isinstance(value, SecretStr) else value
-        # Of a member of an enumeration the value, whose str() is its name.
+        # For a member of an enumeration this is its value; plain str() would return its name.
         self._value = str.__str__(value) if isinstance(value, str) else value
         self._origin = origin
 
@@ -78,7 +78,7 @@ class Secret:
         """
         Return *data* without the token, also where JSON, a URL or HTML has escaped it.
 
-        Very long data is cut: to search all of it would take long, and nobody reads it.
+        Very long data is cut: searching all of it would take long, and only its beginning is shown.
         """
         if len(str(self._value)) < _SHORTEST_SECRET:
             return data
@@ -88,7 +88,7 @@ class Secret:
         return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_ESCAPE * len(str(self._value))]
 
     def _pattern(self) -> re.Pattern[bytes]:
-        # In no variable: a traceback would show it. As it stands first, for a token may itself look like an escape.
+        # Not in a variable, which a traceback would show. The plain form is first: a token may itself look like an escape.
         return re.compile(
             f"{re.escape(str(self._value))}|{''.join(map(_escaped_forms, str(self._value)))}".encode(), re.IGNORECASE
         )
@@ -111,7 +111,7 @@ def _escaped_forms(char: str) -> str:
 
 def wrap_token(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:
     """
-    Wrap the token before anything can go wrong; `None` takes that of the environment variable.
+    Wrap the token before anything can go wrong. `None`: use the environment variable.
 
     Never raises, because the traceback would show the argument. `token_auth` refuses a bad token.
     """

@@ -12,13 +12,13 @@ __all__ = ["Checkpoint", "Position"]
 
 _VERSION = 1
 _KEY_BYTES = 9
-"""Two of a million corporations have the same key with a probability of one in ten thousand million."""
+"""If there are a million corporations, the probability that two of them have the same key is 1e-10."""
 _KEY_LENGTH = 12
 """Characters of a key in base64."""
 
 
 class _Record(BaseModel):
-    # It holds ids of customers, and errors end up in logs.
+    # Validation errors must not show the ids of customers, because errors end up in logs.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 

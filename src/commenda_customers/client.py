@@ -76,7 +76,7 @@ class AsyncCustomersAPI:
             ValueError: There is no token, or an argument is out of range.
             TypeError: An argument has a wrong type.
         """
-        # First of all: the traceback of an error below must not show it.
+        # Before anything else: the traceback of an error below must not show the token.
         secret = wrap_token(token)
         del token
         if timeout is not None:
@@ -145,18 +145,18 @@ class AsyncCustomersAPI:
         Args:
             corporation_id: The corporation.
             limit: Customers per page, 1 to 100. The API's own default is 10; 100 needs the fewest requests.
-            cursor: The first page: the `cursor` of a `CustomerPage` or of an error, of the same corporation and filters.
+            cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error, with the same corporation and filters.
                 `None`: the beginning of the list.
             resume: A checkpoint of an earlier run. Customers that it yielded are skipped. If the checkpoint does not
                 know the corporation, the list starts from the beginning. `None`: no earlier run.
             max_wait: Seconds that an attempt may wait for the rate limiter. If it would take longer, `RateLimitError` is
                 raised at once, with the expected wait in `retry_after`. For web requests, which should fail fast. 0: do
                 not wait. `None`: no limit.
-            **filters: Filters of the list, and parts to add to it. `None` leaves a filter out. How the server combines
-                several is not documented, nor are most values; those in parentheses come from other endpoints.
+            **filters: Filters of the list, and parts to add to it. `None` leaves a filter out. The API documents neither
+                how it combines several filters nor most values; the values in parentheses come from other endpoints.
 
-                - `name`: Only customers of exactly this name.
-                - `search_term`: Only customers with this in their name.
+                - `name`: Only customers with exactly this name.
+                - `search_term`: Only customers with this text in their name.
                 - `source_platforms`: Only customers imported from one of these platforms (such as SHOPIFY).
                 - `source_platform_ids`: Only customers with one of these ids at their platform.
                 - `extend`: Parts to add to each customer: shipping_address, exemption_metadata.
@@ -194,7 +194,7 @@ class AsyncCustomersAPI:
         Args:
             corporation_ids: The corporations, each once. Ids are consumed one by one, when a corporation can start. An
                 async generator is closed with the stream, within five seconds.
-            concurrency: Corporations that are fetched at once. Of each, at most one page is in flight or ready while the
+            concurrency: Corporations that are fetched at once. Each has at most one page in flight or ready while the
                 program works. A program that does not ask for more stops the requests (back-pressure).
             errors: `"raise"`: the first corporation that fails ends the stream with its error. `"collect"`: the others
                 continue. Either way `stream.failures` has the errors.

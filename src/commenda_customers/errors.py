@@ -17,8 +17,8 @@ The tree:
         ├── CursorLoopError
         └── ListChangedError
 
-The first split: no complete response came (`APIConnectionError`), the server responded with an error (`APIStatusError`),
-or the response is not a valid page (`InvalidResponseError`). Mistakes of the program are outside this tree: a wrong
+There are three kinds: no complete response came (`APIConnectionError`), the server responded with an error
+(`APIStatusError`), or the response is not a valid page (`InvalidResponseError`). Usage errors are outside this tree: a wrong
 argument is a `ValueError` or a `TypeError`, use after close is a `RuntimeError`.
 
 All errors hold plain data, survive `pickle`, and never hold the token.
@@ -78,7 +78,7 @@ class CustomersError(Exception):
         message: What happened, without the context that `str(error)` adds.
         corporation_id: The corporation.
         cursor: The cursor of the page that failed; `None` is the first page. Another list can begin there (`cursor=`),
-            unless the server refused it (`BadRequestError`) or it leads in a loop (`CursorLoopError`).
+            unless the server refused it (`BadRequestError`) or it is part of a loop (`CursorLoopError`).
         attempts: How many attempts were sent.
         status_code: The HTTP status of the response, if one came.
         request_id: The server's name for the request, if it gave one.
@@ -185,7 +185,7 @@ class InvalidResponseError(CustomersError):
 
 
 class CursorLoopError(InvalidResponseError):
-    """The server's cursors lead in a loop. `cursor` is the one that came a second time."""
+    """The server's cursors form a loop. `cursor` is the one that was repeated."""
 
 
 class ListChangedError(InvalidResponseError):

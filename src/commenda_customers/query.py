@@ -41,7 +41,7 @@ def _text(name: str, value: object) -> str:
     except UnicodeEncodeError as exc:
         raise ValueError(f"{name}: {value!r} is not valid Unicode text") from exc
 
-    return str.__str__(value)  # of a member of an enumeration the value, whose str() is its name
+    return str.__str__(value)  # the value of a member of an enumeration; plain str() would return its name
 
 
 def _comma_separated(name: str, value: object) -> str:
@@ -55,7 +55,7 @@ def _comma_separated(name: str, value: object) -> str:
         raise ValueError(f"{name}: must not be empty; leave it out instead")
     for index, item in enumerate(items):
         if "," in item:
-            raise ValueError(f"{name}[{index}]: {item!r} contains a comma, which the API takes for a separator")
+            raise ValueError(f"{name}[{index}]: {item!r} contains a comma, which separates values in the API")
 
     return ",".join(items)
 
@@ -128,7 +128,7 @@ class Selection:
 
     @property
     def fingerprint(self) -> str:
-        """A short stand-in for it in checkpoints."""
+        """A short hash of the filters and the limit, for checkpoints."""
         return blake2b(json.dumps([self.limit, self.filters]).encode(), digest_size=12).hexdigest()
 
     def of(self, corporation_id: str, *, name: str = "corporation_id") -> "CustomersQuery":

@@ -22,15 +22,15 @@ __all__ = ["RetryPolicy"]
 T = TypeVar("T")
 
 _MOST_RESENDS = 3
-"""Of one request, because of stale connections. A server that restarts closes all its kept connections at once."""
+"""Resends of one request because of stale connections. A server that restarts closes all its kept connections at once."""
 
 
 def is_transient_status(status: int) -> bool:
     """
     Return whether a request that got *status* is worth another attempt. Every request is a GET, so that is always safe.
 
-    Transient are 408, 425, 429, and every 5xx but 501 (not implemented), 505 (version not supported) and 511 (network
-    login required).
+    The transient statuses are 408, 425, 429, and every 5xx except 501 (not implemented), 505 (version not supported) and 511
+    (network login required).
     """
     return status in {408, 425, 429} or (status >= 500 and status not in {501, 505, 511})
 
@@ -40,15 +40,15 @@ class RetryPolicy:
     """
     How one request is retried. Every request is a GET, so a retry is always safe.
 
-    Retried are errors that are `transient`:
+    Errors that are `transient` are retried:
 
     - connections that could not be opened, broke, or took longer than `timeout`; not certificates that are not trusted;
-    - the statuses 408, 425, 429, and every 5xx but 501, 505 and 511;
+    - the statuses 408, 425, 429, and every 5xx except 501, 505 and 511;
     - responses that were cut or are not JSON, and, once, a response with customers of another corporation.
 
     The wait before the next attempt is random between zero and `initial_wait`, then twice that, four times that, and so on
     up to `max_wait` (full jitter). While at least a third of all requests fail, it is random between zero and `max_wait`
-    from the first retry on, so that retries do not multiply an outage. Where the server says how long to wait, the wait is
+    from the first retry on, so that retries do not make an outage worse. If the server says how long to wait, the wait is
     that long, and up to `initial_wait` longer, so that many clients do not return at the same moment. A request that failed
     because the server closed a kept connection is sent again at once, the first time.
 
@@ -64,7 +64,7 @@ class RetryPolicy:
         initial_wait: The longest wait after the first attempt, in seconds.
         max_wait: The longest wait of all, in seconds, unless the server asks for more.
         max_retry_after: Seconds. If the server asks to wait longer, its error is raised at once, with that time in
-            `retry_after`, rather than to return too early or to sleep for a day.
+            `retry_after`. The client neither retries too early nor sleeps for a day.
     """
 
     max_attempts: int | None = 8
@@ -126,7 +126,7 @@ class RetryPolicy:
 
 class RetryBudget:
     """
-    Bounds the quick retries of all requests together, so that they do not multiply an outage.
+    Limits the quick retries of all requests together, so that they do not make an outage worse.
 
     While some of it is left, each request backs off by itself. When it is used up, every wait is drawn from the policy's
     full range: a server that is down gets few retries from hundreds of requests, and no request gives up earlier.
@@ -232,8 +232,8 @@ async def call_with_retries(
     Make attempts until one returns, or until *policy* gives up.
 
     Args:
-        call: Makes one attempt. Only a `CustomersError` that it raises is retried; everything else, cancellation above all,
-            passes straight through. If the limiter pauses because of the attempt, it sets `paused_for`; then a 429 does not
+        call: Makes one attempt. Only a `CustomersError` that it raises is retried; everything else, such as a cancellation,
+            is raised at once. If the limiter pauses because of the attempt, it sets `paused_for`; then a 429 does not
             count as a failed attempt.
         policy: Decides.
         budget: Shared with the other requests of the client.

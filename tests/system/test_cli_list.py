@@ -87,7 +87,7 @@ class TestList:
         """The command does not propose a cursor that the server has just refused."""
         serve({"corp_1": 20})
         assert main(["list", "corp_1", "--cursor", "garbage"]) == 1
-        assert "go on" not in capfd.readouterr().err
+        assert "to resume" not in capfd.readouterr().err
 
     def test_an_error_prints_the_cursor_to_resume_from(
         self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]

@@ -162,7 +162,7 @@ def test_what_the_emulator_prints_can_be_pasted(tmp_path: Path) -> None:
 
 
 def test_the_readme_is_short_and_begins_with_code() -> None:
-    """The README has at most 130 lines, and whoever opens it sees code at once."""
+    """The README has at most 130 lines, and its first twelve lines show code."""
     text = README.read_text(encoding="utf-8")
     assert text.count("\n") <= 130
     assert text[: text.index("```python")].count("\n") < 12
@@ -198,7 +198,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """A page that nobody can find is no page."""
+    """Each page of `docs/` is in the navigation of the site."""
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = re.findall(r"- ([\w-]+\.md)$", config, re.MULTILINE)
     assert sorted(listed) == sorted(page.name for page in PAGES[2:])

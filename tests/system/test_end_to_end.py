@@ -43,7 +43,7 @@ def everyone(emulator: Emulator, corporation_id: str = "corp_1", **params: str) 
 @pytest.mark.parametrize(
     ("library", "envelope"), [(None, "wrapped"), (httpx, "bare"), (httpx2, "wrapped")], ids=["own client", "httpx", "httpx2"]
 )
-async def test_everything_comes_through_mayhem(library: Any, envelope: Any) -> None:
+async def test_every_customer_comes_despite_faults(library: Any, envelope: Any) -> None:
     """Every customer arrives once and in order while half of the responses are broken, with each HTTP client."""
     async with Emulator({"corp_1": 250}, seed=3, envelope=envelope, faults=MAYHEM) as server:
         client = None if library is None else library.AsyncClient()

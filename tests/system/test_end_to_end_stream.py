@@ -30,7 +30,7 @@ def held(server: Emulator) -> dict[str, list[str]]:
     return {name: [customer["id"] for customer in server.customers(name)] for name in server.corporations}
 
 
-async def test_everything_comes_through_mayhem() -> None:
+async def test_every_customer_comes_despite_faults() -> None:
     """Every customer of every corporation arrives once and in order, despite faults of all kinds and a rate limit."""
     sizes = {f"corp_{number}": 37 * number for number in range(12)}
     came: dict[str, list[str]] = {name: [] for name in sizes}

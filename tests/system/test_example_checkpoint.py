@@ -43,7 +43,7 @@ FORKS.set_forkserver_preload(["anyio._backends._asyncio", "commenda_customers", 
 
 
 def run_program(folder: Path, environment: Mapping[str, str], errors: Path, steps: int | None) -> None:
-    """Be the program."""
+    """Run the program in this process."""
     warnings.simplefilter("error")
     sys.stderr = errors.open("w")
     os.chdir(folder)

@@ -69,8 +69,8 @@ async def test_it_streams_json_lines(app: Any, monkeypatch: pytest.MonkeyPatch) 
     assert [line["id"] for line in lines] == [customer["id"] for customer in emulator.customers("corp_1")]
 
 
-async def test_a_caller_that_disconnects_ends_the_reading(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the caller goes away, no further pages are asked for, and the service goes on to serve others."""
+async def test_a_caller_that_disconnects_ends_the_iteration(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the caller disconnects, no further pages are requested, and the service continues to serve others."""
     emulator = Emulator({"corp_1": 100_000, "corp_2": 3}, latency=0.01)
     async with served(app, emulator, monkeypatch) as client:
         async with client.stream("GET", "/corporations/corp_1/customers") as answer:

@@ -108,7 +108,7 @@ async def test_a_repeated_cursor_is_an_error(
 ) -> None:
     """A repeated cursor is an error, without a request, after all customers before it."""
     server, seen = Server(pages), ""
-    with pytest.raises(CursorLoopError, match="lead in a loop") as caught:
+    with pytest.raises(CursorLoopError, match="form a loop") as caught:
         async for customer in server.list():
             seen += customer.id
     assert (seen, server.asked) == (good, asked)

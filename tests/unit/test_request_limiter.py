@@ -65,7 +65,7 @@ class TestLimiter:
         async with script.api(rate_limit=FixedRate(1, per=60)) as api:
             await api.list("corp_1", max_wait=1)
             began = anyio.current_time()
-            with pytest.raises(RateLimitError, match="longer than max_wait, 1 s .*corporation 'corp_1'") as caught:
+            with pytest.raises(RateLimitError, match=r"longer than max_wait \(1 s\) .*corporation 'corp_1'") as caught:
                 await api.list("corp_1", max_wait=1)
         assert anyio.current_time() == began
         assert (caught.value.attempts, caught.value.status_code) == (0, None)

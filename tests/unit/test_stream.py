@@ -153,7 +153,7 @@ async def test_it_is_used_inside_of_its_block_and_once() -> None:
         pass
     with pytest.raises(RuntimeError, match="inside its block"):
         await anext(stream.pages())
-    with pytest.raises(RuntimeError, match="used once"):
+    with pytest.raises(RuntimeError, match="used only once"):
         async with stream:
             pass
 

@@ -88,7 +88,7 @@ async def test_ids_may_come_from_any_async_iterator() -> None:
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (["c0", "c1", "c0"], ValueError, "corporation_ids: 'c0' comes a second time"),
+        (["c0", "c1", "c0"], ValueError, "corporation_ids: 'c0' is given twice"),
         (["c0", ""], ValueError, r"corporation_ids\[1\]: must not be empty"),
         (["c0", 7], TypeError, r"corporation_ids\[1\]: expected a str, got int"),
     ],

@@ -1,5 +1,5 @@
 """
-The door to the HTTP library: the only package that knows httpx, or httpx2 if the user passed a client of it.
+The only package that uses the HTTP library: httpx, or httpx2 if the user passed a client of it.
 
 Plain data in, plain data out: it sends one request and returns status, headers and body. Every exception of the library
 becomes one of ours here.

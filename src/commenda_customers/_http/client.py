@@ -79,7 +79,7 @@ class RawResponse:
         if connection is None:
             return
 
-        # Shut down, not closed: the pool then finds the connection at its end and closes it. A closed socket makes the
+        # Shut down, not closed: the pool then sees that the connection has ended and closes it. A closed socket makes the
         # pool's check fail on trio. Through a duplicate, because the socket of uvloop cannot be shut down.
         with suppress(OSError), socket.fromfd(connection.fileno(), connection.family, connection.type) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
@@ -180,7 +180,7 @@ class HTTPClient:
             ) from exc
 
     async def aclose(self) -> None:
-        """Close the own HTTP client; the user's stays open. May be called again."""
+        """Close the SDK's HTTP client; a client of the user stays open. May be called more than once."""
         self._is_closed = True
         # A cancelled task comes through here too, and must not leave connections behind.
         with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
@@ -236,7 +236,7 @@ class HTTPClient:
                 self._url,
                 params=list(params),
                 headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
-                # The caller limits the whole attempt. The library limits each read, which a slow drip never exceeds.
+                # The caller limits the whole attempt. The library limits each read only: a slow server never exceeds that.
                 timeout=None,
                 extensions={"trace": trace},
             )
@@ -271,7 +271,7 @@ class HTTPClient:
             await self._read(response, reader)
             return reader.finish()
 
-        # The status is known. That its body is cut, too long, too slow or unreadable must not hide it.
+        # The status is known. Report it even if the body is cut, too long, too slow or unreadable.
         try:
             reader = BodyReader(encoding, limit=_ERROR_BODY_LIMIT)
         except CustomersError:
@@ -295,8 +295,8 @@ class HTTPClient:
         """
         Leave the rest of a body unread.
 
-        A stream that is closed and then left is a chain of generators for the garbage collector, and trio warns about each.
-        So it is read on, until it ends with an error of its own after what was already buffered.
+        If a closed stream is not read to its end, the garbage collector closes its generators, and trio warns about each of
+        them. So this reads what was already buffered, until the stream raises an error because it is closed.
         """
         await response.aclose()
         buffered = 0

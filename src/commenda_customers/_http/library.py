@@ -1,4 +1,4 @@
-"""The exceptions of the HTTP library, and ours in their place."""
+"""Translates the exceptions of the HTTP library into ours."""
 
 import ssl
 import sys
@@ -63,7 +63,7 @@ class Library(NamedTuple):
 
 
 def _is_tls_failure(exc: BaseException) -> bool:
-    """Return whether the handshake failed for good, and did not merely break off."""
+    """Return whether the handshake failed permanently. A connection that broke during the handshake does not count."""
     broke_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
     return any(isinstance(link, ssl.SSLError) and not isinstance(link, broke_off) for link in chain(exc))
 

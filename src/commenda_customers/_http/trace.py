@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete")
-"""How the names of events for a new connection end. They begin with the kind of connection; proxies have their own."""
+"""Suffixes of the events for a new connection. The prefix is the kind of connection; proxies have their own."""
 
 
 class ConnectionTrace:

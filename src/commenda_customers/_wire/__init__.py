@@ -1,7 +1,7 @@
 """
 The wire format: status, headers and bytes in; a page, an error, or what the server says about its limits out.
 
-Pure functions: no clock, no network. What the API's documentation leaves open, or says in two ways, is settled here.
+Pure functions: no clock, no network. Where the API's documentation is incomplete or ambiguous, this package decides.
 """
 
 from .errors import request_id, status_error

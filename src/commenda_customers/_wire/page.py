@@ -64,7 +64,7 @@ def decode_page(
             f"the response has neither documented envelope: {_shape_of(body)}", **response_fields(status, headers)
         )
 
-    # A field that is missing in `data` may stand beside it: a cursor that is missed would end the list too early.
+    # A field that is missing in `data` may be next to `data`. Without this cursor, the list would end too early.
     total = envelope.total_customers if listing.total_customers is None else listing.total_customers
     return CustomerPage(corporation_id, listing.customers or (), total, listing.cursor or envelope.cursor or None)
 

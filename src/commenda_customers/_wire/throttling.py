@@ -2,7 +2,7 @@
 All that a response says about rate limits, parsed once.
 
 The error, the limiter and the retry policy read the same value. Sources: `Retry-After` (RFC 9110, section 10.2.3), its
-relative `retry-after-ms`, and three conventions for quotas: `RateLimit` as a structured field of several policies
+variant `retry-after-ms`, and three conventions for quotas: `RateLimit` as a structured field of several policies
 (draft-ietf-httpapi-ratelimit-headers), its older form with `RateLimit-Remaining` and `RateLimit-Reset`, and
 `X-RateLimit-*`, whose reset is a number of seconds on some servers and an epoch on others.
 """
@@ -106,7 +106,7 @@ def _parse_quota(headers: Mapping[str, str], *, now: float) -> _Quota:
 
     known = _Quota()
     for prefix in ("ratelimit-", "x-ratelimit-", "x-rate-limit-"):
-        # A header that was sent twice is one list: the smaller rest, and the longer reset.
+        # A header that was sent twice is one list: use the smaller remaining count, and the longer reset.
         left = min(_numbers(headers.get(f"{prefix}remaining")), default=None)
         resets = (number - now if number >= _EPOCH else number for number in _numbers(headers.get(f"{prefix}reset")))
         quota = _Quota(None if left is None else int(left), _sensible(max(resets, default=None)))
@@ -118,7 +118,7 @@ def _parse_quota(headers: Mapping[str, str], *, now: float) -> _Quota:
 
 
 def _tightest(field: str) -> _Quota:
-    """Of several policies, return the one that allows least; of those that allow nothing, the one that lasts longest."""
+    """Return the policy with the fewest requests left; if several have none left, the one with the longest reset."""
     policies: list[_Quota] = []
     # The older form has its parameters in one list; the newer one has a policy in each item.
     for item in field.split(",") if ";" in field else [field]:

@@ -1,4 +1,4 @@
-"""`commenda-customers demo`: the main job against an emulated API that fails on purpose, with a proof at the end."""
+"""`commenda-customers demo`: the main job against an emulated API that fails on purpose, and a check of the result."""
 
 import math
 from collections import Counter
@@ -31,9 +31,17 @@ _SECONDS_PER_LINE = 1.0
 
 
 @click.command("demo", short_help="Stream from an emulated API that fails on purpose.")
-@click.option("--corporations", type=click.IntRange(1, 100), default=8, show_default=True, help="How many there are.")
-@click.option("--customers", type=click.IntRange(0, 1_000_000), default=2750, show_default=True, help="Customers of each.")
-@click.option("--rate", type=click.FloatRange(1), default=60, show_default=True, help="The server's limit per second.")
+@click.option("--corporations", type=click.IntRange(1, 100), default=8, show_default=True, help="Number of corporations.")
+@click.option(
+    "--customers",
+    type=click.IntRange(0, 1_000_000),
+    default=2750,
+    show_default=True,
+    help="Customers of each corporation.",
+)
+@click.option(
+    "--rate", type=click.FloatRange(1), default=60, show_default=True, help="The server's limit, in requests per second."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed of customers and faults.")
 def demo_command(corporations: int, customers: int, rate: float, seed: int) -> int:
     """

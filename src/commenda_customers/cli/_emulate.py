@@ -73,11 +73,13 @@ def _fault(_context: click.Context, _parameter: click.Parameter, values: Sequenc
     type=click.Choice(["line", "address_line"]),
     default="address_line",
     show_default=True,
-    help="Which documented names street lines have: line1, or address_line_1.",
+    help="Which documented spelling street lines have: line1, or address_line_1.",
 )
 @click.option("--latency", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds before each response.")
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Requests per second; more get a 429.  [default: no limit]"
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    help="Limit of requests per second; requests beyond it get a 429.  [default: no limit]",
 )
 @click.option(
     "--burst",

@@ -29,9 +29,8 @@ def _option(name: str, declared: Any, help_text: str) -> Callable[[F], F]:
     if declared is str:
         return click.option(flag, name, metavar="TEXT", help=help_text)
 
-    return click.option(
-        flag, name, multiple=True, callback=_split, metavar="TEXT,…", help=f"{help_text} Separated by commas, or repeated."
-    )
+    help_text = f"{help_text} Separate several values by commas, or repeat the option."
+    return click.option(flag, name, multiple=True, callback=_split, metavar="TEXT,…", help=help_text)
 
 
 def _split(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> Sequence[str] | None:

@@ -28,7 +28,7 @@ _COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2
 @click.argument("corporation_id")
 @filter_options
 @click.option("--limit", type=int, default=100, show_default=True, help="Customers per page, 1 to 100.")
-@click.option("--cursor", help="Cursor of the first page; printed after a failure.")
+@click.option("--cursor", help="Cursor at which to begin; printed after a failure.")
 @click.option(
     "--base-url", envvar="COMMENDA_BASE_URL", help="Address of the API.  [env: COMMENDA_BASE_URL; default: the vendor's]"
 )
@@ -78,7 +78,7 @@ async def _print_customers(
             error.add_note(f"to resume: --cursor {shlex.quote(error.cursor)}")
         raise
     except BrokenPipeError:
-        give_up_output()  # whatever reads the output has stopped, as `head` does
+        give_up_output()  # the program that reads the output has stopped, as `head` does
 
 
 async def _print_pages(pages: AsyncIterator[CustomerPage], messages: Console, *, as_json: bool | None) -> None:

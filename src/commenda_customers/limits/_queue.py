@@ -16,7 +16,7 @@ from .base import Feedback, Permit
 
 class QueueingLimiter(ABC):
     """
-    A queue in front of a decision.
+    A queue of requests. A subclass decides when the request at its head may begin.
 
     Only the waiter at the head of the queue has a timer; the others wait until they are the head. So there is one timer,
     however many waiters there are. A waiter that is cancelled leaves the queue and wakes the next one.
@@ -27,10 +27,10 @@ class QueueingLimiter(ABC):
         check_type("max_in_flight", max_in_flight, int)
         self.max_in_flight = max_in_flight
         self._queue: deque[anyio.Event] = deque()
-        self._returned = 0  # waiters that were sent before; they are in front
+        self._returned = 0  # waiters that are retries; they are at the front of the queue
         self._in_flight = 0
         self._home: EventLoopToken | None = None
-        self._moved_at = -math.inf  # when the present event loop began to use the limiter
+        self._moved_at = -math.inf  # when the current event loop began to use the limiter
         self._ahead = 0.0  # seconds by which the event loop's clock is ahead of the machine's
 
     @abstractmethod
@@ -47,7 +47,7 @@ class QueueingLimiter(ABC):
 
     @abstractmethod
     def _shift_times(self, by: float) -> None:
-        """Move all points in time by so many seconds: another event loop has another clock."""
+        """Add *by* seconds to all stored times: another event loop has another clock."""
 
     @abstractmethod
     def _estimate(self, ahead: int, now: float) -> float:
@@ -97,8 +97,8 @@ class QueueingLimiter(ABC):
 
             error = _took_too_long(max_wait, self._estimate_here(again=again))
         # Do not fail because of a limit that may not exist.
-        goes_past = self._in_flight < self.max_in_flight and self._knows_no_limit()
-        return None if goes_past or self._can_start() else error
+        may_begin_anyway = self._in_flight < self.max_in_flight and self._knows_no_limit()
+        return None if may_begin_anyway or self._can_start() else error
 
     def _can_start(self) -> bool:
         return not self._queue and self._time_to_start() <= 0
@@ -155,7 +155,7 @@ class QueueingLimiter(ABC):
         return self._queue[index]
 
     def _time_to_start(self, now: float | None = None) -> float:
-        # A request that waits for a connection with its permit in hand would be sent later than the limiter meant.
+        # A request that had a permit but waited for a connection would be sent later than the limiter intended.
         if self._in_flight >= self.max_in_flight:
             return math.inf
 
@@ -173,20 +173,20 @@ class QueueingLimiter(ABC):
 
 
 def _has_ended(token: EventLoopToken | None) -> bool:
-    """Return whether an event loop has ended and left tasks behind. One of trio ends them all."""
+    """Return whether an event loop has ended and left tasks behind. A trio event loop never does."""
     is_closed = getattr(token and token.native_token, "is_closed", None)
     return is_closed is not None and is_closed()
 
 
 def _too_long(max_wait: float, expected: float) -> RateLimitError:
     return RateLimitError(
-        f"the rate limiter would hold the request back for about {expected:.1f} s, longer than max_wait, {max_wait:g} s",
+        f"the rate limiter would hold the request back for about {expected:.1f} s, longer than max_wait ({max_wait:g} s)",
         retry_after=expected,
     )
 
 
 def _took_too_long(max_wait: float, expected: float) -> RateLimitError:
     return RateLimitError(
-        f"the rate limiter held the request back for max_wait, {max_wait:g} s, and would for about another {expected:.1f} s",
+        f"the rate limiter held the request back for max_wait ({max_wait:g} s); it would take about {expected:.1f} s more",
         retry_after=expected,
     )

@@ -9,7 +9,7 @@ from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
 __all__ = ["AdaptiveLimiter"]
 
 _FEWEST_RESPONSES = 20
-"""Between two quota hints. Small quotas are used better without a pause for each."""
+"""Between two quota hints, which are successes that say that no quota remains. Small quotas need no pause for each."""
 
 _QUOTA_HINTS = 3
 """Hints that count between two 429s. A server that counts down and never refuses must not slow us down."""
@@ -19,9 +19,9 @@ class AdaptiveLimiter(QueueingLimiter):
     """
     Learns how many requests the server takes, from its 429s and from the headers of its quota.
 
-    Before the first 429 it limits the number of requests in flight: four at first, and up to half as many again with each
-    round trip. After it, requests begin evenly, a little below the rate that the server accepted. A higher rate is probed
-    from time to time, less often the longer the present one holds.
+    Before the first 429 it limits the number of requests in flight: four at first, and at most 50 % more after each round
+    trip. After it, requests begin evenly, a little below the rate that the server accepted. A higher rate is probed from
+    time to time. The longer the current rate holds, the less often that happens.
 
     One limiter stands for one quota: pass it to all clients that share a token.
     """
@@ -86,7 +86,7 @@ class AdaptiveLimiter(QueueingLimiter):
             self._controller.succeeded(permit, now)
             self._responses_since_hint += 1
             if feedback.remaining == 0:
-                # As good as a 429, and cheaper; but not from a server that says it and never refuses.
+                # Treat it like a 429, but without a refused request. Ignore it if the server says it and never refuses.
                 if self._had_quota and self._responses_since_hint > _FEWEST_RESPONSES and self._hints_left:
                     self._controller.throttled(permit, now, None)
                     self._hints_left -= 1

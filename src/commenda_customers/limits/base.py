@@ -68,7 +68,7 @@ class RateLimiter(Protocol):
     `release`, `snapshot` and `estimate_wait` are ordinary methods, since a cancelled task cannot await; a limiter in which
     one of them is a coroutine function is refused.
 
-    The client never opens or closes a limiter. A limiter may have a life of its own, such as a connection to a store that
+    The client never opens or closes a limiter. A limiter may have resources of its own, such as a connection to a store that
     several processes share: enter it around the client, `async with MyLimiter() as limiter, AsyncCustomersAPI(rate_limit=
     limiter) as api`.
     """

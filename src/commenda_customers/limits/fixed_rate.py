@@ -16,7 +16,7 @@ _NAP = 1.0
 
 class FixedRate(QueueingLimiter):
     """
-    Lets at most *limit* requests begin in any *per* seconds, wherever one begins to count.
+    Lets at most *limit* requests begin in any period of *per* seconds.
 
     If the server refuses a request all the same, all requests pause for as long as it asks.
     """
@@ -29,7 +29,7 @@ class FixedRate(QueueingLimiter):
             limit: Requests, 1 or more.
             per: Seconds; 1 by default.
             max_in_flight: The most requests in flight, over all clients that share the limiter; 100 by default. Not more
-                than there are connections: requests that wait for a connection are sent later than the limiter meant.
+                than there are connections: requests that wait for a connection are sent later than the limiter intended.
 
         Raises:
             ValueError: A number is not above zero, or too large.
@@ -55,8 +55,8 @@ class FixedRate(QueueingLimiter):
     def _estimate(self, ahead: int, now: float) -> float:
         rounds, rest = divmod(ahead, self.limit)
         free = self.limit - len(self._begun)
-        turn = now if rest < free else self._begun[rest - free] + self.per
-        return max(turn, self._paused_until, now) - now + rounds * self.per
+        begins_at = now if rest < free else self._begun[rest - free] + self.per
+        return max(begins_at, self._paused_until, now) - now + rounds * self.per
 
     def snapshot(self) -> LimiterSnapshot:
         """Return the present state."""
@@ -77,7 +77,7 @@ class FixedRate(QueueingLimiter):
 
     def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:  # noqa: ARG002 - every outcome counts alike
         if feedback.is_throttled:
-            # A server that asks for no wait again and again is not believed.
+            # A server that refuses twice in a row gets a pause of at least _NAP seconds, whatever it asks.
             wait = _NAP if feedback.wait is None or self._was_throttled else 0.0
             self._paused_until = max(self._paused_until, now + max(wait, feedback.wait or 0.0))
         self._was_throttled = feedback.is_throttled

@@ -104,7 +104,7 @@ class Emulator:
             port: Port to serve on; 0 takes a free one.
 
         Raises:
-            ValueError: A number is negative, or a word is none of those above.
+            ValueError: A number is negative, or a word is not one of those above.
         """
         if min([*(corporations or {}).values(), latency, 0]) < 0:
             raise ValueError("corporations, latency: must not be negative")

@@ -54,7 +54,7 @@ class TokenBucket:
         self._counted_at: float | None = None
 
     def take(self, now: float) -> float:
-        """Take a token and return 0, or return the seconds until there is one. *now* is of any steady clock."""
+        """Take a token and return 0, or return the seconds until there is one. *now* is the time of any monotonic clock."""
         elapsed = 0.0 if self._counted_at is None else now - self._counted_at
         self._tokens = min(self._limit.burst, self._tokens + elapsed * self._limit.rate)
         self._counted_at = now

@@ -97,7 +97,7 @@ class Status(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class TooManyRequests(Fault):
-    """429 with the two headers as given: seconds, a fraction, a date, junk. `None` leaves a header out."""
+    """429 with the two headers as given: seconds, a fraction, a date, or an invalid value. `None` leaves a header out."""
 
     retry_after: str | None = None
     retry_after_ms: str | None = None
@@ -129,7 +129,7 @@ class CutBody(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class Slow(Fault):
-    """The body drips: `piece` bytes every `delay` seconds."""
+    """The body is sent slowly: `piece` bytes every `delay` seconds."""
 
     delay: float = 0.2
     piece: int = 1
