@@ -31,16 +31,21 @@ FENCE = re.compile(r'(?ms)^(?P<indent> *)```(?P<kind>\w+)(?: title="(?P<title>[^
 NOT_RUN = {"sh": {"set up", "until Ctrl-C"}, "console": {None}, "text": {None, "output"}}
 
 ASK_THE_APP = """
-from fastapi.testclient import TestClient as _TestClient
+import asyncio as _asyncio
+import httpx as _httpx
 
-with _TestClient(app) as _client:
-    for _path, _methods in app.openapi()["paths"].items():
-        if "get" in _methods:
-            _response = _client.get(_path.format(corporation_id="corp_123"))
-            print(_path, _response.status_code)
-            assert _response.status_code == 200, _response.text
-            if "{corporation_id}" in _path:
-                assert _client.get(_path.format(corporation_id="unknown")).status_code == 404, _path
+async def _ask() -> None:
+    _transport = _httpx.ASGITransport(app=app)
+    async with app.router.lifespan_context(app), _httpx.AsyncClient(transport=_transport, base_url="http://app") as _client:
+        for _path, _methods in app.openapi()["paths"].items():
+            if "get" in _methods:
+                _response = await _client.get(_path.format(corporation_id="corp_123"))
+                print(_path, _response.status_code)
+                assert _response.status_code == 200, _response.text
+                if "{corporation_id}" in _path:
+                    assert (await _client.get(_path.format(corporation_id="unknown"))).status_code == 404, _path
+
+_asyncio.run(_ask())
 """
 
 RUN_CELLS = """
