@@ -49,7 +49,8 @@ class Attempt:
         had_permit: Whether the limiter has let the request begin, in this attempt or in an earlier one.
         was_sent: Whether this attempt was sent.
         in_flight_since: When it was sent; `None` if it is not in flight.
-        paused_for: Seconds for which the limiter holds the next attempt back, because the server throttled this one.
+        paused_for: Seconds for which the limiter holds the next attempt back.
+        is_exempt: Whether it does not count as a failed attempt: the server throttled it, or takes nothing at all.
     """
 
     number: int
@@ -58,6 +59,7 @@ class Attempt:
     was_sent: bool = False
     in_flight_since: float | None = None
     paused_for: float = 0.0
+    is_exempt: bool = False
 
     @property
     def attempts_sent(self) -> int:

@@ -19,7 +19,7 @@ from ._cancellation import in_child_task
 from ._http import HTTPClient, RawResponse
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
 from .auth import Secret, TokenAuth
-from .errors import APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError
+from .errors import APIConnectionError, APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError
 from .events import (
     Event,
     Hook,
@@ -31,7 +31,7 @@ from .events import (
     RetryScheduled,
     Throttled,
 )
-from .limits import Feedback, RateLimiter
+from .limits import Feedback, LimiterSnapshot, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
 from .retry import RetryBudget, RetryPolicy, call_with_retries
@@ -186,13 +186,21 @@ class _PageRequest:
         try:
             received = await self._with_connection(attempt, secret)
             feedback = self._feedback_of(received)
-            return received
+        except APIConnectionError as error:
+            feedback = Feedback(is_rejected=error.is_rejection, is_failed=error.transient and not error.is_rejection)
+            raise
         finally:
             limiter.release(permit, feedback)
-            if feedback.is_throttled:
-                now = limiter.snapshot()
-                attempt.paused_for = now.paused_for
-                self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
+            self._heed(limiter.snapshot(), feedback, attempt)
+        return received
+
+    def _heed(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
+        """Take over what the limiter has made of an attempt that failed."""
+        if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
+            attempt.paused_for = now.paused_for
+            attempt.is_exempt = feedback.is_throttled or now.is_half_open
+        if feedback.is_throttled:
+            self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
     async def _with_connection(self, attempt: Attempt, secret: Secret) -> _Received:
         """Send when a connection is free. Waiting for one is not a failure: it counts for neither timeout nor deadline."""
@@ -240,9 +248,13 @@ class _PageRequest:
             is_throttled, wait = received.status == HTTPStatus.TOO_MANY_REQUESTS, None
         else:
             is_throttled = throttling.is_throttled
+        is_failed = not is_throttled and isinstance(received.result, CustomersError) and received.result.transient
+        is_rejected = is_failed and received.status == HTTPStatus.SERVICE_UNAVAILABLE
         return Feedback(
             is_answered=True,
             is_throttled=is_throttled,
+            is_rejected=is_rejected,
+            is_failed=is_failed and not is_rejected,
             wait=wait if is_throttled else None,
             remaining=throttling.remaining,
         )

@@ -139,9 +139,12 @@ class APIConnectionError(CustomersError):
     Attributes:
         is_stale_connection: Whether the request went out on a connection kept from an earlier request, and no response
             came. A server may close such a connection at any moment, so the request is sent again at once.
+        is_rejection: Whether the connection was refused, or closed before any response came. Some servers do that instead of
+            a 429.
     """
 
     is_stale_connection: bool = False
+    is_rejection: bool = False
 
 
 class APITimeoutError(APIConnectionError):

@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._attempt import Attempt, Deadline
 from ._checks import check_positive
-from .errors import APIConnectionError, APITimeoutError, CustomersError, RateLimitError
+from .errors import APIConnectionError, APITimeoutError, CustomersError
 
 __all__ = ["RetryPolicy"]
 
@@ -179,8 +179,7 @@ class _Retries:
         is_stale = isinstance(error, APIConnectionError) and error.is_stale_connection
         self._is_resend = is_stale and self._resends < _MOST_RESENDS
         self._resends += self._is_resend
-        is_paused = isinstance(error, RateLimitError) and self.attempt.paused_for > 0
-        if not (is_paused or self._is_resend):
+        if not (self.attempt.is_exempt or self._is_resend):
             self._failures += 1
 
     def wait(self, state: RetryCallState) -> float:

@@ -17,7 +17,7 @@ from anyio.lowlevel import current_token
 from .._cancellation import in_child_task
 from .._version import __version__
 from ..auth import Secret
-from ..errors import APIConnectionError, CustomersError
+from ..errors import APIConnectionError, APITimeoutError, CustomersError
 from ..query import PARAMETERS
 from .base_url import checked_base_url
 from .body import ACCEPT_ENCODING, BodyReader
@@ -225,6 +225,7 @@ class HTTPClient:
             return await self._send_traced(client, params, secret, trace)
         except APIConnectionError as error:
             error.is_stale_connection = trace.was_kept
+            error.is_rejection = error.transient and not isinstance(error, APITimeoutError)
             raise
 
     async def _send_traced(

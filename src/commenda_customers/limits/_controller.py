@@ -1,182 +1,303 @@
 """
-What the server's limit is: a pure decision about each request, learned from what came of those before it.
+What a limiter learns about the server: a pure function of the outcomes of requests.
 
-No clock, no I/O, no randomness; times are arguments, in seconds of any steady clock. The constants, here and of `Ceiling`,
-were found by simulating this class against token buckets, fixed and sliding windows and limits of requests in flight, of 5
-to 400 requests a second and with 5 ms to 2 s of latency. What a comment says of another value is what it did there to the
-share of the limit, in points, or to the 429s.
+Theory of operation. Every outcome is a value, and the `Controller` is plain data: no clock, no I/O, no randomness. Times are
+arguments, in seconds of any steady clock. What may begin, and when, is decided elsewhere (`_pacing.py`).
+
+1. *Before the first lesson* no rate is known. Only the number of requests in flight is limited. It grows with every response
+   (slow start), so that a limit is met with few requests.
+2. *A refusal concerns its request alone while there is an allowance.* A refusal uses up one unit, while a higher rate is
+   being tried two; a response earns back a tenth. Real limits refuse in clusters, chance does not.
+3. *A lesson* comes when the allowance is used up. All requests pause: for a short nap, or for as long as the server asks if
+   that is longer than a second. The rate becomes a little less than what got through. Refusals of requests that were sent
+   before the lesson say nothing new.
+4. *Growth.* A rate is held for a while, and then grows with the cube of time. If that leads to a lesson, the next rate is a
+   little less than what got through during the growth, and is held twice as long. If the rate doubles without a lesson, it
+   is the new rate, and holds are short again.
+5. *A trial* tells a rate that is slightly too high from refusals by chance. If requests are refused although the rate is not
+   growing, the rate is cut by a tenth for a hundred requests. If the refusals stop, the rate was too high. If they go on as
+   before, they are chance: the cut is undone, and so many refusals are tolerated from then on.
+6. *A quota.* If nearly all requests got through between two long waits, the server counts requests per minute or longer. It
+   is used up at full speed, and waited for.
+7. *Shut.* If requests are refused or fail again before one has succeeded after a pause, the server takes nothing at all. The
+   pauses double, and one request at a time finds out (half open). The first success lets all resume at the rate that was
+   known. The same happens if a server that has worked fails several requests in a row: an outage is everyone's.
+
+The constants were found by simulation (`benchmarks/limits.py`). Their comments say what half of a value and twice of it do
+there to the mean share of the limit, in points, and to the part of requests that are refused.
 """
 
 import math
+from dataclasses import dataclass, field
 
-from ._ceiling import Ceiling
-from .base import Permit
+from ._outcomes import Kind, Learned, Outcome, Period, Trial
+
+SAMPLE = 30.0  # requests that are enough to compare two rates
+UNIT = 1.0  # seconds
+LONGEST_HOLD = 15.0  # units, or five samples if that is longer
+TOLERANCE = 0.1  # refusals for each success that are let pass
+ALLOWANCE = 2.0  # refusals that are let pass at once
+SUSPICIOUS, FEWEST_SUSPICIOUS = 0.005, 4  # the part of the requests, and how many, after which a trial begins
+KEEP = 0.98  # of what got through
+LONG_WAIT = 1.0  # seconds; most shorter waits are rounded up
+NAP, LONGEST_NAP, LONGEST_OUTAGE_NAP = 0.2, 8.0, 5.0  # seconds
+OUTAGE = 2  # lessons in a row after which rejections are an outage
+FIRST_WINDOW = 4.0  # requests in flight
+FAILURES = 4  # in a row, after which a server that has worked is shut
 
 
+@dataclass(slots=True)
 class Controller:
     """
-    Two ceilings, of the rate and of the number of requests in flight, and a pause.
+    What was learned, as plain data.
 
-    A 429 begins an *episode*. Those to requests that were sent before it say nothing new. Each episode pauses all requests
-    for as long as the server asks, or else for a short nap, and lowers one of the ceilings: the one that was being probed,
-    or else the window if the refused request found unusually many others in flight, or else the rate.
+    Attributes:
+        rate: Requests per second that hold; infinite while no limit is known.
+        hold: Seconds of use before the rate grows.
+        age: Seconds for which the rate was in use.
+        chance: The part of the requests that is refused whatever the rate.
+        trial: The trial that is going on.
+        allowance: Refusals that are let pass.
+        window: Requests that may be in flight.
+        round_trip: Seconds, on average.
+        paused_until: Until then no request begins.
+        lesson_at: When the last lesson was.
+        strikes: Lessons in a row without a success between them.
+        failures: Failures in a row.
+        has_worked: Whether any request has succeeded.
+        let_pass: Refusals that were let pass, in all.
+        before: What was known before the last lesson, if that may turn out to have been the beginning of an outage.
+        period: Since the last lesson.
     """
 
-    CAUTION = 0.99  # of a rate that was too high: a refusal must not leave it as it was. 1 makes no difference
-    # A rate far above what got through is lowered to this part, or halfway on a scale of ratios if that is lower.
-    CUT = 0.7  # 0.5 costs half a point, 0.9 makes a few more 429s
-    DEEPEST_CUT = 0.1  # for nothing may have got through for want of time; 0 makes half as many 429s again on slow windows
-    NAP = 0.2  # seconds, when the server does not say; doubled while 429s go on
-    LONGEST_NAP = 8.0  # 2 and 32 make no difference
-    NAP_REQUESTS = 10.0  # at a high rate a nap is as short as so many requests; else 1 point less at 5 ms of latency
-    SLACK = 1.25  # of a rate above what got through while the window held requests back; without it a fifth more 429s
-    # Requests in flight to begin with; up to half as many again with every round trip.
-    FIRST_WINDOW = 4.0  # 8 costs 1 point, and so does 2 at 2 s of latency
-    LEAST_RATE = 0.1
-    LATENESS = 0.01  # seconds by which a request may be late without slowing us down; 0 costs 1 point
+    rate: float = math.inf
+    hold: float = 0.0
+    age: float = 0.0
+    chance: float = 0.0
+    trial: Trial | None = None
+    allowance: float = ALLOWANCE
+    window: float = FIRST_WINDOW
+    round_trip: float = 0.0
+    paused_until: float = -math.inf
+    lesson_at: float = -math.inf
+    strikes: int = 0
+    failures: int = 0
+    has_worked: bool = False
+    let_pass: int = 0
+    before: Learned | None = None
+    period: Period = field(default_factory=Period)
 
-    def __init__(self) -> None:
-        self.rate = Ceiling(math.inf)
-        self.window = Ceiling(self.FIRST_WINDOW)
-        self.is_limited = False
-        self.paused_until = -math.inf
-        self.round_trip = 0.0
-        self._next_start = -math.inf
-        self._proven, self._failed = 0.0, math.inf  # a rate that got through; a rate that did not
-        self._episode_began, self._episodes = -math.inf, 0  # episodes in a row, without a success between them
-        self._probes_in_flight = 0  # in flight, of those that began after the last episode had
-        self._since, self._answered = math.inf, 0  # since the rate was last lowered
-        self._usual, self._most = 1.0, 1  # in flight when a request began that was answered; the most since the last episode
+    @property
+    def present_rate(self) -> float:
+        """Requests per second that may begin now, growth included."""
+        if not self.is_growing:
+            return self.rate
+        unit = max(4 * UNIT, SAMPLE / self.rate, 6 * self.round_trip)
+        return self.rate * (1 + ((self.age - self.hold) / unit) ** 3)
 
-    def delay(self, now: float, in_flight: int) -> float:
-        """Return the seconds until the next request may begin; infinity is until one of those *in_flight* has ended."""
-        if now < self.paused_until:
-            return self.paused_until - now
-        if (in_flight and in_flight >= int(self.window.now)) or (self._probes_in_flight and self.is_half_open):
-            return math.inf
-        return max(0.0, self._next_start - now)
+    @property
+    def is_limited(self) -> bool:
+        """Whether a rate is known."""
+        return self.rate < math.inf
 
-    def begin(self, now: float) -> None:
-        """Let a request begin."""
-        self._probes_in_flight += 1
-        self._since = min(self._since, now)
-        if self.is_limited:
-            self._next_start = max(self._next_start, now - self.LATENESS) + 1 / self.rate.now
-
-    def ended(self, permit: Permit) -> None:
-        """Take note that a request has ended, before learning from its answer, if there was one."""
-        if permit.sent >= self._episode_began:
-            self._probes_in_flight = max(0, self._probes_in_flight - 1)
-
-    def succeeded(self, permit: Permit, now: float) -> None:
-        """Learn from an answer other than 429."""
-        if permit.sent > self._episode_began:
-            self._episodes = 0
-        self._answered += 1
-        round_trip = now - permit.sent
-        self.round_trip += (round_trip - self.round_trip) / 32 if self.round_trip else round_trip
-        self._usual += (permit.in_flight - self._usual) / 32
-        self._most = max(self._most, permit.in_flight)
-        window = self.window.now
-        if self.is_limited:
-            is_full = permit.in_flight >= int(window)
-            if is_full:
-                self.window.age += self.round_trip / self.window.value
-            if not is_full or window >= self.rate.now * self.round_trip:
-                self.rate.age += 1 / self.rate.value
-        elif permit.in_flight * 2 > window:
-            self.window.value += 1
-
-    def throttled(self, permit: Permit, now: float, wait: float | None) -> None:
-        """Learn from a 429, and pause everyone for *wait* seconds; `None` if the server did not say how long."""
-        if wait is not None:
-            self.paused_until = max(self.paused_until, now + wait)
-        if permit.sent <= self._episode_began:
-            return
-
-        self._episodes += 1
-        round_trip = self.round_trip or max(now - permit.sent, 0.001)
-        if wait is None or self._episodes > 1:  # a server that says "at once" again and again is not to be believed
-            nap = min(self.NAP, max(2 * round_trip, self.NAP_REQUESTS / self.rate.value))
-            nap = min(nap * 2.0 ** min(self._episodes - 1, 9), self.LONGEST_NAP)
-            self.paused_until = max(self.paused_until, now + nap)
-        if self._episodes > 1:
-            self.rate.spare(self.paused_until - now)
-        elif self.is_limited and self._is_crowded(permit):
-            self._lower_window(permit, now, round_trip)
-        else:
-            self._lower_rate(permit, now, round_trip)
-        self._episode_began, self._most, self._probes_in_flight = now, 1, 0
-        self._next_start = max(self._next_start, self.paused_until)
-
-    def shift_times(self, by: float) -> None:
-        """Use a clock that is *by* seconds ahead. No request is in flight at this time."""
-        self._probes_in_flight = 0
-        self.paused_until += by
-        self._next_start += by
-        self._episode_began += by
-        self._since += by
+    @property
+    def is_growing(self) -> bool:
+        """Whether a higher rate than the one that holds is being tried."""
+        return self.is_limited and self.age > self.hold
 
     @property
     def is_half_open(self) -> bool:
-        """Whether one request alone is to find out if the server takes any again."""
-        return self._episodes > 1
+        """Whether one request alone finds out if the server takes any again."""
+        return self.strikes > 1
 
-    def _is_crowded(self, permit: Permit) -> bool:
-        """Whether it is the number in flight that the server minds. To a limit of the rate that number is mere chance."""
-        if self.window.is_probing:
-            return permit.in_flight > self.window.value
-        many = (self._usual + max(self._most, permit.in_flight)) / 2
-        return not self.rate.is_probing and 1 < permit.in_flight >= min(int(self.window.now), many)
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from an outcome."""
+        self.period.began = min(self.period.began, outcome.sent)
+        match outcome.kind:
+            case Kind.SUCCESS:
+                self._succeeded(outcome)
+            case Kind.REFUSAL | Kind.REJECTION:
+                self._refused(outcome)
+            case Kind.FAILURE:
+                self._failed(outcome)
 
-    def _lower_window(self, permit: Permit, now: float, round_trip: float) -> None:
-        window, rate, pause = self.window, self.rate, self.paused_until - now
-        if window.is_probing:
-            new, hold = max(int(window.value), int(window.now) - 1), 2 * window.hold
+    def exhaust(self, outcome: Outcome) -> None:
+        """Learn from a quota that a response says is used up."""
+        if outcome.sent >= self.lesson_at and not self.strikes:
+            self._learn(outcome)
+            self.strikes = 0
+
+    def _succeeded(self, outcome: Outcome) -> None:
+        self.has_worked, self.failures = True, 0
+        if outcome.sent >= self.lesson_at:
+            self.strikes, self.before = 0, None
+        self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
+        round_trip = outcome.ended - outcome.sent
+        self.round_trip += (round_trip - self.round_trip) / 32 if self.round_trip else round_trip
+        if 2 * outcome.in_flight > self.window:
+            self.window += 1
+        self.period.successes += 1
+        if self.is_limited:
+            self._age(outcome.ended)
+
+    def _age(self, now: float) -> None:
+        """Count the use of a rate: what is not made use of proves nothing."""
+        period, was_growing = self.period, self.is_growing
+        period.successes_growing += was_growing
+        self.age += 1 / self.present_rate
+        if self.trial is not None:
+            if period.total >= 2.5 * SAMPLE:
+                self._judge(now)
+        elif self.present_rate >= 2 * self.rate:
+            self.rate, self.hold = self.present_rate, self._least_hold
+            self._begin_period(now, age=self.hold)
+        elif self.is_growing and not was_growing:
+            period.grew_at = now
+
+    def _refused(self, outcome: Outcome) -> None:
+        if outcome.sent < self.lesson_at:
+            self.period.late_refusals += 1
+            if self.is_half_open and (outcome.wait or 0.0) > LONG_WAIT:
+                self._pause(outcome.ended, outcome.wait or 0.0)
+            return
+
+        self.period.refusals += 1
+        self.period.refusals_growing += self.is_growing
+        cost = 2.0 if self.is_growing and not self.chance else 1.0
+        if self.strikes or self.allowance < cost:
+            self._learn(outcome)
+            return
+
+        self.allowance -= cost
+        self.let_pass += 1
+        if self.is_limited and not self.is_growing and self.trial is None:
+            self._begin_trial(outcome.ended)
+
+    def _failed(self, outcome: Outcome) -> None:
+        if outcome.sent < self.lesson_at or not self.has_worked:
+            return
+
+        self.failures += 1
+        if self.strikes or self.failures >= FAILURES:
+            self.strikes = max(self.strikes, 1)
+            self._strike(outcome)
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Learn from an allowance that is used up, and pause."""
+        if self.strikes:
+            self._strike(outcome)
+            return
+
+        now, wait = outcome.ended, outcome.wait or 0.0
+        self.strikes = 1
+        self.before = Learned(self.rate, self.hold, self.chance) if outcome.kind is Kind.REJECTION else None
+        if wait <= LONG_WAIT:
+            wait = min(NAP, 2 * (self.round_trip or outcome.ended - outcome.sent))
+        period = self.period
+        if not self.is_limited and period.successes < SAMPLE / 4:
+            # Too few to learn a rate from.
+            self.window = max(1.0, min(self.window, outcome.in_flight) / 2)
+            period.refusals, self.allowance = 0, self._most_allowed
+        elif wait > LONG_WAIT and period.is_quota:
+            self._begin_period(now, age=self.age)
         else:
-            new, hold = max(1, min(int(window.value), permit.in_flight) - 1), 0.0
-        window.settle(float(new), hold, pace=new / round_trip, round_trip=round_trip, pause=pause)
-        # A rate of which no use was made is not known to hold. It must not wait for the window to grow.
-        seen = self._answered / max(now - self._since, round_trip)
-        rate.value = max(min(rate.value, max(self.SLACK * seen, self.CUT * rate.value)), self.LEAST_RATE)
+            self._change_rate(outcome)
+        self._pause(now, wait)
+        self.lesson_at = now
 
-    def _lower_rate(self, permit: Permit, now: float, round_trip: float) -> None:
-        seen = self._answered / max(now - self._since, round_trip)  # what got through since the rate was last lowered
-        pause = self.paused_until - now
+    def _strike(self, outcome: Outcome) -> None:
+        """Pause for longer: nothing got through after the last pause."""
+        self.strikes += 1
+        if self.before is not None and self.strikes > OUTAGE:
+            # An outage, and no limit: the rate is not to blame.
+            self.rate, self.hold, self.chance = self.before
+            self.trial, self.before = None, None
+        longest = LONGEST_NAP if outcome.kind is Kind.REFUSAL else LONGEST_OUTAGE_NAP
+        self._pause(outcome.ended, outcome.wait or min(longest, NAP * 2.0 ** min(self.strikes - 1, 9)))
+        self.lesson_at = outcome.ended
+
+    def _change_rate(self, outcome: Outcome) -> None:
+        period, now, old = self.period, outcome.ended, self.present_rate
+        self.chance = 0.0
         if not self.is_limited:
-            self.is_limited = True
-            most = float(max(self._most, permit.in_flight - 1))
-            self.window.settle(most, 0.0, pace=most / round_trip, round_trip=round_trip, pause=pause)
-            new, hold = max(seen, 0.5 * permit.in_flight / round_trip), 0.0
-        elif self.rate.is_probing:
-            new, hold = self._below_probe(seen)
+            self.rate = KEEP * self._got_through(now)
+        elif self.trial is None and self._begin_trial(now):
+            return
+        elif not self.is_growing or period.napped > LONG_WAIT:
+            self.rate = max(min(KEEP * self._got_through(now), KEEP * old), old / 2)
         else:
-            new, hold = self._below_value(seen)
-        new = max(new, self.LEAST_RATE)
-        self.rate.settle(new, hold, pace=new, round_trip=round_trip, pause=pause)
-        self._since, self._answered = now, 0
+            seconds = max(now - period.grew_at, self.round_trip, 0.001)
+            grown = KEEP * period.successes_growing / seconds if period.successes_growing >= SAMPLE / 4 else 0.0
+            self.rate = max(min(grown, KEEP * old), KEEP * self.rate)
+            self.hold = min(2 * max(self.hold, self._least_hold), max(LONGEST_HOLD * UNIT, 2 * SAMPLE / self.rate))
+            self._begin_period(now)
+            return
+        self.window = math.inf
+        self.hold, self.trial = self._least_hold, None
+        self._begin_period(now)
 
-    def _below_probe(self, seen: float) -> tuple[float, float]:
-        """The rate held, its probe did not: the limit is between them. Return the next rate, and for how long to hold it."""
-        rate, probe = self.rate.value, self.rate.now
-        self._proven = max(self._proven, seen)
-        if probe > 1.5 * rate:  # a leap
-            self._failed = math.inf
-            return max(self._proven, (rate + probe) / 2), 0.0
+    def _got_through(self, now: float) -> float:
+        """Return the requests per second that got through in this period."""
+        period = self.period
+        seconds = now - period.began
+        if period.is_quota:
+            seconds -= period.napped
+        return period.successes / max(seconds, self.round_trip, 0.001)
 
-        self._failed = probe if probe > 1.25 * self._failed else min(self._failed, probe)
-        step = 0.5 * (probe - rate) * math.sqrt(self.rate.unit / self.rate.hold)
-        new = min(rate + step, (self._proven + self._failed) / 2)
-        return max(self._proven, new), 2 * self.rate.hold
+    def _begin_trial(self, now: float) -> bool:
+        """Cut the rate, if requests were refused although it was not growing."""
+        period = self.period
+        refusals = period.refusals - period.refusals_growing
+        requests = period.total - period.successes_growing - period.refusals_growing
+        if requests < 1.5 * SAMPLE or refusals < FEWEST_SUSPICIOUS:
+            return False
+        refused = refusals / requests
+        if not 2 * self.chance + SUSPICIOUS <= refused <= 2.5 * TOLERANCE:
+            return False
 
-    def _below_value(self, seen: float) -> tuple[float, float]:
-        """The rate itself was too high. Return the next one, and for how long to hold it."""
-        rate = self.rate.value
-        if rate <= self._proven * 1.01:
-            self._proven = 0.0  # it used to hold: the limit has fallen
-        self._failed = rate
-        known = max(seen, self._proven)
-        lowest = max(self.DEEPEST_CUT * rate, math.sqrt(known * rate))
-        new = max(min(known, self.CAUTION * rate), min(self.CUT * rate, lowest))
-        self._proven = max(self._proven, min(seen, new))
-        return new, 2 * self.rate.hold if new > self.CUT * rate else 0.0
+        self.trial = Trial(self.rate, self.hold, refused)
+        self.rate *= (1 - TOLERANCE) * (1 - refused)
+        self.hold = math.inf
+        self._begin_period(now)
+        return True
+
+    def _judge(self, now: float) -> None:
+        """End the trial: were the refusals by chance?"""
+        trial, period = self.trial, self.period
+        assert trial is not None  # noqa: S101 - the caller has checked it
+        refused = period.refusals / period.total
+        self.trial, self.hold = None, trial.hold
+        if refused > min(2 * trial.refused, 1.5 * TOLERANCE):
+            # The limit is much lower.
+            self.rate, self.chance = max(KEEP * self.rate * (1 - refused), self.rate / 2), 0.0
+            self.hold = self._least_hold
+        elif refused >= trial.refused / 2 and period.refusals > 1:
+            self.rate, self.chance = trial.rate, refused
+        else:
+            self.rate, self.chance = KEEP * trial.rate * (1 - trial.refused), 0.0
+        self._begin_period(now)
+
+    def _begin_period(self, now: float, *, age: float = 0.0) -> None:
+        self.rate = max(self.rate, 0.02)
+        self.age = age
+        self.allowance = self._most_allowed
+        self.period = Period(now, grew_at=now)
+
+    def _pause(self, now: float, seconds: float) -> None:
+        self.period.napped += max(0.0, now + seconds - max(now, self.paused_until))
+        self.paused_until = max(self.paused_until, now + seconds)
+
+    @property
+    def _most_allowed(self) -> float:
+        return ALLOWANCE + 1.5 * SAMPLE * self.chance
+
+    @property
+    def _least_hold(self) -> float:
+        return max(UNIT, SAMPLE / 2 / self.rate, 6 * self.round_trip)
+
+    def shift_times(self, by: float) -> None:
+        """Use a clock that is *by* seconds ahead."""
+        self.paused_until += by
+        self.lesson_at += by
+        self.period.began += by
+        self.period.grew_at += by

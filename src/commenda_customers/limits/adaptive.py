@@ -2,7 +2,8 @@
 
 import math
 
-from ._controller import Controller
+from ._controller import Kind, Outcome
+from ._pacing import Pacer
 from ._queue import QueueingLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
 
@@ -38,61 +39,82 @@ class AdaptiveLimiter(QueueingLimiter):
             TypeError: It is not an int.
         """
         super().__init__(max_in_flight)
-        self._controller = Controller()
+        self._pacer = Pacer()
+        self._controller = self._pacer.controller
         self._had_quota = False
         self._responses_since_hint = _FEWEST_RESPONSES
         self._hints_left = _QUOTA_HINTS
 
     def __repr__(self) -> str:
-        rate = f"{self._controller.rate.now:.3g} requests per second" if self._controller.is_limited else "no limit known"
+        rate = f"{self._controller.present_rate:.3g} requests per second"
+        rate = rate if self._controller.is_limited else "no limit known"
         return f"<AdaptiveLimiter, {rate}>"
 
     def _estimate(self, ahead: int, now: float) -> float:
         controller = self._controller
         delay = self._time_to_start(now)
         if delay < math.inf:
-            return delay + ahead / controller.rate.now
+            return delay + ahead / controller.present_rate
 
         # One request in flight has to end for each that begins.
-        window = 1 if controller.is_half_open else min(int(controller.window.now), self.max_in_flight)
-        return max((ahead + 1) * controller.round_trip / window, ahead / controller.rate.now)
+        window = 1 if controller.is_half_open else int(min(controller.window, self.max_in_flight))
+        return max((ahead + 1) * controller.round_trip / window, ahead / controller.present_rate)
 
     def snapshot(self) -> LimiterSnapshot:
         """Return the present state."""
         controller = self._controller
         return LimiterSnapshot(
-            rate=controller.rate.now if controller.is_limited else None,
+            rate=controller.present_rate if controller.is_limited else None,
             in_flight=self._in_flight,
-            max_in_flight=min(int(controller.window.now), self.max_in_flight),
+            max_in_flight=int(min(controller.window, self.max_in_flight)),
             waiting=len(self._queue),
             paused_for=max(0.0, controller.paused_until - self._now()),
+            is_half_open=controller.is_half_open,
+            let_pass=controller.let_pass,
         )
 
     def _delay(self, now: float) -> float:
-        return self._controller.delay(now, self._in_flight)
+        return self._pacer.delay(now, self._in_flight)
 
     def _knows_no_limit(self) -> bool:
         return not self._controller.is_limited and self._now() >= self._controller.paused_until
 
     def _begin(self, now: float) -> None:
-        self._controller.begin(now)
+        self._pacer.begin(now)
 
     def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
-        self._controller.ended(permit)
-        if feedback.is_throttled:
-            self._controller.throttled(permit, now, feedback.wait)
+        kind = _kind_of(feedback)
+        if kind is Kind.REFUSAL:
             self._hints_left = _QUOTA_HINTS
-        elif feedback.is_answered:
-            self._controller.succeeded(permit, now)
-            self._responses_since_hint += 1
-            if feedback.remaining == 0:
-                # Treat it like a 429, but without a refused request. Ignore it if the server says it and never refuses.
-                if self._had_quota and self._responses_since_hint > _FEWEST_RESPONSES and self._hints_left:
-                    self._controller.throttled(permit, now, None)
-                    self._hints_left -= 1
-                self._responses_since_hint = 0
+        outcome = None if kind is None else Outcome(kind, permit.sent, now, permit.in_flight, feedback.wait)
+        self._pacer.end(permit.sent, outcome)
+        if kind is Kind.SUCCESS:
+            self._heed_quota(permit, feedback, now)
         if feedback.remaining is not None:
             self._had_quota = feedback.remaining > 0
 
+    def _heed_quota(self, permit: Permit, feedback: Feedback, now: float) -> None:
+        """Treat a quota that is used up like a limit that was met, without a refused request."""
+        self._responses_since_hint += 1
+        if feedback.remaining != 0:
+            return
+
+        # Ignore it if the server says it and never refuses.
+        if self._had_quota and self._responses_since_hint > _FEWEST_RESPONSES and self._hints_left:
+            self._pacer.exhaust(Outcome(Kind.REFUSAL, permit.sent, now, permit.in_flight))
+            self._hints_left -= 1
+        self._responses_since_hint = 0
+
     def _shift_times(self, by: float) -> None:
-        self._controller.shift_times(by)
+        self._pacer.shift_times(by)
+
+
+def _kind_of(feedback: Feedback) -> Kind | None:
+    """Return what came of a request; `None` if it has no outcome, because it was cancelled."""
+    if feedback.is_throttled:
+        return Kind.REFUSAL
+    if feedback.is_rejected:
+        return Kind.REJECTION
+    if feedback.is_failed:
+        return Kind.FAILURE
+    return Kind.SUCCESS if feedback.is_answered else None

@@ -29,12 +29,17 @@ class Feedback:
     Attributes:
         is_answered: Whether a response came, whatever its status.
         is_throttled: Whether the server refused the request because of a limit: a 429, or a 503 with a wait.
+        is_rejected: Whether it may have been refused because of a limit: a 503 without a wait, or a connection that was
+            refused or closed before a response came.
+        is_failed: Whether it failed in any other way that may pass: a 5xx, a timeout, a response that was cut.
         wait: Seconds that the server asked to wait; `None` if it did not say.
         remaining: Requests left in the quota, according to the server; `None` if it did not say.
     """
 
     is_answered: bool = False
     is_throttled: bool = False
+    is_rejected: bool = False
+    is_failed: bool = False
     wait: float | None = None
     remaining: int | None = None
 
@@ -50,6 +55,8 @@ class LimiterSnapshot:
         max_in_flight: The most requests that may be in flight.
         waiting: Requests that wait for a permit.
         paused_for: Seconds until any request may begin; 0 if there is no pause.
+        is_half_open: Whether the server takes nothing, and one request alone finds out if it takes any again.
+        let_pass: Refusals so far that concerned their request alone.
     """
 
     rate: float | None
@@ -57,6 +64,8 @@ class LimiterSnapshot:
     max_in_flight: int
     waiting: int
     paused_for: float
+    is_half_open: bool = False
+    let_pass: int = 0
 
 
 @runtime_checkable
@@ -91,9 +100,9 @@ class RateLimiter(Protocol):
         """
         Give a permit back, with the outcome of the request.
 
-        If the request was throttled, the client reads `snapshot().paused_for` next. If that is above 0, `acquire` is
-        expected to hold the next attempt back for so long, and a 429 does not count as a failed attempt. If it is 0, the
-        retry policy waits, and the attempt counts.
+        If the request was not successful, the client reads `snapshot()` next. If `paused_for` is above 0, `acquire` is
+        expected to hold the next attempt back for so long; if it is 0, the retry policy waits. A throttled request does not
+        count as a failed attempt, and neither does a failed one while the limiter is half open.
         """
         ...
 

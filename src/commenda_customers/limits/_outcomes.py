@@ -1,0 +1,83 @@
+"""The values that the controller works with: what came of a request, and what happened since the last lesson."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+QUOTA = 0.02
+"""The most refusals for each request between two long waits that are those of a quota."""
+
+
+class Kind(StrEnum):
+    """
+    What came of a request.
+
+    Success: any response that is none of the following. Refusal: the server says that it is a limit. Rejection: a 503
+    without a wait, or a connection that was refused or closed; a limit if other requests get through, and otherwise an
+    outage. Failure: any other error that may pass.
+    """
+
+    SUCCESS = "success"
+    REFUSAL = "refusal"
+    REJECTION = "rejection"
+    FAILURE = "failure"
+
+
+class Outcome(NamedTuple):
+    """
+    What came of a request, as a value.
+
+    Attributes:
+        kind: The kind.
+        sent: When the request began, in seconds.
+        ended: When its outcome was known.
+        in_flight: Requests in flight when it began, itself included.
+        wait: Seconds that the server asked to wait; `None` if it did not say.
+    """
+
+    kind: Kind
+    sent: float
+    ended: float
+    in_flight: int
+    wait: float | None = None
+
+
+@dataclass(slots=True)
+class Period:
+    """What happened since the last lesson: in all, and since the rate began to grow."""
+
+    began: float = math.inf
+    successes: int = 0
+    refusals: int = 0
+    late_refusals: int = 0  # of requests that were sent before the lesson
+    napped: float = 0.0
+    grew_at: float = math.inf
+    successes_growing: int = 0
+    refusals_growing: int = 0
+
+    @property
+    def total(self) -> int:
+        """Requests."""
+        return self.successes + self.refusals
+
+    @property
+    def is_quota(self) -> bool:
+        """Whether nearly all requests got through."""
+        return self.refusals + self.late_refusals <= QUOTA * self.total
+
+
+class Learned(NamedTuple):
+    """What a lesson may change."""
+
+    rate: float
+    hold: float
+    chance: float
+
+
+class Trial(NamedTuple):
+    """A cut that is to show whether refusals are by chance: the rate and its hold before, and the part that was refused."""
+
+    rate: float
+    hold: float
+    refused: float
