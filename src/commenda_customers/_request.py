@@ -181,8 +181,7 @@ class _PageRequest:
         finally:
             self._waited += anyio.current_time() - began
 
-        attempt.had_permit = True
-        feedback = Feedback()
+        attempt.had_permit, feedback = True, Feedback()
         try:
             received = await self._with_connection(attempt, secret)
             feedback = self._feedback_of(received)
@@ -195,7 +194,7 @@ class _PageRequest:
         return received
 
     def _heed(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
-        """Take over what the limiter has made of an attempt that failed."""
+        """Tell the retry policy what the limiter has made of an attempt that failed."""
         if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
             attempt.paused_for = now.paused_for
             attempt.is_exempt = feedback.is_throttled or now.is_half_open
@@ -242,20 +241,17 @@ class _PageRequest:
 
     def _feedback_of(self, received: _Received) -> Feedback:
         """Return what a limiter can learn. A wait that is too long fails this request; no other request waits for it."""
-        longest, throttling = self._fetcher.retry.max_retry_after, received.throttling
-        wait = throttling.retry_after
-        if wait is not None and wait > (_A_DAY if longest is None else longest):
-            is_throttled, wait = received.status == HTTPStatus.TOO_MANY_REQUESTS, None
-        else:
-            is_throttled = throttling.is_throttled
-        is_failed = not is_throttled and isinstance(received.result, CustomersError) and received.result.transient
+        throttling = received.throttling
+        is_too_long = (throttling.retry_after or 0.0) > (self._fetcher.retry.max_retry_after or _A_DAY)
+        is_throttled = received.status == HTTPStatus.TOO_MANY_REQUESTS if is_too_long else throttling.is_throttled
+        is_failed = isinstance(received.result, CustomersError) and received.result.transient and not is_throttled
         is_rejected = is_failed and received.status == HTTPStatus.SERVICE_UNAVAILABLE
         return Feedback(
             is_answered=True,
             is_throttled=is_throttled,
             is_rejected=is_rejected,
             is_failed=is_failed and not is_rejected,
-            wait=wait if is_throttled else None,
+            wait=throttling.retry_after if is_throttled and not is_too_long else None,
             remaining=throttling.remaining,
         )
 

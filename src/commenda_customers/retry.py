@@ -232,8 +232,8 @@ async def call_with_retries(
 
     Args:
         call: Makes one attempt. Only a `CustomersError` that it raises is retried; everything else, such as a cancellation,
-            is raised at once. If the limiter pauses because of the attempt, it sets `paused_for`; then a 429 does not
-            count as a failed attempt.
+            is raised at once. It sets `paused_for` if the limiter pauses, and `is_exempt` if the attempt does not count
+            as failed.
         policy: Decides.
         budget: Shared with the other requests of the client.
         on_retry: Called before each wait, with the error of the attempt and the seconds until the next.

@@ -6,9 +6,17 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, RateLimiter
+from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, Permit, RateLimiter
 
 OK = Feedback(is_answered=True)
+
+
+async def throttle(limiter: RateLimiter, wait: float | None) -> None:
+    """Let requests be refused until the limiter pauses: single refusals concern their request alone."""
+    while not limiter.snapshot().paused_for:
+        permit = await limiter.acquire()
+        await anyio.sleep(0.01)
+        limiter.release(permit, Feedback(is_answered=True, is_throttled=True, wait=wait))
 
 
 @pytest.mark.anyio
@@ -16,10 +24,12 @@ class TestQuota:
     """Quotas and waits that the server tells."""
 
     async def test_a_quota_that_is_used_up_slows_requests_down(self) -> None:
-        """A response without remaining quota counts as a refusal."""
+        """A response without remaining quota pauses all, and teaches a rate."""
         limiter = AdaptiveLimiter()
-        for remaining in (2, 1, 0):
-            limiter.release(await limiter.acquire(), Feedback(is_answered=True, remaining=remaining))
+        for remaining in range(25, -1, -1):
+            permit = await limiter.acquire()
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
         assert limiter.snapshot().paused_for > 0
         assert limiter.snapshot().rate is not None
         assert "requests per second" in repr(limiter)
@@ -27,12 +37,13 @@ class TestQuota:
     async def test_a_pause_is_never_shortened(self) -> None:
         """A later response does not shorten the pause of a 429."""
         limiter = AdaptiveLimiter()
-        permits = [await limiter.acquire() for _ in range(3)]
-        limiter.release(permits[0], Feedback(is_answered=True, is_throttled=True, wait=60))
-        late = replace(permits[1], sent=anyio.current_time() + 1)
-        limiter.release(late, Feedback(is_answered=True, is_throttled=True))
-        limiter.release(replace(permits[2], sent=anyio.current_time() + 2), Feedback(is_answered=True, remaining=0))
-        assert limiter.snapshot().paused_for == pytest.approx(60)
+        await throttle(limiter, 60)
+        paused_for = limiter.snapshot().paused_for
+        assert paused_for > 59
+        permit = Permit(anyio.current_time() + 1, 1)
+        limiter.release(permit, Feedback(is_answered=True, is_throttled=True))
+        limiter.release(replace(permit, sent=anyio.current_time() + 2), Feedback(is_answered=True, remaining=0))
+        assert limiter.snapshot().paused_for == paused_for
 
     @pytest.mark.parametrize(("make", "most"), [(AdaptiveLimiter, 100), (lambda: FixedRate(100), 310)])
     async def test_waits_that_are_too_short_make_no_storm(self, make: Callable[[], RateLimiter], most: int) -> None:
@@ -96,9 +107,9 @@ class TestQuota:
         for permit in [await limiter.acquire() for _ in range(4)]:
             await anyio.sleep(0.1)
             limiter.release(permit, OK)
-        permit = await limiter.acquire()
-        await anyio.sleep(0.1)
-        limiter.release(permit, Feedback(is_answered=True, is_throttled=True))
+        for _ in range(10):
+            await use()
+        await throttle(limiter, None)
         await use()
         await anyio.sleep(600)
         begun.clear()

@@ -1,15 +1,20 @@
 """The decision of the adaptive limiter, against simulated servers."""
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
+from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commenda_customers import Permit
 from commenda_customers.limits._controller import Controller
+from commenda_customers.limits._outcomes import Kind, Outcome
+from commenda_customers.limits._pacing import Pacer
 
 
 class Bucket:
@@ -27,120 +32,273 @@ class Bucket:
         return True
 
 
-def drive(controller: Controller, admits: Callable[[float], bool], *, seconds: float, wait: float | None) -> list[float]:
-    """Send as fast as the controller lets, with a round trip of 0.1 s; return when requests were admitted."""
-    now, admitted = 0.0, list[float]()
-    in_flight: deque[tuple[float, Permit, bool]] = deque()
+Send = Callable[[float], Kind]
+
+
+def drive(pacer: Pacer, send: Send, *, seconds: float, wait: float | None = None, at_once: int = 40) -> list[float]:
+    """Send as fast as the pacer allows, with a round trip of 0.1 s; return when requests succeeded."""
+    now, succeeded = 0.0, list[float]()
+    in_flight: deque[tuple[float, Outcome]] = deque()
     while now < seconds:
         while in_flight and in_flight[0][0] <= now:
-            _, permit, good = in_flight.popleft()
-            controller.ended(permit)
-            if good:
-                controller.succeeded(permit, now)
-            else:
-                controller.throttled(permit, now, wait)
-        delay = controller.delay(now, len(in_flight))
+            _, outcome = in_flight.popleft()
+            pacer.end(outcome.sent, outcome)
+        delay = pacer.delay(now) if len(in_flight) < at_once else math.inf
         if delay <= 0:
-            controller.begin(now)
-            good = admits(now)
-            in_flight.append((now + 0.1, Permit(now, len(in_flight) + 1), good))
-            admitted += [now] * good
+            pacer.begin(now)
+            kind = send(now)
+            asked = wait if kind is Kind.REFUSAL else None
+            in_flight.append((now + 0.1, Outcome(kind, now, now + 0.1, len(in_flight) + 1, asked)))
+            succeeded += [now] * (kind is Kind.SUCCESS)
         else:
             now = min(now + delay, in_flight[0][0] if in_flight else math.inf)
-    return admitted
+    return succeeded
 
 
-class TestController:
-    """The pure decision."""
+def limited_by(bucket: Bucket, kind: Kind = Kind.REFUSAL) -> Send:
+    """Return a server with this limit."""
+    return lambda now: Kind.SUCCESS if bucket.admits(now) else kind
+
+
+def at_chance(part: float, beyond: Send = lambda _now: Kind.SUCCESS, *, seed: int = 2) -> Send:
+    """Return a server that refuses a part of the requests at random."""
+    draw = Random(seed)
+    return lambda now: Kind.REFUSAL if draw.random() < part else beyond(now)
+
+
+def observe(controller: Controller, *kinds: Kind, now: float = 0.0, wait: float | None = None) -> float:
+    """Let one request after the other have these outcomes; return the time."""
+    for kind in kinds:
+        now = max(now, controller.paused_until)
+        controller.observe(Outcome(kind, now, now + 0.1, 1, wait if kind is Kind.REFUSAL else None))
+        now += 0.1
+    return now
+
+
+OK, REFUSED, REJECTED, FAILED = Kind.SUCCESS, Kind.REFUSAL, Kind.REJECTION, Kind.FAILURE
+
+
+class TestLimits:
+    """A limit is found, and used."""
 
     @pytest.mark.parametrize("wait", [None, 1.0])
     @pytest.mark.parametrize(("rate", "burst"), [(50, 50), (50, 10), (5, 5), (200, 20)])
     def test_it_finds_the_rate_of_the_server(self, rate: float, burst: float, wait: float | None) -> None:
         """The controller uses most of the server's limit once it is known, and few requests are refused."""
-        bucket, controller, refused = Bucket(rate, burst), Controller(), 0
+        bucket, refused = Bucket(rate, burst), 0
 
-        def admits(now: float) -> bool:
+        def send(now: float) -> Kind:
             nonlocal refused
             good = bucket.admits(now)
             refused += not good
-            return good
+            return OK if good else REFUSED
 
-        admitted = [at for at in drive(controller, admits, seconds=200, wait=wait) if at > 20]
-        assert len(admitted) >= 0.88 * 180 * rate
-        assert refused <= 0.02 * len(admitted) + 5
+        succeeded = [at for at in drive(Pacer(), send, seconds=200, wait=wait) if at > 20]
+        assert len(succeeded) >= 0.9 * 180 * rate
+        assert refused <= 0.04 * len(succeeded) + 10
 
-    def test_a_limit_that_falls_is_followed(self) -> None:
-        """The rate follows a limit that falls within seconds, and rises again."""
-        bucket, controller = Bucket(100, 20), Controller()
+    @pytest.mark.parametrize("kind", [REFUSED, REJECTED])
+    def test_a_limit_that_falls_is_followed(self, kind: Kind) -> None:
+        """The rate follows a limit that falls within seconds, and one that rises again, also where the server is silent."""
+        bucket = Bucket(100, 20)
 
-        def admits(now: float) -> bool:
+        def send(now: float) -> Kind:
             bucket.rate = 20 if 50 <= now < 150 else 100
-            return bucket.admits(now)
+            return limited_by(bucket, kind)(now)
 
-        admitted = drive(controller, admits, seconds=300, wait=None)
-        assert sum(70 <= at < 150 for at in admitted) >= 0.9 * 80 * 20
-        assert sum(240 <= at < 300 for at in admitted) >= 0.85 * 60 * 100
+        succeeded = drive(Pacer(), send, seconds=300)
+        assert sum(70 <= at < 150 for at in succeeded) >= 0.9 * 80 * 20
+        assert sum(200 <= at < 300 for at in succeeded) >= 0.85 * 100 * 100
 
-    def test_a_limit_of_requests_in_flight_is_found(self) -> None:
-        """The window finds the server's limit of requests in flight."""
-        controller, active = Controller(), deque[float]()
+    def test_a_limit_of_requests_in_flight_is_survived(self) -> None:
+        """Most of a limit of requests in flight is used, although a rate cannot express it."""
+        active = deque[float]()
 
-        def admits(now: float) -> bool:
+        def send(now: float) -> Kind:
             while active and active[0] <= now:
                 active.popleft()
             if len(active) >= 6:
-                return False
+                return REFUSED
             active.append(now + 0.1)
-            return True
+            return OK
 
-        admitted = drive(controller, admits, seconds=120, wait=None)
-        assert int(controller.window.value) == 6
-        assert sum(at > 60 for at in admitted) >= 0.95 * 60 * 6 / 0.1
+        succeeded = drive(Pacer(), send, seconds=120)
+        assert sum(at > 60 for at in succeeded) >= 0.6 * 60 * 6 / 0.1
+
+    def test_a_quota_of_a_minute_is_used_at_full_speed(self) -> None:
+        """A server that counts requests per minute gets them at once, and then no more than a few until it takes more."""
+        counts: dict[int, int] = {}
+
+        def send(now: float) -> Kind:
+            minute = int(now // 60)
+            counts[minute] = counts.get(minute, 0) + 1
+            return OK if counts[minute] <= 5000 else REFUSED
+
+        pacer = Pacer()
+        succeeded = drive(pacer, send, seconds=300)
+        assert len(succeeded) >= 0.95 * 25_000
+        assert max(counts.values()) <= 5100
 
     def test_without_a_limit_the_window_grows(self) -> None:
         """The number of requests in flight grows by half with each round trip while nothing is refused."""
-        controller = Controller()
-        admitted = drive(controller, lambda _now: True, seconds=1.5, wait=None)
-        assert not controller.is_limited
-        assert sum(at > 1.4 for at in admitted) > 500
+        pacer = Pacer()
+        succeeded = drive(pacer, lambda _now: OK, seconds=1.5, at_once=1000)
+        assert not pacer.controller.is_limited
+        assert sum(at > 1.4 for at in succeeded) > 500
 
-    def test_refusals_of_one_episode_count_once(self) -> None:
-        """Refusals of requests that were sent before the first refusal change nothing."""
+
+class TestChance:
+    """Refusals that are no limit."""
+
+    def test_single_refusals_concern_their_request_alone(self) -> None:
+        """Two refusals in a row are let pass, and one for each ten successes: nothing pauses, and no rate is learned."""
         controller = Controller()
-        permits = [Permit(number / 100, number + 1) for number in range(20)]
-        for permit in permits:
-            controller.begin(permit.sent)
-        controller.succeeded(permits[0], 0.5)
-        controller.throttled(permits[1], 0.6, None)
-        rate, pause = controller.rate.value, controller.paused_until
-        for permit in permits[2:]:
-            controller.throttled(permit, 0.7, None)
-        assert (controller.rate.value, controller.paused_until) == (rate, pause)
+        now = observe(controller, OK, REFUSED, REFUSED, wait=60)
+        for _ in range(20):
+            now = observe(controller, *[OK] * 11, REFUSED, now=now, wait=60)
+        assert (controller.let_pass, controller.paused_until, controller.is_limited) == (22, -math.inf, False)
+
+    def test_the_third_refusal_in_a_row_is_a_lesson(self) -> None:
+        """Refusals in a cluster pause everyone for as long as the server asks, and what got through becomes the rate."""
+        controller = Controller()
+        now = observe(controller, *[OK] * 20, REFUSED, REFUSED, REFUSED, wait=60)
+        assert controller.paused_until == pytest.approx(now + 60)
+        assert 0.9 * 20 / 2.3 < controller.rate < 20 / 2.3
+
+    def test_too_few_responses_teach_no_rate(self) -> None:
+        """Refusals among the first requests halve the window only."""
+        controller = Controller()
+        observe(controller, OK, OK, REFUSED, REFUSED, REFUSED)
+        assert (controller.is_limited, controller.window < 4) == (False, True)
+
+    @pytest.mark.parametrize(("part", "least"), [(0.002, 0.95), (0.01, 0.8), (0.05, 0.7)])
+    def test_refusals_by_chance_do_not_cripple(self, part: float, least: float) -> None:
+        """A server that refuses a part of the requests at random, whatever their rate, is used nearly in full."""
+        best = len(drive(Pacer(), lambda _now: OK, seconds=120))
+        succeeded = [len(drive(Pacer(), at_chance(part, seed=seed), seconds=120)) for seed in range(8)]
+        assert sum(succeeded) / 8 >= least * best
+
+    def test_chance_does_not_hide_a_limit(self) -> None:
+        """Where some requests are refused at random, a limit is found all the same."""
+        refused, server = 0, at_chance(0.02, limited_by(Bucket(50, 20)))
+
+        def send(now: float) -> Kind:
+            nonlocal refused
+            kind = server(now)
+            refused += kind is REFUSED
+            return kind
+
+        succeeded = drive(Pacer(), send, seconds=200)
+        assert len(succeeded) >= 0.85 * 200 * 50
+        assert refused <= 0.1 * len(succeeded)
+
+    def test_a_rate_that_is_a_little_too_high_is_no_chance(self) -> None:
+        """Refusals that stop when the rate is cut were no chance: the lower rate is kept."""
+        controller, bucket = Controller(rate=52.0, hold=1e6, has_worked=True), Bucket(50, 1)
+        pacer = Pacer(controller)
+        drive(pacer, limited_by(bucket), seconds=60)
+        assert (controller.chance, controller.rate < 50) == (0.0, True)
+
+
+class TestShut:
+    """A server that takes nothing at all."""
+
+    def test_one_request_at_a_time_finds_out(self) -> None:
+        """After refusals that follow a pause, the pauses double, and one request at a time is sent."""
+        pacer, sent = Pacer(), list[float]()
+
+        def send(now: float) -> Kind:
+            sent.append(now)
+            return OK if now < 5 or now >= 65 else REFUSED
+
+        succeeded = drive(pacer, send, seconds=90)
+        probes = [at for at in sent if 6 <= at < 65]
+        assert len(probes) <= 14
+        assert max(later - at for at, later in pairwise(probes)) <= 8.5
+        assert min(at for at in succeeded if at > 65) < 65 + 8.5
+
+    @pytest.mark.parametrize("kind", [REJECTED, FAILED])
+    def test_after_an_outage_all_goes_on_at_the_rate_that_was_known(self, kind: Kind) -> None:
+        """An outage is asked about every few seconds, and costs little more than itself: no rate is to blame for it."""
+        sent, bucket = list[float](), Bucket(50, 20)
+
+        def send(now: float) -> Kind:
+            sent.append(now)
+            return kind if 60 <= now < 210 else limited_by(bucket)(now)
+
+        pacer = Pacer()
+        succeeded = drive(pacer, send, seconds=240)
+        assert sum(61 <= at < 210 for at in sent) <= 45
+        again = min(at for at in succeeded if at > 210)
+        assert again < 216
+        assert sum(again + 1 <= at < again + 11 for at in succeeded) >= 0.9 * 500
+
+    @pytest.mark.parametrize("kind", [REJECTED, FAILED])
+    def test_a_blip_costs_little(self, kind: Kind) -> None:
+        """Two seconds without a success cost at most two more."""
+        succeeded = drive(Pacer(), lambda now: kind if 20 <= now < 22 else OK, seconds=40)
+        assert min(at for at in succeeded if at > 22) < 24
+
+    def test_failures_of_a_server_that_never_worked_are_not_an_outage(self) -> None:
+        """As long as nothing has succeeded, failures are the business of the retry policy."""
+        controller = Controller()
+        observe(controller, *[FAILED] * 20)
+        assert (controller.is_half_open, controller.paused_until) == (False, -math.inf)
+
+    def test_failures_between_successes_are_not_an_outage(self) -> None:
+        """A page that always fails does not slow down the others."""
+        controller = Controller()
+        observe(controller, *[OK, FAILED, FAILED, FAILED] * 20)
+        assert (controller.is_half_open, controller.is_limited, controller.paused_until) == (False, False, -math.inf)
+
+    def test_a_probe_that_hangs_does_not_block_the_next(self) -> None:
+        """While one probe hangs, another is sent every five seconds."""
+        pacer = Pacer()
+        now = observe(pacer.controller, OK, *[FAILED] * 6)
+        now = max(now, pacer.controller.paused_until)
+        pacer.begin(now)
+        assert pacer.delay(now + 1) == pytest.approx(4)
+        assert pacer.delay(now + 5) == 0
+
+
+class TestState:
+    """The state is plain data, and outcomes are values."""
+
+    def test_refusals_of_one_cluster_count_once(self) -> None:
+        """Refusals of requests that were sent before a lesson change nothing."""
+        controller = Controller()
+        now = observe(controller, *[OK] * 20, REFUSED, REFUSED, REFUSED)
+        rate, pause = controller.rate, controller.paused_until
+        for _ in range(20):
+            controller.observe(Outcome(REFUSED, now - 0.5, now + 0.1, 5))
+        assert (controller.rate, controller.paused_until) == (rate, pause)
+
+    @given(st.lists(st.tuples(st.sampled_from(Kind), st.floats(0.01, 3), st.none() | st.floats(0.1, 30)), max_size=120))
+    def test_it_can_be_dumped_and_loaded(self, story: list[tuple[Kind, float, float | None]]) -> None:
+        """A controller that was dumped and loaded in the middle of a story ends like one that was not."""
+        now, one, other = 0.0, Controller(), Controller()
+        for kind, seconds, wait in story:
+            outcome = Outcome(kind, now, now + 0.1, 3, wait)
+            one.observe(outcome)
+            other = copy.deepcopy(other)
+            other.observe(Outcome(*outcome))
+            now += seconds
+        assert asdict(one) == asdict(other)
 
     @given(
         st.lists(
-            st.tuples(
-                st.sampled_from(["ok", "throttled", "waits", "lost"]),
-                st.floats(0, 5),
-                st.floats(0.001, 60),
-                st.booleans(),
-            ),
+            st.tuples(st.sampled_from([*Kind, None]), st.floats(0, 5), st.none() | st.floats(0.001, 60), st.booleans()),
             max_size=80,
         )
     )
-    def test_it_never_stops_for_ever(self, story: list[tuple[str, float, float, bool]]) -> None:
-        """The next request may begin within the pause and a few seconds, whatever happened, when nothing is in flight."""
-        controller, now, last_wait = Controller(), 0.0, 0.0
-        for outcome, passes, wait, is_probe in story:
-            delay = controller.delay(now, 0)
-            assert 0 <= delay <= max(last_wait, 8.0) + 1 / controller.LEAST_RATE
+    def test_it_never_stops_for_ever(self, story: list[tuple[Kind | None, float, float | None, bool]]) -> None:
+        """The next request may begin within the pause and the time of one request, when nothing is in flight."""
+        pacer, now, last_wait = Pacer(), 0.0, 0.0
+        for kind, passes, wait, is_probe in story:
+            delay = pacer.delay(now)
+            assert 0 <= delay <= max(last_wait, 8.0) + 1 / 0.02
             now += delay if is_probe else passes
-            permit = Permit(now, 1)
-            controller.begin(now)
+            pacer.begin(now)
+            pacer.end(now, None if kind is None else Outcome(kind, now, now + 0.1, 1, wait))
             now += 0.1
-            controller.ended(permit)
-            if outcome == "ok":
-                controller.succeeded(permit, now)
-            elif outcome != "lost":
-                controller.throttled(permit, now, wait if outcome == "waits" else None)
-                last_wait = max(last_wait, wait)
+            last_wait = max(last_wait, wait or 0.0)

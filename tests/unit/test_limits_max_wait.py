@@ -93,7 +93,8 @@ class TestMaxWait:
         permits = [await limiter.acquire(max_wait=0) for _ in range(20)]
         with pytest.raises(RateLimitError):
             await limiter.acquire(max_wait=0)
-        limiter.release(permits.pop(), Feedback(is_answered=True, is_throttled=True, wait=5))
+        for _ in range(3):
+            limiter.release(permits.pop(), Feedback(is_answered=True, is_throttled=True, wait=5))
         with pytest.raises(RateLimitError, match="for about 5.0 s") as caught:
             await limiter.acquire(max_wait=0)
         assert caught.value.retry_after == pytest.approx(5)

@@ -150,7 +150,7 @@ class TestCalls:
 
         async def call(attempt: Attempt) -> str:
             if attempt.number < 30:
-                attempt.paused_for = pause
+                attempt.paused_for, attempt.is_exempt = pause, pause > 0
                 raise RateLimitError("slow down", transient=True)
             return "done"
 

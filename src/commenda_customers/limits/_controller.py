@@ -67,6 +67,7 @@ class Controller:
         has_worked: Whether any request has succeeded.
         let_pass: Refusals that were let pass, in all.
         before: What was known before the last lesson, if that may turn out to have been the beginning of an outage.
+        fallback: The rate, if the last judgement of a trial turns out to be wrong.
         period: Since the last lesson.
     """
 
@@ -85,6 +86,7 @@ class Controller:
     has_worked: bool = False
     let_pass: int = 0
     before: Learned | None = None
+    fallback: float = math.inf
     period: Period = field(default_factory=Period)
 
     @property
@@ -130,7 +132,7 @@ class Controller:
     def _succeeded(self, outcome: Outcome) -> None:
         self.has_worked, self.failures = True, 0
         if outcome.sent >= self.lesson_at:
-            self.strikes, self.before = 0, None
+            self.strikes, self.before, self.fallback = 0, None, math.inf
         self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
         round_trip = outcome.ended - outcome.sent
         self.round_trip += (round_trip - self.round_trip) / 32 if self.round_trip else round_trip
@@ -212,8 +214,14 @@ class Controller:
             # An outage, and no limit: the rate is not to blame.
             self.rate, self.hold, self.chance = self.before
             self.trial, self.before = None, None
-        longest = LONGEST_NAP if outcome.kind is Kind.REFUSAL else LONGEST_OUTAGE_NAP
-        self._pause(outcome.ended, outcome.wait or min(longest, NAP * 2.0 ** min(self.strikes - 1, 9)))
+        if self.fallback < self.rate:
+            # Chance does not refuse again and again.
+            self.rate, self.chance = self.fallback, 0.0
+        wait = outcome.wait or 0.0
+        if wait < LONG_WAIT:
+            longest = LONGEST_NAP if outcome.kind is Kind.REFUSAL else LONGEST_OUTAGE_NAP
+            wait = min(longest, NAP * 2.0 ** min(self.strikes - 1, 9))
+        self._pause(outcome.ended, wait)
         self.lesson_at = outcome.ended
 
     def _change_rate(self, outcome: Outcome) -> None:
@@ -222,6 +230,10 @@ class Controller:
         if not self.is_limited:
             self.rate = KEEP * self._got_through(now)
         elif self.trial is None and self._begin_trial(now):
+            return
+        elif self.trial is not None and period.total >= SAMPLE:
+            self.fallback = KEEP * self._got_through(now)
+            self._judge(now)
             return
         elif not self.is_growing or period.napped > LONG_WAIT:
             self.rate = max(min(KEEP * self._got_through(now), KEEP * old), old / 2)
@@ -240,7 +252,7 @@ class Controller:
         """Return the requests per second that got through in this period."""
         period = self.period
         seconds = now - period.began
-        if period.is_quota:
+        if period.is_quota or period.napped <= LONG_WAIT:
             seconds -= period.napped
         return period.successes / max(seconds, self.round_trip, 0.001)
 

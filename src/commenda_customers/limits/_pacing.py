@@ -2,7 +2,8 @@
 
 import math
 
-from ._controller import LONGEST_OUTAGE_NAP, Controller, Outcome
+from ._controller import LONGEST_OUTAGE_NAP, Controller
+from ._outcomes import Outcome
 
 _LATENESS = 0.01
 """Seconds by which a request may be late without slowing down those behind it. A timer of an event loop is never exact."""
@@ -11,27 +12,28 @@ _LATENESS = 0.01
 class Pacer:
     """Spreads requests evenly, pauses them, and lets one at a time find out whether a server that was shut is open again."""
 
-    def __init__(self) -> None:
-        self.controller = Controller()
+    def __init__(self, controller: Controller | None = None) -> None:
+        """Begin with what a controller has learned; `None`: with nothing."""
+        self.controller = controller or Controller()
         self._next_start = -math.inf
         self._last_start = -math.inf
-        self._probes = 0  # requests in flight that began after the last lesson
+        self._recent = 0  # requests in flight that began after the last lesson: those that hang since before it block nobody
 
-    def delay(self, now: float, in_flight: int) -> float:
-        """Return the seconds until the next request may begin; infinity: not before one of those *in_flight* has ended."""
+    def delay(self, now: float) -> float:
+        """Return the seconds until the next request may begin; infinity: not before one of those in flight has ended."""
         controller = self.controller
         if now < controller.paused_until:
             return controller.paused_until - now
-        if in_flight and in_flight >= controller.window:
+        if self._recent and self._recent >= controller.window:
             return math.inf
-        if self._probes and controller.is_half_open:
+        if self._recent and controller.is_half_open:
             # A probe that hangs must not keep the others waiting for its timeout.
             return max(0.0, self._last_start + LONGEST_OUTAGE_NAP - now)
         return max(0.0, self._next_start - now)
 
     def begin(self, now: float) -> None:
         """Count a request that begins."""
-        self._probes += 1
+        self._recent += 1
         self._last_start = now
         if self.controller.is_limited:
             self._next_start = max(self._next_start, now - _LATENESS) + 1 / self.controller.present_rate
@@ -40,7 +42,7 @@ class Pacer:
         """Count a request that has ended, and learn from its outcome if there is one: a cancelled request has none."""
         controller = self.controller
         if sent >= controller.lesson_at:
-            self._probes = max(0, self._probes - 1)
+            self._recent = max(0, self._recent - 1)
         if outcome is None:
             return
 
@@ -56,12 +58,12 @@ class Pacer:
 
     def _heed_lesson(self, lesson_before: float) -> None:
         if self.controller.lesson_at != lesson_before:
-            self._probes = 0
+            self._recent = 0
             self._next_start = max(self._next_start, self.controller.paused_until)
 
     def shift_times(self, by: float) -> None:
         """Use a clock that is *by* seconds ahead. No request is in flight at this time."""
-        self._probes = 0
+        self._recent = 0
         self._next_start += by
         self._last_start += by
         self.controller.shift_times(by)

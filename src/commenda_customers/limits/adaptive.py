@@ -2,7 +2,7 @@
 
 import math
 
-from ._controller import Kind, Outcome
+from ._outcomes import Kind, Outcome
 from ._pacing import Pacer
 from ._queue import QueueingLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
@@ -74,7 +74,7 @@ class AdaptiveLimiter(QueueingLimiter):
         )
 
     def _delay(self, now: float) -> float:
-        return self._pacer.delay(now, self._in_flight)
+        return self._pacer.delay(now)
 
     def _knows_no_limit(self) -> bool:
         return not self._controller.is_limited and self._now() >= self._controller.paused_until
