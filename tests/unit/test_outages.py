@@ -1,0 +1,83 @@
+"""Outages: the whole client against a server that takes nothing for a while, in virtual time."""
+
+from collections.abc import Callable
+from functools import partial
+
+import anyio
+import httpx
+import pytest
+
+from commenda_customers import AsyncCustomersAPI
+from raw_server import listing
+from script import URL, status
+
+pytestmark = pytest.mark.anyio
+
+Failure = Callable[[], httpx.Response]
+
+
+def raises(error: Exception) -> Failure:
+    """Return a way to fail."""
+
+    def fail() -> httpx.Response:
+        raise error
+
+    return fail
+
+
+FAILURES: dict[str, Failure] = {
+    "502": lambda: status(502),
+    "503": lambda: status(503),
+    "504": lambda: status(504),
+    "a connection that is refused": raises(httpx.ConnectError("refused")),
+    "a connection that is closed": raises(httpx.RemoteProtocolError("closed")),
+    "a connection that times out": raises(httpx.ConnectTimeout("timed out")),
+}
+
+
+class Server:
+    """Serves endless lists, but for an outage. The page of a corporation whose name begins with `bad` always fails."""
+
+    def __init__(self, *, begins: float = 0.0, lasts: float = 0.0, fail: Failure = FAILURES["502"]) -> None:
+        self.begins, self.ends, self.fail = begins, begins + lasts, fail
+        self.failed = 0
+        self.succeeded: list[float] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        corporation = request.url.params["corporation_id"]
+        began = anyio.current_time()
+        await anyio.sleep(0.2)
+        if corporation.startswith("bad"):
+            return status(500)
+        if self.begins <= began < self.ends:
+            self.failed += 1
+            return self.fail()
+        self.succeeded.append(began)
+        return httpx.Response(200, json=listing("a", corporation_id=corporation, cursor=str(len(self.succeeded))))
+
+    def api(self) -> AsyncCustomersAPI:
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self))
+        return AsyncCustomersAPI(token="t", base_url=URL, http_client=client)
+
+
+async def read(api: AsyncCustomersAPI, corporation: str, *, until: float) -> None:
+    async for _ in api.list(corporation).pages():
+        if anyio.current_time() >= until:
+            return
+
+
+@pytest.mark.parametrize("lists", [1, 12])
+@pytest.mark.parametrize(("lasts", "most"), [(2.0, 4.0), (60.0, 66.0), (150.0, 165.0)])
+@pytest.mark.parametrize("kind", FAILURES)
+async def test_an_outage_costs_little_more_than_itself(kind: str, lasts: float, most: float, lists: int) -> None:
+    """Nothing is lost in an outage, all go on within seconds of its end, and few requests are made while it lasts."""
+    server = Server(begins=20.0, lasts=lasts, fail=FAILURES[kind])
+    async with server.api() as api, anyio.create_task_group() as tasks:
+        for number in range(lists):
+            tasks.start_soon(partial(read, api, f"corp_{number}", until=server.ends + 30))
+    after = [at for at in server.succeeded if at >= server.ends]
+    before = sum(10 <= at < 20 for at in server.succeeded) / 10
+    # What is missing, in seconds at the speed before.
+    missing = ((lasts + 30) * before - sum(at >= 20 for at in server.succeeded)) / before
+    assert missing <= most
+    assert server.failed <= 1.2 * before * lasts
