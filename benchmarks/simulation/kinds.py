@@ -22,6 +22,7 @@ class Kind:
         round_trip: Seconds.
         at_once: Requests that may be in flight.
         is_documented: Whether its documentation says what `FixedRate` has to be told.
+        runs: Several where much is luck.
     """
 
     scenario: Scenario
@@ -29,6 +30,7 @@ class Kind:
     round_trip: float = 0.15
     at_once: int = 32
     is_documented: bool = False
+    runs: int = 1
 
     def setting(self, part: float = 1.0) -> Setting:
         """Return how a part of the job is done."""
@@ -64,7 +66,7 @@ def stray(number: int, first_takes: float = 0.0) -> Kind:
 
 def chance(part: float, *, says_when: bool) -> Kind:
     """Return a server that refuses requests at random."""
-    return Kind(scenario=Scenario(make=free, says_when=says_when, chance=part))
+    return Kind(scenario=Scenario(make=free, says_when=says_when, chance=part), pages=24, runs=3)
 
 
 def changing(changes: tuple[tuple[float, float], ...], *, says_when: bool) -> Kind:
