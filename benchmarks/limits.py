@@ -25,7 +25,7 @@ from simulation.servers import LIMITED, UNLIMITED, WITH_A_RIVAL
 from simulation.tables import breadth, contest, novelty, recoveries
 
 ROUND_TRIPS, AT_ONCE = (0.005, 0.15, 2.0), (1, 32, 200)
-PAGES, FEWER_PAGES, QUICK = 50, 36, 1 / 4
+PAGES, FEWER_PAGES, QUICK = 50, 36, 1 / 5
 """
 Of each corporation, in the first table and in the second. The longest windows have to come round more than twice: otherwise
 it is luck whether a job ends just before or just after its requests are used up. A quick run reads a part of the pages.
