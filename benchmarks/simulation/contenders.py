@@ -8,8 +8,9 @@ from commenda_customers import AdaptiveLimiter, Feedback, FixedRate
 from commenda_customers.limits import RateLimiter
 
 from .network import Answer, Client, Network
+from .servers import CLOSED
 
-THROTTLED, OK = 429, 200
+OK, THROTTLED, UNAVAILABLE = 200, 429, 503
 
 
 def backoff(network: Network, attempt: int) -> float:
@@ -24,10 +25,10 @@ class Ideal:
         self.network = network
         self.slots = anyio.Semaphore(network.setting.at_once)
 
-    async def fetch(self) -> None:
+    async def fetch(self, corporation: int) -> None:
         for attempt in count():
             async with self.slots:
-                answer = await self.network.send(queues=True)
+                answer = await self.network.send(corporation, queues=True)
             if answer.status == OK:
                 return
             await anyio.sleep(backoff(self.network, attempt))
@@ -40,12 +41,12 @@ class Backoff:
         self.network = network
         self.slots = anyio.Semaphore(network.setting.at_once)
 
-    async def fetch(self) -> None:
+    async def fetch(self, corporation: int) -> None:
         for attempt in count():
             async with self.slots:
                 await self.wait_for_all()
                 sent = anyio.current_time()
-                answer = await self.network.send()
+                answer = await self.network.send(corporation)
                 self.learn(answer, sent)
             if answer.status == OK:
                 return
@@ -143,23 +144,44 @@ class Limited:
     def __init__(self, network: Network, limiter: RateLimiter) -> None:
         self.network, self.limiter = network, limiter
 
-    async def fetch(self) -> None:
-        again = False
-        for attempt in count():
+    async def fetch(self, corporation: int) -> None:
+        again, failures = False, 0
+        while True:
             permit = await self.limiter.acquire(again=again)
-            feedback = Feedback()
+            again, feedback = True, Feedback()
             try:
-                answer = await self.network.send()
-                again = answer.status == THROTTLED
-                feedback = Feedback(
-                    is_answered=True, is_throttled=again, wait=answer.retry_after, remaining=answer.remaining
-                )
+                answer = await self.network.send(corporation)
+                feedback = feedback_of(answer)
             finally:
                 self.limiter.release(permit, feedback)
             if answer.status == OK:
                 return
-            if not again:
-                await anyio.sleep(backoff(self.network, attempt))
+
+            now = self.limiter.snapshot()
+            failures += not (feedback.is_throttled or now.is_half_open)
+            await anyio.sleep(self._wait_alone(answer, failures, now.paused_for))
+
+    def _wait_alone(self, answer: Answer, failures: int, paused_for: float) -> float:
+        """Return the seconds that a request waits by itself, as `RetryPolicy` does; the limiter holds it back after that."""
+        if paused_for:
+            return max(0.0, (answer.retry_after or 0.0) - paused_for)
+        if answer.retry_after is None:
+            return backoff(self.network, max(0, failures - 1))
+        return answer.retry_after + backoff(self.network, 0)
+
+
+def feedback_of(answer: Answer) -> Feedback:
+    """Tell a limiter what the client tells it."""
+    is_throttled = answer.status == THROTTLED or (answer.status == UNAVAILABLE and answer.retry_after is not None)
+    is_rejected = not is_throttled and answer.status in {UNAVAILABLE, CLOSED}
+    return Feedback(
+        is_answered=answer.status != CLOSED,
+        is_throttled=is_throttled,
+        is_rejected=is_rejected,
+        is_failed=answer.status != OK and not is_throttled and not is_rejected,
+        wait=answer.retry_after,
+        remaining=answer.remaining,
+    )
 
 
 def fixed_rate(network: Network) -> Client:

@@ -1,5 +1,6 @@
 """The servers: what each kind of limit counts, and the scenarios that the contenders are measured in."""
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections import deque
@@ -68,7 +69,7 @@ class Bucket(Server):
     def wait(self, now: float) -> float:
         self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate * self.factor)
         self.at = now
-        return max(0.0, (1 - self.tokens) / (self.rate * self.factor))
+        return max(0.0, (1 - self.tokens) / (self.rate * self.factor)) if self.factor else max(0.0, 1.0 - self.tokens)
 
     def count(self, now: float) -> None:  # noqa: ARG002 - a token has no date
         self.tokens -= 1
@@ -156,6 +157,50 @@ class InFlight(Server):
         return Known(1_000_000, 1.0, self.limit)
 
 
+class Free(Server):
+    """No limit at all."""
+
+    def wait(self, now: float) -> float:  # noqa: ARG002 - it does not count
+        return 0.0
+
+    def count(self, now: float) -> None:
+        pass
+
+    def remaining(self) -> int:
+        return 1_000_000
+
+    def known(self) -> Known:
+        return Known(1_000_000, 1.0)
+
+
+class Both(Server):
+    """Two limits, of which each request has to keep both."""
+
+    def __init__(self, first: Server, second: Server) -> None:
+        self.first, self.second = first, second
+
+    def change(self, now: float, factor: float) -> None:
+        self.first.change(now, factor)
+        self.second.change(now, factor)
+
+    def wait(self, now: float) -> float:
+        return max(self.first.wait(now), self.second.wait(now))
+
+    def count(self, now: float) -> None:
+        self.first.count(now)
+        self.second.count(now)
+
+    def remaining(self) -> int:
+        return min(self.first.remaining(), self.second.remaining())
+
+    def known(self) -> Known:
+        return self.first.known()
+
+
+CLOSED = 0
+"""The status of an answer that never comes, because the connection is closed in its place."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """
@@ -168,6 +213,14 @@ class Scenario:
         changes: How its limit changes: (when, to which part).
         failures: The part of its answers that are 500.
         is_jittery: Whether requests take very different times to reach it.
+        make_own: Makes what each corporation is limited by, beside the limit of all.
+        refuses_with: The status of a refusal, or `CLOSED`.
+        chance: The part of the requests that is refused although there is room for them.
+        strays: The numbers of requests that are refused although there is room for them; the first is 1.
+        first_takes: Seconds that the first answer takes longer.
+        workers: Requests that it works at without being slower.
+        congestion: How much slower more requests make it: with 1 its work is shared out, with 2 it also gets less done.
+        best_at_once: The numbers of requests in flight of which the ideal client uses the best; by default the setting's.
     """
 
     make: Callable[[random.Random], Server]
@@ -176,6 +229,14 @@ class Scenario:
     changes: tuple[tuple[float, float], ...] = ()
     failures: float = 0.0
     is_jittery: bool = False
+    make_own: Callable[[random.Random], Server] | None = None
+    refuses_with: int = 429
+    chance: float = 0.0
+    strays: tuple[int, ...] = ()
+    first_takes: float = 0.0
+    workers: float = math.inf
+    congestion: float = 0.0
+    best_at_once: tuple[int, ...] = ()
 
 
 def bucket(rate: float, burst: int) -> Callable[[random.Random], Server]:

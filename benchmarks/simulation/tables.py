@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from .contenders import CONTENDERS, OURS
+from .kinds import COMPARED, KINDS
 from .measure import Outcome, Results
 from .network import Setting
 from .servers import UNLIMITED
@@ -60,6 +61,23 @@ def breadth(results: Results, servers: Sequence[str], settings: Iterable[Setting
                 str(worst.lost),
             ]
         )
+    return table(rows)
+
+
+def novelty(results: Results, kinds: dict[str, Setting]) -> str:
+    """Compare some contenders on servers that do other things than keeping to one limit."""
+    rows = [["server", *COMPARED]]
+    for name, setting in kinds.items():
+        took_part = KINDS[name].contenders
+        cells = [_cell(results.of(name, contender, setting)) if contender in took_part else "" for contender in COMPARED]
+        rows.append([name, *cells])
+    return table(rows)
+
+
+def recoveries(seconds: dict[str, list[float]], servers: Iterable[str]) -> str:
+    """Show how long it takes until a limit that has risen is made use of."""
+    rows = [["server", "median", "longest"]]
+    rows += [[name, f"{statistics.median(seconds[name]):.1f} s", f"{max(seconds[name]):.1f} s"] for name in servers]
     return table(rows)
 
 
