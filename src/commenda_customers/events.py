@@ -103,10 +103,10 @@ class RetryScheduled(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttled(Event):
     """
-    The server refused a request because of a limit (429, or 503 with a wait), and the limiter has learned from it.
+    The server refused a request because of a limit: a 429, or a 503 with a wait.
 
     Attributes:
-        pause: Seconds for which no request begins.
+        pause: Seconds for which no request begins; 0 if the limiter took it for a refusal that concerns its request alone.
         rate: Requests per second that may begin after the pause; `None` if the limiter knows no rate.
     """
 

@@ -56,8 +56,8 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: Attempts of one request, the first one included. These do not count: sending again with a new token
-            after a 401 or at once after a stale connection; a 429 for which the limiter pauses, which only the deadline
-            bounds.
+            after a 401 or at once after a stale connection; with a limiter, also a refusal because of a limit, and a
+            failure in an outage, which only the deadline bounds.
         deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut.
             A wait that would reach the deadline is not begun: the last error is raised instead. The time in which a request
             waits for its first permit of the limiter, or for a free connection, does not count.

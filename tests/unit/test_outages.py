@@ -7,7 +7,7 @@ import anyio
 import httpx
 import pytest
 
-from commenda_customers import AsyncCustomersAPI
+from commenda_customers import APIConnectionError, AsyncCustomersAPI, ServerError
 from raw_server import listing
 from script import URL, status
 
@@ -75,9 +75,38 @@ async def test_an_outage_costs_little_more_than_itself(kind: str, lasts: float, 
     async with server.api() as api, anyio.create_task_group() as tasks:
         for number in range(lists):
             tasks.start_soon(partial(read, api, f"corp_{number}", until=server.ends + 30))
-    after = [at for at in server.succeeded if at >= server.ends]
     before = sum(10 <= at < 20 for at in server.succeeded) / 10
     # What is missing, in seconds at the speed before.
     missing = ((lasts + 30) * before - sum(at >= 20 for at in server.succeeded)) / before
     assert missing <= most
     assert server.failed <= 1.2 * before * lasts
+
+
+async def test_a_page_that_always_fails_ends_soon_and_slows_nobody_down() -> None:
+    """While other pages come, a page that always fails uses up its attempts within a minute, and nobody waits for it."""
+    server = Server()
+    ended: list[float] = []
+
+    async def fail(number: int) -> None:
+        with pytest.raises(ServerError) as caught:
+            await api.list(f"bad_{number}")
+        assert caught.value.attempts == 8
+        ended.append(anyio.current_time())
+
+    async with server.api() as api, anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(fail, number)
+        for number in range(8):
+            tasks.start_soon(partial(read, api, f"corp_{number}", until=100))
+    assert len(ended) == 3
+    assert max(ended) < 75
+    assert len(server.succeeded) > 0.95 * 100 * 8 / 0.2
+
+
+async def test_a_server_that_never_works_ends_soon() -> None:
+    """A server that has never answered is no outage: the attempts are used up."""
+    server = Server(lasts=1000, fail=FAILURES["a connection that is refused"])
+    async with server.api() as api:
+        with pytest.raises(APIConnectionError) as caught:
+            await api.list("corp_1")
+    assert caught.value.attempts == server.failed == 8

@@ -2,7 +2,7 @@
 Rate limiters: they decide which request may begin, and when.
 
 `AdaptiveLimiter` learns the server's limit; `FixedRate` keeps a limit that you know. With both, requests begin first come,
-first served, and a 429 to one of them pauses all. Any object with the methods of `RateLimiter` works as well.
+first served, and refusals that come in clusters pause all. Any object with the methods of `RateLimiter` works as well.
 """
 
 from .adaptive import AdaptiveLimiter

@@ -13,16 +13,17 @@ _FEWEST_RESPONSES = 20
 """Between two quota hints, which are successes that say that no quota remains. Small quotas need no pause for each."""
 
 _QUOTA_HINTS = 3
-"""Hints that count between two 429s. A server that counts down and never refuses must not slow us down."""
+"""Hints that count between two refusals. A server that counts down and never refuses must not slow us down."""
 
 
 class AdaptiveLimiter(QueueingLimiter):
     """
-    Learns how many requests the server takes, from its 429s and from the headers of its quota.
+    Learns how many requests the server takes, from its refusals and from the headers of its quota.
 
-    Before the first 429 it limits the number of requests in flight: four at first, and at most 50 % more after each round
-    trip. After it, requests begin evenly, a little below the rate that the server accepted. A higher rate is probed from
-    time to time. The longer the current rate holds, the less often that happens.
+    While no limit is known it limits the number of requests in flight: four at first, and one more after each response. A
+    single refusal concerns its request alone. When refusals come in clusters, all requests pause, and then begin evenly, a
+    little below the rate that the server accepted. A higher rate is tried from time to time. If the server takes nothing at
+    all, one request at a time finds out whether it does again.
 
     One limiter stands for one quota: pass it to all clients that share a token.
     """
