@@ -151,7 +151,7 @@ async def test_a_stream_may_be_cancelled_by_asyncio(server: Emulator, api: Async
 
     for number in count():  # until one run has the time to end
         task = asyncio.create_task(read())
-        seconds = 0.001 * number
+        seconds = 0.001 * 1.08**number
         try:
             if way == "cancel":
                 await asyncio.wait([task], timeout=seconds)
