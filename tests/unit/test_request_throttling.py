@@ -41,7 +41,7 @@ class TestThrottling:
             for _ in range(8):
                 tasks.start_soon(_first_page, api)
         assert all(at - script.times[0] < 2 for at in script.times[1:-1])
-        assert script.times[-1] - script.times[0] >= 30
+        assert script.times[-1] - script.times[0] > 29.99
         assert [event.pause for event in events if isinstance(event, Throttled)] == [0]
         assert [event.wait >= 30 for event in events if isinstance(event, RetryScheduled)] == [True]
 
@@ -55,7 +55,7 @@ class TestThrottling:
             await anyio.sleep(1)
             for _ in range(8):
                 tasks.start_soon(_first_page, api)
-        assert all(at - script.times[0] >= 30 for at in script.times[3:])
+        assert all(at - script.times[0] > 29.99 for at in script.times[3:])
         assert [round(event.pause) for event in events if isinstance(event, Throttled)] == [0, 0, 30]
 
     @pytest.mark.parametrize("wait", ["90000", "9" * 400], ids=["more than a day", "for ever"])
@@ -121,7 +121,7 @@ class TestThrottling:
             await anyio.sleep(1)
             for _ in range(17):
                 tasks.start_soon(_first_page, api)
-        assert all(later - script.times[0] >= 60 or later == pytest.approx(60) for later in script.times[3:])
+        assert all(later - script.times[0] > 59.99 for later in script.times[3:])
         assert len([event for event in events if isinstance(event, Throttled)]) == 3
 
     async def test_an_overload_that_does_not_end_uses_up_the_deadline(self) -> None:
@@ -130,5 +130,5 @@ class TestThrottling:
         async with script.api() as api:
             with pytest.raises(ServerError):
                 await api.list("corp_1")
-        assert all(later - earlier >= 20 for earlier, later in pairwise(script.times))
+        assert all(later - earlier > 19.99 for earlier, later in pairwise(script.times))
         assert 250 <= script.times[-1] - script.times[0] <= 300
