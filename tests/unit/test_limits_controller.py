@@ -139,6 +139,23 @@ class TestLimits:
         assert len(succeeded) >= 0.95 * 25_000
         assert max(counts.values()) <= 5100
 
+    def test_a_long_wait_after_few_refusals_is_a_quota(self) -> None:
+        """If nearly all requests got through before a long wait, no rate is learned from it."""
+        controller = Controller(rate=50.0, has_worked=True)
+        now = observe(controller, *[OK] * 300, REFUSED, REFUSED, REFUSED, REFUSED, wait=40)
+        assert controller.paused_until == pytest.approx(now + 40, abs=0.2)
+        assert controller.rate >= 50
+
+    def test_a_hint_of_an_older_request_is_ignored(self) -> None:
+        """A used-up quota is learned from once, and not again from responses to requests that were sent before."""
+        controller = Controller(has_worked=True)
+        now = observe(controller, *[OK] * 20)
+        controller.exhaust(Outcome(REFUSED, now, now + 0.1, 1))
+        rate, pause = controller.rate, controller.paused_until
+        assert rate < math.inf
+        controller.exhaust(Outcome(REFUSED, now, now + 0.2, 1))
+        assert (controller.rate, controller.paused_until) == (rate, pause)
+
     def test_without_a_limit_the_window_grows(self) -> None:
         """The number of requests in flight grows by half with each round trip while nothing is refused."""
         pacer = Pacer()
@@ -259,6 +276,18 @@ class TestShut:
         pacer.begin(now)
         assert pacer.delay(now + 1) == pytest.approx(4)
         assert pacer.delay(now + 5) == 0
+
+    def test_a_long_wait_of_an_older_request_prolongs_the_pause(self) -> None:
+        """While one request at a time finds out, a long wait holds, whichever request was told of it."""
+        controller = Controller(strikes=2, has_worked=True, lesson_at=10.0, paused_until=10.4)
+        controller.observe(Outcome(REFUSED, 9.9, 10.1, 1, 30.0))
+        assert controller.paused_until == pytest.approx(40.1)
+
+    def test_refusals_again_and_again_are_no_chance(self) -> None:
+        """If nothing gets through after refusals were taken for chance, the lower rate holds."""
+        controller = Controller(rate=50.0, fallback=20.0, chance=0.1, strikes=1, has_worked=True)
+        observe(controller, REFUSED)
+        assert (controller.rate, controller.chance, controller.is_half_open) == (20.0, 0.0, True)
 
 
 class TestState:

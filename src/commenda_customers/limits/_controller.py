@@ -124,7 +124,7 @@ class Controller:
                 self._succeeded(outcome)
             case Kind.REFUSAL | Kind.REJECTION:
                 self._refused(outcome)
-            case Kind.FAILURE:
+            case _:
                 self._failed(outcome)
 
     def exhaust(self, outcome: Outcome) -> None:
