@@ -141,10 +141,17 @@ class TestLimits:
 
     def test_a_long_wait_after_few_refusals_is_a_quota(self) -> None:
         """If nearly all requests got through before a long wait, no rate is learned from it."""
-        controller = Controller(rate=50.0, has_worked=True)
-        now = observe(controller, *[OK] * 300, REFUSED, REFUSED, REFUSED, REFUSED, wait=40)
+        controller = Controller(rate=50.0, hold=math.inf, has_worked=True)
+        now = observe(controller, *[OK] * 300, REFUSED, REFUSED, REFUSED, wait=40)
         assert controller.paused_until == pytest.approx(now + 40, abs=0.2)
-        assert controller.rate >= 50
+        assert controller.rate == 50
+
+    def test_a_slow_limit_with_long_waits_is_learned(self) -> None:
+        """If many of the few requests are refused, the waits are part of the time in which the others got through."""
+        controller, now = Controller(), 0.0
+        for _ in range(10):
+            now = observe(controller, *[OK] * 10, REFUSED, REFUSED, REFUSED, now=now, wait=30)
+        assert 0.2 < controller.rate < 0.5
 
     def test_a_hint_of_an_older_request_is_ignored(self) -> None:
         """A used-up quota is learned from once, and not again from responses to requests that were sent before."""
