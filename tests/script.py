@@ -61,7 +61,7 @@ async def drip(_request: httpx.Request) -> httpx.Response:
 
 
 async def brotli(_request: httpx.Request) -> httpx.Response:
-    """Answer in an encoding that nobody asked for."""
+    """Answer in an encoding that was not requested."""
     return httpx.Response(200, headers={"Content-Encoding": "br"}, stream=httpx.ByteStream(b"x"))
 
 

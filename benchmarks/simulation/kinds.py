@@ -136,4 +136,4 @@ FEW_KINDS = ("one refusal, the 3rd request", "chance 1 %", "20 in a minute, RA",
 """Those of the quick run."""
 
 RECOVERIES = ("rival of nine tenths", "rival of nine tenths, RA", "5/s, then 60/s", "5/s, then 60/s, RA")
-"""Those of which the recovery is measured."""
+"""The kinds for which the recovery is measured."""

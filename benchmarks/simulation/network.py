@@ -134,7 +134,7 @@ class Network:
 
     async def _queue_at_server(self, limits: Sequence[Server]) -> None:
         *own, shared = limits
-        for limit in own:  # one request at a time, so that nobody is waited for
+        for limit in own:  # each holds one request at a time, so it needs no queue
             await _admission(limit)
         async with self.turn:
             await _admission(shared)

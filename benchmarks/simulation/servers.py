@@ -174,7 +174,7 @@ class Free(Server):
 
 
 class Both(Server):
-    """Two limits, of which each request has to keep both."""
+    """Two limits at once. Each request must keep to both."""
 
     def __init__(self, first: Server, second: Server) -> None:
         self.first, self.second = first, second
@@ -220,7 +220,7 @@ class Scenario:
         first_takes: Seconds that the first answer takes longer.
         workers: Requests that it works at without being slower.
         congestion: How much slower more requests make it: with 1 its work is shared out, with 2 it also gets less done.
-        best_at_once: The numbers of requests in flight of which the ideal client uses the best; by default the setting's.
+        best_at_once: Numbers of requests in flight of which the ideal client uses the best; by default the setting's alone.
     """
 
     make: Callable[[random.Random], Server]

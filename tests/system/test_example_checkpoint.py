@@ -70,7 +70,7 @@ def die_after(steps: int) -> None:
 
         return call
 
-    io.open, os.fsync, os.replace = step(io.open), step(os.fsync), step(os.replace)  # type: ignore[assignment]
+    io.open, os.fsync, os.replace = step(io.open), step(os.fsync), step(os.replace)  # type: ignore[assignment]  # overloaded
 
 
 @pytest.fixture

@@ -112,6 +112,6 @@ class TestProcesses:
     """Processes."""
 
     def test_it_cannot_be_pickled(self) -> None:
-        """A client belongs to its process, and its token to nobody else."""
+        """A client and its token stay in their process."""
         with pytest.raises(TypeError, match="a token cannot be pickled or copied"):
             pickle.dumps(AsyncCustomersAPI(TOKEN))

@@ -24,7 +24,7 @@ arguments, in seconds of any steady clock. What may begin, and when, is decided 
    known. The same happens if a server that has worked fails several requests in a row: an outage is everyone's.
 
 The constants were found by simulation, over servers like those of `benchmarks/limits.py`: 95.4 % of the limit is used in the
-mean, and 1.12 % of the requests are refused. Comments say what half of a value and twice of it do to these two.
+mean, and 1.12 % of the requests are refused. Most comments say what half of a value and twice of it do to these two.
 """
 
 import math
@@ -153,7 +153,7 @@ class Controller:
         self.age += 1 / self.present_rate
         if self.trial is not None:
             if period.total >= 2.5 * SAMPLE:
-                self._judge(now)
+                self._judge(self.trial, now)
         elif self.present_rate >= 2 * self.rate:
             self.rate, self.hold = self.present_rate, self._least_hold
             self._begin_period(now, age=self.hold)
@@ -237,7 +237,7 @@ class Controller:
             return
         elif self.trial is not None and period.total >= SAMPLE:
             self.fallback = KEEP * self._got_through(now)
-            self._judge(now)
+            self._judge(self.trial, now)
             return
         elif not self.is_growing or period.napped > LONG_WAIT:
             self.rate = max(min(KEEP * self._got_through(now), KEEP * old), old / 2)
@@ -277,10 +277,9 @@ class Controller:
         self._begin_period(now)
         return True
 
-    def _judge(self, now: float) -> None:
+    def _judge(self, trial: Trial, now: float) -> None:
         """End the trial: were the refusals by chance?"""
-        trial, period = self.trial, self.period
-        assert trial is not None  # noqa: S101 - the caller has checked it
+        period = self.period
         refused = period.refusals / period.total
         self.trial, self.hold = None, trial.hold
         if refused > min(2 * trial.refused, 1.5 * TOLERANCE):

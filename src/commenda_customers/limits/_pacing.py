@@ -17,7 +17,8 @@ class Pacer:
         self.controller = controller or Controller()
         self._next_start = -math.inf
         self._last_start = -math.inf
-        self._recent = 0  # requests in flight that began after the last lesson: those that hang since before it block nobody
+        # Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
+        self._recent = 0
 
     def delay(self, now: float) -> float:
         """Return the seconds until the next request may begin; infinity: not before one of those in flight has ended."""
