@@ -5,6 +5,7 @@ One page: permit, token, send, decode, retry.
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,7 +35,7 @@ from .events import (
 from .limits import Feedback, LimiterSnapshot, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
-from .retry import RetryBudget, RetryPolicy, call_with_retries
+from .retry import RetryPolicy, call_with_retries
 
 _A_DAY = 24 * 3600.0
 
@@ -60,7 +61,6 @@ class PageFetcher:
         self.retry = retry
         self.timeout = timeout
         self.hooks = hooks
-        self.budget = RetryBudget()
 
     async def fetch(self, query: CustomersQuery, cursor: str | None, *, max_wait: float | None = None) -> CustomerPage:
         """
@@ -131,7 +131,6 @@ class _PageRequest:
             attempt, received = await call_with_retries(
                 self._try_once,
                 self._fetcher.retry,
-                budget=self._fetcher.budget,
                 on_retry=self._report_retry,
                 on_deadline=self._report_deadline,
             )
@@ -184,9 +183,10 @@ class _PageRequest:
         attempt.had_permit, feedback = True, Feedback()
         try:
             received = await self._with_connection(attempt, secret)
-            feedback = self._feedback_of(received)
+            feedback = self._feedback_of(received, attempt)
         except APIConnectionError as error:
-            feedback = Feedback(is_rejected=error.is_rejection, is_failed=error.transient and not error.is_rejection)
+            is_failed = error.transient and not error.is_rejection
+            feedback = Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failed_before=attempt.failed_at)
             raise
         finally:
             limiter.release(permit, feedback)
@@ -196,8 +196,10 @@ class _PageRequest:
     def _heed(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
         """Tell the retry policy what the limiter has made of an attempt that failed."""
         if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
-            attempt.paused_for = now.paused_for
-            attempt.is_exempt = feedback.is_throttled or now.is_half_open
+            # If others have succeeded since the request failed before, it is not an outage that fails it.
+            is_outage = now.is_half_open and (now.succeeded_at or 0.0) <= (attempt.failed_at or math.inf)
+            attempt.failed_at, attempt.paused_for = anyio.current_time(), now.paused_for
+            attempt.is_exempt = feedback.is_throttled or is_outage
         if feedback.is_throttled:
             self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
@@ -239,7 +241,7 @@ class _PageRequest:
                 result = error
             return _Received(response.status, len(response.body), at, name, throttling, result)
 
-    def _feedback_of(self, received: _Received) -> Feedback:
+    def _feedback_of(self, received: _Received, attempt: Attempt) -> Feedback:
         """Return what a limiter can learn. A wait that is too long fails this request; no other request waits for it."""
         throttling = received.throttling
         is_too_long = (throttling.retry_after or 0.0) > (self._fetcher.retry.max_retry_after or _A_DAY)
@@ -252,6 +254,7 @@ class _PageRequest:
             is_rejected=is_rejected,
             is_failed=is_failed and not is_rejected,
             wait=throttling.retry_after if is_throttled and not is_too_long else None,
+            failed_before=attempt.failed_at,
             remaining=throttling.remaining,
         )
 

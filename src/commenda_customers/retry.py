@@ -47,10 +47,9 @@ class RetryPolicy:
     - responses that were cut or are not JSON, and, once, a response with customers of another corporation.
 
     The wait before the next attempt is random between zero and `initial_wait`, then twice that, four times that, and so on
-    up to `max_wait` (full jitter). While at least a third of all requests fail, it is random between zero and `max_wait`
-    from the first retry on, so that retries do not make an outage worse. If the server says how long to wait, the wait is
-    that long, and up to `initial_wait` longer, so that many clients do not return at the same moment. A request that failed
-    because the server closed a kept connection is sent again at once, the first time.
+    up to `max_wait` (full jitter). If the server says how long to wait, the wait is at least that long, and up to
+    `initial_wait` longer, so that many clients do not return at the same moment. A request that failed because the server
+    closed a kept connection is sent again at once, the first time.
 
     Zero and less are refused. `None`, where it is allowed, means no limit.
 
@@ -90,7 +89,7 @@ class RetryPolicy:
         attempt: int,
         elapsed: float,
         jitter: float,
-        is_outage: bool = False,
+        backoffs: int | None = None,
         paused_for: float = 0.0,
     ) -> float | None:
         """
@@ -98,10 +97,10 @@ class RetryPolicy:
 
         Args:
             error: How the last attempt failed.
-            attempt: How many attempts have failed, this one included.
+            attempt: How many attempts have failed, this one included, of those that count.
             elapsed: Seconds since the first attempt began.
             jitter: A random number from 0 to 1.
-            is_outage: Whether too many of all requests fail.
+            backoffs: How many waits before this one grew; by default `attempt - 1`.
             paused_for: Seconds for which a limiter holds the next attempt back. It spreads requests, so there is no jitter.
         """
         if not error.transient or (self.max_attempts is not None and attempt >= self.max_attempts):
@@ -109,14 +108,14 @@ class RetryPolicy:
         if self.max_retry_after is not None and (error.retry_after or 0.0) > self.max_retry_after:
             return None
 
+        asked = error.retry_after
         if paused_for:
-            wait = max(paused_for, error.retry_after or 0.0)
-        elif error.retry_after is None:
-            # The exponent is capped because 2.0 ** 1024 is an OverflowError.
-            backoff = self.initial_wait * 2.0 ** min(attempt - 1, 60)
-            wait = jitter * (self.max_wait if is_outage else min(self.max_wait, backoff))
+            wait = max(paused_for, asked or 0.0)
         else:
-            wait = error.retry_after + jitter * self.initial_wait
+            # The exponent is capped because 2.0 ** 1024 is an OverflowError.
+            backoff = self.initial_wait * 2.0 ** min(attempt - 1 if backoffs is None else backoffs, 60)
+            wait = jitter * min(self.max_wait, backoff)
+            wait = wait if asked is None else max(wait, asked + jitter * self.initial_wait)
 
         if self.deadline is not None and elapsed + wait >= self.deadline:
             return None
@@ -124,53 +123,23 @@ class RetryPolicy:
         return wait
 
 
-class RetryBudget:
-    """
-    Limits the quick retries of all requests together, so that they do not make an outage worse.
-
-    While some of it is left, each request backs off by itself. When it is used up, every wait is drawn from the policy's
-    full range: a server that is down gets few retries from hundreds of requests, and no request gives up earlier.
-    """
-
-    CAPACITY = 50.0
-    PER_SUCCESS = 0.5  # it lasts while fewer than a third of the requests fail
-
-    def __init__(self) -> None:
-        self._left = self.CAPACITY
-
-    def earn(self) -> None:
-        """Take note of a success."""
-        self._left = min(self.CAPACITY, self._left + self.PER_SUCCESS)
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether there is not enough left for a retry."""
-        return self._left < 1
-
-    def spend(self) -> None:
-        """Pay for a retry."""
-        self._left = max(0.0, self._left - 1)
-
-
 class _Retries:
-    """The retries of one request, as tenacity's callbacks. `after` alone changes anything; the others only read."""
+    """The retries of one request, as tenacity's callbacks. `after` and `before_sleep` count; the others only read."""
 
-    def __init__(
-        self, policy: RetryPolicy, budget: RetryBudget, on_retry: Callable[[Attempt, CustomersError, float], None]
-    ) -> None:
+    def __init__(self, policy: RetryPolicy, on_retry: Callable[[Attempt, CustomersError, float], None]) -> None:
         self.attempt = Attempt(0, Deadline(policy.deadline))
         self.last_error: CustomersError | None = None
         self._policy = policy
-        self._budget = budget
         self._on_retry = on_retry
         self._failures = 0  # attempts that count
+        self._backoffs = 0  # waits that were not the limiter's
         self._resends = 0
         self._is_resend = False  # the next attempt follows at once, and this one does not count
 
     def next_attempt(self) -> Attempt:
         """Begin the next attempt."""
         last = self.attempt
-        self.attempt = Attempt(last.number + 1, last.deadline, last.had_permit)
+        self.attempt = Attempt(last.number + 1, last.deadline, last.had_permit, last.failed_at)
         return self.attempt
 
     def after(self, state: RetryCallState) -> None:
@@ -191,7 +160,7 @@ class _Retries:
             attempt=self._failures,
             elapsed=self.attempt.deadline.elapsed,
             jitter=random.random(),
-            is_outage=self._budget.is_used_up,
+            backoffs=self._backoffs,
             paused_for=self.attempt.paused_for,
         )
         # The rest of the wait is the limiter's.
@@ -202,11 +171,10 @@ class _Retries:
         return state.upcoming_sleep == math.inf
 
     def before_sleep(self, state: RetryCallState) -> None:
-        """Pay for the retry, and report it."""
-        error, paused_for = _error_of(state), self.attempt.paused_for
-        if not (self._is_resend or paused_for or error.retry_after):
-            self._budget.spend()
-        self._on_retry(self.attempt, error, state.upcoming_sleep + paused_for)
+        """Count the wait, and report the retry."""
+        paused_for = self.attempt.paused_for
+        self._backoffs += not (self._is_resend or paused_for)
+        self._on_retry(self.attempt, _error_of(state), state.upcoming_sleep + paused_for)
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -223,7 +191,6 @@ async def call_with_retries(
     call: Callable[[Attempt], Awaitable[T]],
     policy: RetryPolicy,
     *,
-    budget: RetryBudget,
     on_retry: Callable[[Attempt, CustomersError, float], None],
     on_deadline: Callable[[Attempt, APITimeoutError], None],
 ) -> T:
@@ -235,7 +202,6 @@ async def call_with_retries(
             is raised at once. It sets `paused_for` if the limiter pauses, and `is_exempt` if the attempt does not count
             as failed.
         policy: Decides.
-        budget: Shared with the other requests of the client.
         on_retry: Called before each wait, with the error of the attempt and the seconds until the next.
         on_deadline: Called when the deadline has cut an attempt, with the error that is raised next.
 
@@ -243,7 +209,7 @@ async def call_with_retries(
         CustomersError: The error of the last attempt.
         APITimeoutError: The deadline cut the last attempt.
     """
-    retries = _Retries(policy, budget, on_retry)
+    retries = _Retries(policy, on_retry)
     # A new object for each call: concurrent calls through one tenacity object would mix their attempts.
     retrying = AsyncRetrying(
         retry=retry_if_exception(_is_transient),
@@ -259,9 +225,7 @@ async def call_with_retries(
         return await call(retries.next_attempt())
 
     with retries.attempt.deadline.scope:
-        outcome: T = await retrying(attempt_once)
-        budget.earn()
-        return outcome
+        return await retrying(attempt_once)
 
     error = _deadline_error(policy.deadline, retries.attempt, retries.last_error)
     on_deadline(retries.attempt, error)

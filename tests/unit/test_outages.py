@@ -1,37 +1,47 @@
 """Outages: the whole client against a server that takes nothing for a while, in virtual time."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
 import httpx
 import pytest
 
-from commenda_customers import APIConnectionError, AsyncCustomersAPI, ServerError
+from commenda_customers import AdaptiveLimiter, APIConnectionError, AsyncCustomersAPI, ServerError
 from raw_server import listing
 from script import URL, status
 
 pytestmark = pytest.mark.anyio
 
-Failure = Callable[[], httpx.Response]
+Failure = Callable[[], Awaitable[httpx.Response]]
+
+
+def responds(code: int) -> Failure:
+    """Return a way to fail."""
+
+    async def fail() -> httpx.Response:
+        return status(code)
+
+    return fail
 
 
 def raises(error: Exception) -> Failure:
     """Return a way to fail."""
 
-    def fail() -> httpx.Response:
+    async def fail() -> httpx.Response:
         raise error
 
     return fail
 
 
 FAILURES: dict[str, Failure] = {
-    "502": lambda: status(502),
-    "503": lambda: status(503),
-    "504": lambda: status(504),
+    "502": responds(502),
+    "503": responds(503),
+    "504": responds(504),
     "a connection that is refused": raises(httpx.ConnectError("refused")),
     "a connection that is closed": raises(httpx.RemoteProtocolError("closed")),
     "a connection that times out": raises(httpx.ConnectTimeout("timed out")),
+    "a response that never comes": anyio.sleep_forever,
 }
 
 
@@ -51,13 +61,14 @@ class Server:
             return status(500)
         if self.begins <= began < self.ends:
             self.failed += 1
-            return self.fail()
+            return await self.fail()
         self.succeeded.append(began)
         return httpx.Response(200, json=listing("a", corporation_id=corporation, cursor=str(len(self.succeeded))))
 
     def api(self) -> AsyncCustomersAPI:
         client = httpx.AsyncClient(transport=httpx.MockTransport(self))
-        return AsyncCustomersAPI(token="t", base_url=URL, http_client=client)
+        limiter = AdaptiveLimiter(max_in_flight=12)
+        return AsyncCustomersAPI(token="t", base_url=URL, http_client=client, rate_limit=limiter, timeout=3.0)
 
 
 async def read(api: AsyncCustomersAPI, corporation: str, *, until: float) -> None:
@@ -71,13 +82,24 @@ async def read(api: AsyncCustomersAPI, corporation: str, *, until: float) -> Non
 @pytest.mark.parametrize("kind", FAILURES)
 async def test_an_outage_costs_little_more_than_itself(kind: str, lasts: float, most: float, lists: int) -> None:
     """Nothing is lost in an outage, all go on within seconds of its end, and few requests are made while it lasts."""
+    await read_through_an_outage(kind, lasts, most, lists)
+
+
+@pytest.mark.parametrize(("lasts", "most"), [(2.0, 4.0), (60.0, 66.0)])
+@pytest.mark.parametrize("kind", ["502", "a response that never comes"])
+async def test_an_outage_costs_many_lists_no_more(kind: str, lasts: float, most: float) -> None:
+    """It makes no difference if most requests wait for a permit."""
+    await read_through_an_outage(kind, lasts, most, 200)
+
+
+async def read_through_an_outage(kind: str, lasts: float, most: float, lists: int) -> None:
     server = Server(begins=20.0, lasts=lasts, fail=FAILURES[kind])
     async with server.api() as api, anyio.create_task_group() as tasks:
         for number in range(lists):
             tasks.start_soon(partial(read, api, f"corp_{number}", until=server.ends + 30))
     before = sum(10 <= at < 20 for at in server.succeeded) / 10
     # What is missing, in seconds at the speed before.
-    missing = ((lasts + 30) * before - sum(at >= 20 for at in server.succeeded)) / before
+    missing = ((lasts + 30) * before - sum(20 <= at < server.ends + 30 for at in server.succeeded)) / before
     assert missing <= most
     assert server.failed <= 1.2 * before * lasts
 

@@ -40,7 +40,7 @@ ALLOWANCE = 2.0  # refusals that are let pass at once; half: 95.1, 0.90, but cha
 SUSPICIOUS, FEWEST_SUSPICIOUS = 0.005, 4  # refused at a steady rate before a trial; half: 95.4, 1.12; twice: 95.4, 1.15
 KEEP = 0.98  # of what got through; half of the margin: 95.5, 1.18; twice: 95.0, 1.10
 LONG_WAIT = 1.0  # seconds; most shorter waits are rounded up; half: 89.0, 1.84; twice: 95.5, 1.15
-NAP, LONGEST_NAP, LONGEST_OUTAGE_NAP = 0.2, 8.0, 5.0  # seconds; half of the first two: 95.0, 1.19; twice: 95.1, 1.17
+NAP, LONGEST_NAP, LONGEST_OUTAGE_NAP = 0.2, 8.0, 4.0  # seconds; half of the first two: 95.0, 1.19; twice: 95.1, 1.17
 FIRST_WINDOW = 4.0  # requests in flight; half: 95.1, 1.14; twice: 95.3, 1.17
 FAILURES = 4  # in a row, after which a server that has worked is shut
 OUTAGE = 2  # lessons in a row after which rejections are an outage
@@ -52,6 +52,7 @@ class Controller:
     What was learned, as plain data.
 
     Attributes:
+        adapts: Whether a rate is learned. If not, the rate is somebody else's concern.
         rate: Requests per second that hold; infinite while no limit is known.
         hold: Seconds of use before the rate grows.
         age: Seconds for which the rate was in use.
@@ -64,13 +65,16 @@ class Controller:
         lesson_at: When the last lesson was.
         strikes: Lessons in a row without a success between them.
         failures: Failures in a row.
-        has_worked: Whether any request has succeeded.
+        has_worked: Whether any request was answered.
+        succeeded_at: When a request succeeded last.
+        used_until: Until then the server was in use, or the rate did not allow another request.
         let_pass: Refusals that were let pass, in all.
         before: What was known before the last lesson, if that may turn out to have been the beginning of an outage.
         fallback: The rate, if the last judgement of a trial turns out to be wrong.
         period: Since the last lesson.
     """
 
+    adapts: bool = True
     rate: float = math.inf
     hold: float = 0.0
     age: float = 0.0
@@ -84,6 +88,8 @@ class Controller:
     strikes: int = 0
     failures: int = 0
     has_worked: bool = False
+    succeeded_at: float = -math.inf
+    used_until: float = -math.inf
     let_pass: int = 0
     before: Learned | None = None
     fallback: float = math.inf
@@ -114,11 +120,19 @@ class Controller:
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from an outcome."""
-        if outcome.kind in {Kind.REJECTION, Kind.FAILURE} and not self.has_worked:
+        self.has_worked |= outcome.is_answered
+        if not self.has_worked:
             # Most likely it never will: the address is wrong. That is no limit and no outage.
+            return
+        if outcome.kind is not Kind.SUCCESS and (outcome.failed_before or math.inf) < self.succeeded_at:
+            # Others have succeeded since it failed before, so it fails by itself. That says nothing about the server.
             return
 
         self.period.began = min(self.period.began, outcome.sent)
+        idle = outcome.sent - max(self.used_until, self.paused_until)
+        if outcome.in_flight == 1 and 0 < idle < math.inf:
+            self.period.skip(idle)
+        self.used_until = max(self.used_until, outcome.ended, outcome.sent + 1 / self.present_rate)
         match outcome.kind:
             case Kind.SUCCESS:
                 self._succeeded(outcome)
@@ -134,7 +148,8 @@ class Controller:
             self.strikes = 0
 
     def _succeeded(self, outcome: Outcome) -> None:
-        self.has_worked, self.failures = True, 0
+        now = self.succeeded_at = outcome.ended
+        self.failures = 0
         if outcome.sent >= self.lesson_at:
             self.strikes, self.before, self.fallback = 0, None, math.inf
         self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
@@ -143,6 +158,9 @@ class Controller:
         if 2 * outcome.in_flight > self.window:
             self.window += 1
         self.period.successes += 1
+        if not self.is_limited and self.period.successes >= 2 * SAMPLE and now - self.period.began >= 4 * self.round_trip:
+            # A rate that is learned is that of the last few requests.
+            self.period.forget_half(now)
         if self.is_limited:
             self._age(outcome.ended)
 
@@ -184,7 +202,8 @@ class Controller:
             return
 
         self.failures += 1
-        if self.strikes or self.failures >= FAILURES:
+        is_quiet = outcome.ended - self.succeeded_at >= 2 * self.round_trip
+        if self.strikes or (self.failures >= FAILURES and is_quiet):
             self.strikes = max(self.strikes, 1)
             self._strike(outcome)
 
@@ -200,7 +219,9 @@ class Controller:
         if wait <= LONG_WAIT:
             wait = min(NAP, 2 * (self.round_trip or outcome.ended - outcome.sent))
         period = self.period
-        if not self.is_limited and period.successes < SAMPLE / 4:
+        if not self.adapts:
+            self._begin_period(now)
+        elif not self.is_limited and period.successes < SAMPLE / 4:
             # Too few to learn a rate from.
             self.window = max(1.0, min(self.window, outcome.in_flight) / 2)
             period.refusals, self.allowance = 0, self._most_allowed
@@ -313,6 +334,8 @@ class Controller:
     def shift_times(self, by: float) -> None:
         """Use a clock that is *by* seconds ahead."""
         self.paused_until += by
+        self.succeeded_at += by
+        self.used_until += by
         self.lesson_at += by
         self.period.began += by
         self.period.grew_at += by

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from .base import Feedback, Permit
+
 QUOTA = 0.02
 """The most refusals for each request between two long waits that are those of a quota."""
 
@@ -34,6 +36,8 @@ class Outcome(NamedTuple):
         ended: When its outcome was known.
         in_flight: Requests in flight when it began, itself included.
         wait: Seconds that the server asked to wait; `None` if it did not say.
+        failed_before: When the same request failed the last time; `None` if it has not.
+        is_answered: Whether a response came.
     """
 
     kind: Kind
@@ -41,6 +45,24 @@ class Outcome(NamedTuple):
     ended: float
     in_flight: int
     wait: float | None = None
+    failed_before: float | None = None
+    is_answered: bool = True
+
+def outcome_of(permit: Permit, feedback: Feedback, now: float) -> Outcome | None:
+    """Return what came of a request; `None` if it has no outcome, because it was cancelled."""
+    if feedback.is_throttled:
+        kind = Kind.REFUSAL
+    elif feedback.is_rejected:
+        kind = Kind.REJECTION
+    elif feedback.is_failed:
+        kind = Kind.FAILURE
+    elif feedback.is_answered:
+        kind = Kind.SUCCESS
+    else:
+        return None
+
+    details = feedback.wait, feedback.failed_before, feedback.is_answered
+    return Outcome(kind, permit.sent, now, permit.in_flight, *details)
 
 
 @dataclass(slots=True)
@@ -55,6 +77,17 @@ class Period:
     grew_at: float = math.inf
     successes_growing: int = 0
     refusals_growing: int = 0
+
+    def skip(self, seconds: float) -> None:
+        """Do not count time in which nothing was wanted."""
+        self.began += seconds
+        self.grew_at += seconds
+
+    def forget_half(self, now: float) -> None:
+        """Let the past weigh less."""
+        self.successes //= 2
+        self.refusals //= 2
+        self.began = (self.began + now) / 2
 
     @property
     def total(self) -> int:

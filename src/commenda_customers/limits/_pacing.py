@@ -1,6 +1,8 @@
 """When the next request may begin, according to what the controller has learned."""
 
 import math
+import random
+from collections.abc import Callable
 
 from ._controller import LONGEST_OUTAGE_NAP, Controller
 from ._outcomes import Outcome
@@ -8,13 +10,18 @@ from ._outcomes import Outcome
 _LATENESS = 0.01
 """Seconds by which a request may be late without slowing down those behind it. A timer of an event loop is never exact."""
 
+_MOST_JITTER = 0.25
+"""The part of a pause, while the server is shut, by which it is longer at most; never more than a second."""
+
 
 class Pacer:
     """Spreads requests evenly, pauses them, and lets one at a time find out whether a server that was shut is open again."""
 
-    def __init__(self, controller: Controller | None = None) -> None:
-        """Begin with what a controller has learned; `None`: with nothing."""
+    def __init__(self, controller: Controller | None = None, jitter: Callable[[], float] = random.random) -> None:
+        """Begin with what a controller has learned; `None`: with nothing. *jitter* returns random numbers from 0 to 1."""
         self.controller = controller or Controller()
+        self._jitter = jitter
+        self._paused_for_longer = 0.0
         self._next_start = -math.inf
         self._last_start = -math.inf
         # Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
@@ -23,8 +30,8 @@ class Pacer:
     def delay(self, now: float) -> float:
         """Return the seconds until the next request may begin; infinity: not before one of those in flight has ended."""
         controller = self.controller
-        if now < controller.paused_until:
-            return controller.paused_until - now
+        if now < self.paused_until:
+            return self.paused_until - now
         if self._recent and self._recent >= controller.window:
             return math.inf
         if self._recent and controller.is_half_open:
@@ -40,7 +47,7 @@ class Pacer:
             self._next_start = max(self._next_start, now - _LATENESS) + 1 / self.controller.present_rate
 
     def end(self, sent: float, outcome: Outcome | None) -> None:
-        """Count a request that has ended, and learn from its outcome if there is one: a cancelled request has none."""
+        """Count a request that has ended, and learn from its outcome, if it has one: a cancelled request has none."""
         controller = self.controller
         if sent >= controller.lesson_at:
             self._recent = max(0, self._recent - 1)
@@ -57,10 +64,21 @@ class Pacer:
         self.controller.exhaust(outcome)
         self._heed_lesson(lesson_before)
 
+    @property
+    def paused_until(self) -> float:
+        """No request begins until then."""
+        return self.controller.paused_until + self._paused_for_longer
+
     def _heed_lesson(self, lesson_before: float) -> None:
-        if self.controller.lesson_at != lesson_before:
-            self._recent = 0
-            self._next_start = max(self._next_start, self.controller.paused_until)
+        controller = self.controller
+        if controller.lesson_at == lesson_before:
+            return
+
+        self._recent = 0
+        # Many clients that find out whether a server is back must not do so at the same moment.
+        pause = controller.paused_until - controller.lesson_at if controller.is_half_open else 0.0
+        self._paused_for_longer = self._jitter() * min(_MOST_JITTER * pause, 1.0)
+        self._next_start = max(self._next_start, self.paused_until)
 
     def shift_times(self, by: float) -> None:
         """Use a clock that is *by* seconds ahead. No request is in flight at this time."""

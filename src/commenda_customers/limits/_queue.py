@@ -18,6 +18,9 @@ class QueueingLimiter(ABC):
     """
     A queue of requests. A subclass decides when the request at its head may begin.
 
+    New requests are first come, first served, and so are retries. Retries that wait go in front of new requests, one for
+    each new one: pages that always fail must not keep the others from being asked for.
+
     Only the waiter at the head of the queue has a timer; the others wait until they are the head. So there is one timer,
     however many waiters there are. A waiter that is cancelled leaves the queue and wakes the next one.
     """
@@ -27,7 +30,7 @@ class QueueingLimiter(ABC):
         check_type("max_in_flight", max_in_flight, int)
         self.max_in_flight = max_in_flight
         self._queue: deque[anyio.Event] = deque()
-        self._returned = 0  # waiters that are retries; they are at the front of the queue
+        self._returned = 0  # waiters that are retries
         self._in_flight = 0
         self._home: EventLoopToken | None = None
         self._moved_at = -math.inf  # when the current event loop began to use the limiter
@@ -104,7 +107,11 @@ class QueueingLimiter(ABC):
         return not self._queue and self._time_to_start() <= 0
 
     def _estimate_here(self, *, again: bool) -> float:
-        return self._estimate(self._returned if again else len(self._queue), anyio.current_time())
+        return self._estimate(self._place(again=again), anyio.current_time())
+
+    def _place(self, *, again: bool) -> int:
+        """Return where a request joins the queue: a retry in front, but one new request begins for each retry."""
+        return min(2 * self._returned + 1, len(self._queue)) if again else len(self._queue)
 
     def _now(self) -> float:
         """Return the time of the event loop that uses the limiter. May be called in any thread."""
@@ -131,7 +138,7 @@ class QueueingLimiter(ABC):
 
     async def _wait_in_queue(self, *, again: bool) -> None:
         queue, waiter = self._queue, anyio.Event()
-        self._queue.insert(self._returned if again else len(self._queue), waiter)
+        self._queue.insert(self._place(again=again), waiter)
         self._returned += again
         try:
             while True:

@@ -2,7 +2,7 @@
 
 import math
 
-from ._outcomes import Kind, Outcome
+from ._outcomes import Kind, Outcome, outcome_of
 from ._pacing import Pacer
 from ._queue import QueueingLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
@@ -69,27 +69,28 @@ class AdaptiveLimiter(QueueingLimiter):
             in_flight=self._in_flight,
             max_in_flight=int(min(controller.window, self.max_in_flight)),
             waiting=len(self._queue),
-            paused_for=max(0.0, controller.paused_until - self._now()),
+            paused_for=max(0.0, self._pacer.paused_until - self._now()),
             is_half_open=controller.is_half_open,
             let_pass=controller.let_pass,
+            succeeded_at=controller.succeeded_at if controller.succeeded_at > -math.inf else None,
         )
 
     def _delay(self, now: float) -> float:
         return self._pacer.delay(now)
 
     def _knows_no_limit(self) -> bool:
-        return not self._controller.is_limited and self._now() >= self._controller.paused_until
+        controller = self._controller
+        return not (controller.is_limited or controller.is_half_open) and self._now() >= self._pacer.paused_until
 
     def _begin(self, now: float) -> None:
         self._pacer.begin(now)
 
     def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
-        kind = _kind_of(feedback)
-        if kind is Kind.REFUSAL:
-            self._hints_left = _QUOTA_HINTS
-        outcome = None if kind is None else Outcome(kind, permit.sent, now, permit.in_flight, feedback.wait)
+        outcome = outcome_of(permit, feedback, now)
         self._pacer.end(permit.sent, outcome)
-        if kind is Kind.SUCCESS:
+        if feedback.is_throttled:
+            self._hints_left = _QUOTA_HINTS
+        elif outcome is not None and outcome.kind is Kind.SUCCESS:
             self._heed_quota(permit, feedback, now)
         if feedback.remaining is not None:
             self._had_quota = feedback.remaining > 0
@@ -108,14 +109,3 @@ class AdaptiveLimiter(QueueingLimiter):
 
     def _shift_times(self, by: float) -> None:
         self._pacer.shift_times(by)
-
-
-def _kind_of(feedback: Feedback) -> Kind | None:
-    """Return what came of a request; `None` if it has no outcome, because it was cancelled."""
-    if feedback.is_throttled:
-        return Kind.REFUSAL
-    if feedback.is_rejected:
-        return Kind.REJECTION
-    if feedback.is_failed:
-        return Kind.FAILURE
-    return Kind.SUCCESS if feedback.is_answered else None

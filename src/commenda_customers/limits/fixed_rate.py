@@ -5,20 +5,21 @@ import sys
 from collections import deque
 
 from .._checks import check_positive, check_type
+from ._controller import Controller
+from ._outcomes import outcome_of
+from ._pacing import Pacer
 from ._queue import QueueingLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Feedback, LimiterSnapshot, Permit
 
 __all__ = ["FixedRate"]
-
-_NAP = 1.0
-"""Seconds to pause after a 429 that does not say how long."""
 
 
 class FixedRate(QueueingLimiter):
     """
     Lets at most *limit* requests begin in any period of *per* seconds.
 
-    If the server refuses a request all the same, all requests pause for as long as it asks.
+    A request that the server refuses all the same is retried by itself. If refusals come in clusters, all requests pause.
+    If the server takes nothing at all, one request at a time finds out whether it does again.
     """
 
     def __init__(self, limit: int, *, per: float = 1.0, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
@@ -46,8 +47,7 @@ class FixedRate(QueueingLimiter):
         self.limit = limit
         self.per = per
         self._begun: deque[float] = deque(maxlen=limit)
-        self._paused_until = -math.inf
-        self._was_throttled = False
+        self._pacer = Pacer(Controller(adapts=False, window=math.inf))
 
     def __repr__(self) -> str:
         return f"FixedRate({self.limit}, per={self.per})"
@@ -56,32 +56,33 @@ class FixedRate(QueueingLimiter):
         rounds, rest = divmod(ahead, self.limit)
         free = self.limit - len(self._begun)
         begins_at = now if rest < free else self._begun[rest - free] + self.per
-        return max(begins_at, self._paused_until, now) - now + rounds * self.per
+        return max(begins_at, self._pacer.paused_until, now) - now + rounds * self.per
 
     def snapshot(self) -> LimiterSnapshot:
         """Return the present state."""
+        controller = self._pacer.controller
         return LimiterSnapshot(
             rate=self.limit / self.per,
             in_flight=self._in_flight,
             max_in_flight=self.max_in_flight,
             waiting=len(self._queue),
-            paused_for=max(0.0, self._paused_until - self._now()),
+            paused_for=max(0.0, self._pacer.paused_until - self._now()),
+            is_half_open=controller.is_half_open,
+            let_pass=controller.let_pass,
+            succeeded_at=controller.last_success,
         )
 
     def _delay(self, now: float) -> float:
         is_full = len(self._begun) == self.limit
-        return max(self._begun[0] + self.per if is_full else now, self._paused_until) - now
+        return max(self._begun[0] + self.per - now if is_full else 0.0, self._pacer.delay(now))
 
     def _begin(self, now: float) -> None:
         self._begun.append(now)
+        self._pacer.begin(now)
 
-    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:  # noqa: ARG002 - every outcome counts alike
-        if feedback.is_throttled:
-            # A server that refuses twice in a row gets a pause of at least _NAP seconds, whatever it asks.
-            wait = _NAP if feedback.wait is None or self._was_throttled else 0.0
-            self._paused_until = max(self._paused_until, now + max(wait, feedback.wait or 0.0))
-        self._was_throttled = feedback.is_throttled
+    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
+        self._pacer.end(permit.sent, outcome_of(permit, feedback, now))
 
     def _shift_times(self, by: float) -> None:
         self._begun = deque((at + by for at in self._begun), maxlen=self.limit)
-        self._paused_until += by
+        self._pacer.shift_times(by)
