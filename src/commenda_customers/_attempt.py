@@ -47,7 +47,7 @@ class Attempt:
         number: The first is 1.
         deadline: The deadline of the request.
         had_permit: Whether the limiter has let the request begin, in this attempt or in an earlier one.
-        failed_at: When the last attempt that was sent failed; `None` if none has.
+        failed_at: When the last attempt that was sent failed; infinity if none has.
         was_sent: Whether this attempt was sent.
         in_flight_since: When it was sent; `None` if it is not in flight.
         paused_for: Seconds for which the limiter holds the next attempt back.
@@ -57,7 +57,7 @@ class Attempt:
     number: int
     deadline: Deadline
     had_permit: bool = False
-    failed_at: float | None = None
+    failed_at: float = math.inf
     was_sent: bool = False
     in_flight_since: float | None = None
     paused_for: float = 0.0

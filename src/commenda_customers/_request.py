@@ -5,7 +5,6 @@ One page: permit, token, send, decode, retry.
 """
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -197,7 +196,7 @@ class _PageRequest:
         """Tell the retry policy what the limiter has made of an attempt that failed."""
         if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
             # If others have succeeded since the request failed before, it is not an outage that fails it.
-            is_outage = now.is_half_open and (now.succeeded_at or 0.0) <= (attempt.failed_at or math.inf)
+            is_outage = now.is_half_open and now.succeeded_at <= attempt.failed_at
             attempt.failed_at, attempt.paused_for = anyio.current_time(), now.paused_for
             attempt.is_exempt = feedback.is_throttled or is_outage
         if feedback.is_throttled:

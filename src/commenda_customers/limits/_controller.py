@@ -124,7 +124,7 @@ class Controller:
         if not self.has_worked:
             # Most likely it never will: the address is wrong. That is no limit and no outage.
             return
-        if outcome.kind is not Kind.SUCCESS and (outcome.failed_before or math.inf) < self.succeeded_at:
+        if outcome.kind is not Kind.SUCCESS and outcome.failed_before < self.succeeded_at:
             # Others have succeeded since it failed before, so it fails by itself. That says nothing about the server.
             return
 

@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
         ended: When its outcome was known.
         in_flight: Requests in flight when it began, itself included.
         wait: Seconds that the server asked to wait; `None` if it did not say.
-        failed_before: When the same request failed the last time; `None` if it has not.
+        failed_before: When the same request failed the last time; infinity if it has not.
         is_answered: Whether a response came.
     """
 
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     ended: float
     in_flight: int
     wait: float | None = None
-    failed_before: float | None = None
+    failed_before: float = math.inf
     is_answered: bool = True
 
 def outcome_of(permit: Permit, feedback: Feedback, now: float) -> Outcome | None:

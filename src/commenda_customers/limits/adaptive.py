@@ -72,7 +72,7 @@ class AdaptiveLimiter(QueueingLimiter):
             paused_for=max(0.0, self._pacer.paused_until - self._now()),
             is_half_open=controller.is_half_open,
             let_pass=controller.let_pass,
-            succeeded_at=controller.succeeded_at if controller.succeeded_at > -math.inf else None,
+            succeeded_at=controller.succeeded_at,
         )
 
     def _delay(self, now: float) -> float:

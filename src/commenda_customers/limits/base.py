@@ -1,5 +1,6 @@
 """The protocol of a limiter, and the values that it exchanges with the client."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -33,7 +34,7 @@ class Feedback:
             refused or closed before a response came.
         is_failed: Whether it failed in any other way that may pass: a 5xx, a timeout, a response that was cut.
         wait: Seconds that the server asked to wait; `None` if it did not say.
-        failed_before: When the request failed the last time, by the event loop's clock; `None` if it has not. If others have
+        failed_before: When the request failed the last time, by the event loop's clock; infinity if it has not. If others have
             succeeded since, it fails by itself.
         remaining: Requests left in the quota, according to the server; `None` if it did not say.
     """
@@ -43,7 +44,7 @@ class Feedback:
     is_rejected: bool = False
     is_failed: bool = False
     wait: float | None = None
-    failed_before: float | None = None
+    failed_before: float = math.inf
     remaining: int | None = None
 
 
@@ -60,7 +61,7 @@ class LimiterSnapshot:
         paused_for: Seconds until any request may begin; 0 if there is no pause.
         is_half_open: Whether the server takes nothing, and one request alone finds out if it takes any again.
         let_pass: Refusals so far that concerned their request alone.
-        succeeded_at: When a request succeeded last, by the event loop's clock; `None` if none has.
+        succeeded_at: When a request succeeded last, by the event loop's clock; minus infinity if none has.
     """
 
     rate: float | None
@@ -70,7 +71,7 @@ class LimiterSnapshot:
     paused_for: float
     is_half_open: bool = False
     let_pass: int = 0
-    succeeded_at: float | None = None
+    succeeded_at: float = -math.inf
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ class FixedRate(QueueingLimiter):
             paused_for=max(0.0, self._pacer.paused_until - self._now()),
             is_half_open=controller.is_half_open,
             let_pass=controller.let_pass,
-            succeeded_at=controller.last_success,
+            succeeded_at=controller.succeeded_at,
         )
 
     def _delay(self, now: float) -> float:
