@@ -239,7 +239,7 @@ class TestChance:
         assert not controller.is_limited
 
     def test_a_lesson_that_chance_does_not_explain_is_a_limit(self) -> None:
-        """If undoing the cuts leads to a lesson although chance is tolerated, there is a limit as well, and its cut stays."""
+        """If undoing the cuts leads to a lesson although chance is tolerated, there is a limit too, and its cut stays."""
         controller = Controller()
         now = observe(controller, *[OK] * 20, *[REFUSED] * 3)
         now = find_chance(controller, now)
