@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commenda_customers.limits._controller import Controller
-from commenda_customers.limits._outcomes import Kind, Outcome
+from commenda_customers.limits._outcomes import Kind, Outcome, Trial
 from commenda_customers.limits._pacing import Pacer
 
 
@@ -72,6 +72,14 @@ def observe(controller: Controller, *kinds: Kind, now: float = 0.0, wait: float 
         now = max(now, controller.paused_until)
         controller.observe(Outcome(kind, now, now + 0.1, 1, wait if kind is Kind.REFUSAL else None))
         now += 0.1
+    return now
+
+
+def find_chance(controller: Controller, now: float) -> float:
+    """Let a trial show that one of fifteen requests is refused by chance; return the time."""
+    controller.trial, controller.hold = Trial(controller.rate, 1.0, 1 / 15), math.inf
+    now = observe(controller, *([OK] * 14 + [REFUSED]) * 5, OK, now=now)
+    assert controller.chance == pytest.approx(1 / 15, rel=0.1)
     return now
 
 
@@ -189,13 +197,19 @@ class TestChance:
         assert controller.paused_until == pytest.approx(now + 60)
         assert 0.9 * 20 / 2.3 < controller.rate < 20 / 2.3
 
+    def test_the_window_survives_a_lesson(self) -> None:
+        """When the cuts are undone, the slow start goes on where it was."""
+        controller = Controller()
+        observe(controller, *[OK] * 20, *[REFUSED] * 3)
+        assert (controller.is_limited, controller.window < 24) == (True, True)
+
     def test_too_few_responses_teach_no_rate(self) -> None:
         """Refusals among the first requests halve the window only."""
         controller = Controller()
         observe(controller, OK, OK, REFUSED, REFUSED, REFUSED)
         assert (controller.is_limited, controller.window < 4) == (False, True)
 
-    @pytest.mark.parametrize(("part", "least"), [(0.002, 0.95), (0.01, 0.8), (0.05, 0.7)])
+    @pytest.mark.parametrize(("part", "least"), [(0.002, 0.95), (0.01, 0.8), (0.05, 0.85)])
     def test_refusals_by_chance_do_not_cripple(self, part: float, least: float) -> None:
         """A server that refuses a part of the requests at random, whatever their rate, is used nearly in full."""
         best = len(drive(Pacer(), lambda _now: OK, seconds=120))
@@ -215,6 +229,40 @@ class TestChance:
         succeeded = drive(Pacer(), send, seconds=200)
         assert len(succeeded) >= 0.85 * 200 * 50
         assert refused <= 0.1 * len(succeeded)
+
+    def test_chance_undoes_all_cuts(self) -> None:
+        """If refusals turn out to be chance, there was no reason for the first lesson either: no rate is known again."""
+        controller = Controller()
+        now = observe(controller, *[OK] * 20, *[REFUSED] * 3)
+        assert controller.is_limited
+        find_chance(controller, now)
+        assert not controller.is_limited
+
+    def test_a_lesson_that_chance_does_not_explain_is_a_limit(self) -> None:
+        """If undoing the cuts leads to a lesson although chance is tolerated, there is a limit too, and its cut stays."""
+        controller = Controller()
+        now = observe(controller, *[OK] * 20, *[REFUSED] * 3)
+        now = find_chance(controller, now)
+        now = observe(controller, *[OK] * 20, *[REFUSED] * 6, now=now)
+        assert controller.is_limited
+        find_chance(controller, now)
+        assert controller.is_limited
+
+    def test_a_cluster_in_a_trial_does_not_end_it(self) -> None:
+        """Chance has clusters too: all pause, but the trial goes on."""
+        trial = Trial(rate=11.0, hold=2.0, refused=0.1)
+        controller = Controller(rate=10.0, hold=math.inf, trial=trial, has_worked=True)
+        now = observe(controller, OK, REFUSED, REFUSED, REFUSED)
+        assert (controller.trial, controller.rate, controller.paused_until > now) == (trial, 10, True)
+        observe(controller, *[OK] * 71, now=now)
+        assert (controller.trial, controller.rate, controller.chance) == (None, 11, pytest.approx(3 / 75))
+
+    def test_a_server_that_refuses_much_ends_a_trial(self) -> None:
+        """If many of the first requests of a trial are refused, the limit is much lower, and the rate falls at once."""
+        trial = Trial(rate=11.0, hold=2.0, refused=1 / 15)
+        controller = Controller(rate=10.0, hold=math.inf, trial=trial, has_worked=True)
+        observe(controller, *[OK, OK, REFUSED] * 12)
+        assert (controller.trial, 5 <= controller.rate < 7) == (None, True)
 
     def test_a_rate_that_is_a_little_too_high_is_no_chance(self) -> None:
         """Refusals that stop when the rate is cut were no chance: the lower rate is kept."""
@@ -275,6 +323,15 @@ class TestShut:
         observe(controller, *[OK, FAILED, FAILED, FAILED] * 20)
         assert (controller.is_half_open, controller.is_limited, controller.paused_until) == (False, False, -math.inf)
 
+    def test_an_outage_does_not_end_a_trial(self) -> None:
+        """After an outage in a trial, the trial goes on at its rate, and ends."""
+        trial = Trial(rate=11.0, hold=2.0, refused=1 / 15)
+        controller = Controller(rate=10.0, hold=math.inf, trial=trial, has_worked=True)
+        now = observe(controller, *[OK] * 35, *[REJECTED] * 6)
+        assert (controller.is_half_open, controller.rate, controller.trial) == (True, 10, trial)
+        observe(controller, *[OK] * 80, now=now)
+        assert (controller.trial, controller.hold < math.inf) == (None, True)
+
     def test_a_probe_that_hangs_does_not_block_the_next(self) -> None:
         """While one probe hangs, another is sent every five seconds."""
         pacer = Pacer()
@@ -289,12 +346,6 @@ class TestShut:
         controller = Controller(strikes=2, has_worked=True, lesson_at=10.0, paused_until=10.4)
         controller.observe(Outcome(REFUSED, 9.9, 10.1, 1, 30.0))
         assert controller.paused_until == pytest.approx(40.1)
-
-    def test_refusals_again_and_again_are_no_chance(self) -> None:
-        """If nothing gets through after refusals were taken for chance, the lower rate holds."""
-        controller = Controller(rate=50.0, fallback=20.0, chance=0.1, strikes=1, has_worked=True)
-        observe(controller, REFUSED)
-        assert (controller.rate, controller.chance, controller.is_half_open) == (20.0, 0.0, True)
 
 
 class TestState:

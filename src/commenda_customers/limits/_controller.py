@@ -15,8 +15,8 @@ arguments, in seconds of any steady clock. What may begin, and when, is decided 
    little less than what got through during the growth, and is held twice as long. If the rate doubles without a lesson, it
    is the new rate, and holds are short again.
 5. *A trial* tells a rate that is slightly too high from refusals by chance. If requests are refused although the rate is not
-   growing, the rate is cut by a tenth for a hundred requests. If the refusals stop, the rate was too high. If they go on as
-   before, they are chance: the cut is undone, and so many refusals are tolerated from then on.
+   growing, the rate is cut by a tenth for 75 requests. If the refusals stop, the rate was too high. If they go on, they are
+   chance. So many are tolerated from then on, and all cuts are undone, the first one too. A lesson after that is a limit's.
 6. *A quota.* If nearly all requests got through between two long waits, the server counts requests per minute or longer. It
    is used up at full speed, and waited for.
 7. *Shut.* If requests are refused or fail again before one has succeeded after a pause, the server takes nothing at all. The
@@ -70,7 +70,7 @@ class Controller:
         used_until: Until then the server was in use, or the rate did not allow another request.
         let_pass: Refusals that were let pass, in all.
         before: What was known before the last lesson, if that may turn out to have been the beginning of an outage.
-        fallback: The rate, if the last judgement of a trial turns out to be wrong.
+        uncut: The rate before the first cut, to which chance returns; 0 once that has failed.
         period: Since the last lesson.
     """
 
@@ -92,7 +92,7 @@ class Controller:
     used_until: float = -math.inf
     let_pass: int = 0
     before: Learned | None = None
-    fallback: float = math.inf
+    uncut: float = 0.0
     period: Period = field(default_factory=Period)
 
     @property
@@ -151,7 +151,7 @@ class Controller:
         now = self.succeeded_at = outcome.ended
         self.failures = 0
         if outcome.sent >= self.lesson_at:
-            self.strikes, self.before, self.fallback = 0, None, math.inf
+            self.strikes, self.before = 0, None
         self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
         round_trip = outcome.ended - outcome.sent
         self.round_trip += (round_trip - self.round_trip) / 32 if self.round_trip else round_trip
@@ -215,7 +215,8 @@ class Controller:
 
         now, wait = outcome.ended, outcome.wait or 0.0
         self.strikes = 1
-        self.before = Learned(self.rate, self.hold, self.chance) if outcome.kind is Kind.REJECTION else None
+        if outcome.kind is Kind.REJECTION:
+            self.before = Learned(self.rate, self.hold, self.chance, self.trial)
         if wait <= LONG_WAIT:
             wait = min(NAP, 2 * (self.round_trip or outcome.ended - outcome.sent))
         period = self.period
@@ -237,11 +238,8 @@ class Controller:
         self.strikes += 1
         if self.before is not None and self.strikes > OUTAGE:
             # An outage, and no limit: the rate is not to blame.
-            self.rate, self.hold, self.chance = self.before
-            self.trial, self.before = None, None
-        if self.fallback < self.rate:
-            # Chance does not refuse again and again.
-            self.rate, self.chance = self.fallback, 0.0
+            self.rate, self.hold, self.chance, self.trial = self.before
+            self.before = None
         wait = outcome.wait or 0.0
         if wait < LONG_WAIT:
             longest = LONGEST_NAP if outcome.kind is Kind.REFUSAL else LONGEST_OUTAGE_NAP
@@ -251,14 +249,18 @@ class Controller:
 
     def _change_rate(self, outcome: Outcome) -> None:
         period, now, old = self.period, outcome.ended, self.present_rate
+        if self.trial is not None:
+            self.allowance = self._most_allowed
+            if period.total >= SAMPLE:
+                self._judge(self.trial, now)
+            return
+
+        # Refused although chance was allowed for: there is a limit.
+        self.uncut = 0.0 if self.chance else max(self.uncut, old)
         self.chance = 0.0
         if not self.is_limited:
             self.rate = KEEP * self._got_through(now)
-        elif self.trial is None and self._begin_trial(now):
-            return
-        elif self.trial is not None and period.total >= SAMPLE:
-            self.fallback = KEEP * self._got_through(now)
-            self._judge(self.trial, now)
+        elif self._begin_trial(now):
             return
         elif not self.is_growing or period.napped > LONG_WAIT:
             self.rate = max(min(KEEP * self._got_through(now), KEEP * old), old / 2)
@@ -269,8 +271,7 @@ class Controller:
             self.hold = min(2 * max(self.hold, self._least_hold), max(LONGEST_HOLD * UNIT, 2 * SAMPLE / self.rate))
             self._begin_period(now)
             return
-        self.window = math.inf
-        self.hold, self.trial = self._least_hold, None
+        self.hold = self._least_hold
         self._begin_period(now)
 
     def _got_through(self, now: float) -> float:
@@ -307,8 +308,8 @@ class Controller:
             # The limit is much lower.
             self.rate, self.chance = max(KEEP * self.rate * (1 - refused), self.rate / 2), 0.0
             self.hold = self._least_hold
-        elif refused >= trial.refused / 2 and period.refusals > 1:
-            self.rate, self.chance = trial.rate, refused
+        elif refused >= trial.refused / 3 and period.refusals > 1:
+            self.rate, self.chance = max(trial.rate, self.uncut), refused
         else:
             self.rate, self.chance = KEEP * trial.rate * (1 - trial.refused), 0.0
         self._begin_period(now)

@@ -100,17 +100,18 @@ class Period:
         return self.refusals + self.late_refusals <= QUOTA * self.total
 
 
-class Learned(NamedTuple):
-    """What a lesson may change."""
-
-    rate: float
-    hold: float
-    chance: float
-
-
 class Trial(NamedTuple):
     """A cut that is to show whether refusals are by chance: the rate and its hold before, and the part that was refused."""
 
     rate: float
     hold: float
     refused: float
+
+
+class Learned(NamedTuple):
+    """What a lesson may change."""
+
+    rate: float
+    hold: float
+    chance: float
+    trial: Trial | None
