@@ -1,5 +1,6 @@
 """The contenders: what programs do about 429s, each in its most careful form that still fits on a page."""
 
+import math
 from itertools import count
 
 import anyio
@@ -145,32 +146,33 @@ class Limited:
         self.network, self.limiter = network, limiter
 
     async def fetch(self, corporation: int) -> None:
-        again, failures = False, 0
+        again, failed_at, backoffs = False, math.inf, 0
         while True:
             permit = await self.limiter.acquire(again=again)
             again, feedback = True, Feedback()
             try:
                 answer = await self.network.send(corporation)
-                feedback = feedback_of(answer)
+                feedback = feedback_of(answer, failed_at)
             finally:
                 self.limiter.release(permit, feedback)
             if answer.status == OK:
                 return
 
-            now = self.limiter.snapshot()
-            failures += not (feedback.is_throttled or now.is_half_open)
-            await anyio.sleep(self._wait_alone(answer, failures, now.paused_for))
+            failed_at, paused_for = anyio.current_time(), self.limiter.snapshot().paused_for
+            await anyio.sleep(self._wait_alone(answer, backoffs, paused_for))
+            backoffs += not paused_for
 
-    def _wait_alone(self, answer: Answer, failures: int, paused_for: float) -> float:
+    def _wait_alone(self, answer: Answer, backoffs: int, paused_for: float) -> float:
         """Return the seconds that a request waits by itself, as `RetryPolicy` does; the limiter holds it back after that."""
         if paused_for:
             return max(0.0, (answer.retry_after or 0.0) - paused_for)
+        wait = backoff(self.network, backoffs)
         if answer.retry_after is None:
-            return backoff(self.network, max(0, failures - 1))
-        return answer.retry_after + backoff(self.network, 0)
+            return wait
+        return max(wait, answer.retry_after + backoff(self.network, 0))
 
 
-def feedback_of(answer: Answer) -> Feedback:
+def feedback_of(answer: Answer, failed_before: float) -> Feedback:
     """Tell a limiter what the client tells it."""
     is_throttled = answer.status == THROTTLED or (answer.status == UNAVAILABLE and answer.retry_after is not None)
     is_rejected = not is_throttled and answer.status in {UNAVAILABLE, CLOSED}
@@ -181,6 +183,7 @@ def feedback_of(answer: Answer) -> Feedback:
         is_failed=answer.status != OK and not is_throttled and not is_rejected,
         wait=answer.retry_after,
         remaining=answer.remaining,
+        failed_before=failed_before,
     )
 
 

@@ -124,8 +124,9 @@ class Controller:
         if not self.has_worked:
             # Most likely it never will: the address is wrong. That is no limit and no outage.
             return
-        if outcome.kind is not Kind.SUCCESS and outcome.failed_before < self.succeeded_at:
-            # Others have succeeded since it failed before, so it fails by itself. That says nothing about the server.
+        # Others have succeeded since the request failed before.
+        is_alone = outcome.failed_before < self.succeeded_at
+        if outcome.kind is not Kind.SUCCESS and is_alone and (self.strikes or outcome.kind in {Kind.REJECTION, Kind.FAILURE}):
             return
 
         self.period.began = min(self.period.began, outcome.sent)
@@ -321,7 +322,11 @@ class Controller:
         self.period = Period(now, grew_at=now)
 
     def _pause(self, now: float, seconds: float) -> None:
-        self.period.napped += max(0.0, now + seconds - max(now, self.paused_until))
+        longer = max(0.0, now + seconds - max(now, self.paused_until))
+        if not self.is_limited and seconds <= LONG_WAIT:
+            self.period.skip(longer)
+        else:
+            self.period.napped += longer
         self.paused_until = max(self.paused_until, now + seconds)
 
     @property
