@@ -217,7 +217,8 @@ class Controller:
         """Pause for longer: nothing got through after the last pause."""
         self.strikes += 1
         if self.before is not None and self.strikes > OUTAGE:  # no limit: the rate is not to blame
-            (self.rate, self.hold, self.chance, self.trial), self.before = self.before, None
+            self.rate, self.hold, self.chance, self.trial = self.before
+            self.before, self.fallback = None, math.inf
         if self.fallback < self.rate:  # chance does not refuse again and again
             self.rate, self.chance = self.fallback, 0.0
         wait = outcome.wait or 0.0
@@ -295,8 +296,7 @@ class Controller:
 
     def _begin_period(self, now: float, *, age: float = 0.0) -> None:
         self.rate = max(self.rate, 0.02)
-        self.age = age
-        self.allowance = self._most_allowed
+        self.age, self.allowance = age, self._most_allowed
         self.period = Period(now, grew_at=now)
 
     def _pause(self, now: float, seconds: float) -> None:
