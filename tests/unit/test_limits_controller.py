@@ -347,6 +347,12 @@ class TestShut:
         controller.observe(Outcome(REFUSED, 9.9, 10.1, 1, 30.0))
         assert controller.paused_until == pytest.approx(40.1)
 
+    def test_refusals_again_and_again_are_no_chance(self) -> None:
+        """If nothing gets through after refusals were taken for chance, the lower rate holds."""
+        controller = Controller(rate=50.0, fallback=20.0, chance=0.1, strikes=1, has_worked=True)
+        observe(controller, REFUSED)
+        assert (controller.rate, controller.chance, controller.is_half_open) == (20.0, 0.0, True)
+
 
 class TestState:
     """The state is plain data, and outcomes are values."""

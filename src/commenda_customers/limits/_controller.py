@@ -71,6 +71,7 @@ class Controller:
         let_pass: Refusals that were let pass, in all.
         before: What was known before the last lesson, if that may turn out to have been the beginning of an outage.
         uncut: The rate before the first cut, to which chance returns; 0 once that has failed.
+        fallback: The rate, if the last judgement of a trial turns out to be wrong.
         period: Since the last lesson.
     """
 
@@ -93,6 +94,7 @@ class Controller:
     let_pass: int = 0
     before: Learned | None = None
     uncut: float = 0.0
+    fallback: float = math.inf
     period: Period = field(default_factory=Period)
 
     @property
@@ -152,7 +154,7 @@ class Controller:
         now = self.succeeded_at = outcome.ended
         self.failures = 0
         if outcome.sent >= self.lesson_at:
-            self.strikes, self.before = 0, None
+            self.strikes, self.before, self.fallback = 0, None, math.inf
         self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
         round_trip = outcome.ended - outcome.sent
         self.round_trip += (round_trip - self.round_trip) / 32 if self.round_trip else round_trip
@@ -223,8 +225,7 @@ class Controller:
         period = self.period
         if not self.adapts:
             self._begin_period(now)
-        elif not self.is_limited and period.successes < SAMPLE / 4:
-            # Too few to learn a rate from.
+        elif not self.is_limited and period.successes < SAMPLE / 4:  # too few to learn a rate from
             self.window = max(1.0, min(self.window, outcome.in_flight) / 2)
             period.refusals, self.allowance = 0, self._most_allowed
         elif wait > LONG_WAIT and period.is_quota:
@@ -237,10 +238,11 @@ class Controller:
     def _strike(self, outcome: Outcome) -> None:
         """Pause for longer: nothing got through after the last pause."""
         self.strikes += 1
-        if self.before is not None and self.strikes > OUTAGE:
-            # An outage, and no limit: the rate is not to blame.
+        if self.before is not None and self.strikes > OUTAGE:  # no limit: the rate is not to blame
             self.rate, self.hold, self.chance, self.trial = self.before
-            self.before = None
+            self.before, self.fallback = None, math.inf
+        if self.fallback < self.rate:  # chance does not refuse again and again
+            self.rate, self.chance = self.fallback, 0.0
         wait = outcome.wait or 0.0
         if wait < LONG_WAIT:
             longest = LONGEST_NAP if outcome.kind is Kind.REFUSAL else LONGEST_OUTAGE_NAP
@@ -253,11 +255,11 @@ class Controller:
         if self.trial is not None:
             self.allowance = self._most_allowed
             if period.total >= SAMPLE:
+                self.fallback = KEEP * self._got_through(now)
                 self._judge(self.trial, now)
             return
 
-        # Refused although chance was allowed for: there is a limit.
-        self.uncut = 0.0 if self.chance else max(self.uncut, old)
+        self.uncut = 0.0 if self.chance else max(self.uncut, old)  # a lesson in spite of the tolerance is a limit's
         self.chance = 0.0
         if not self.is_limited:
             self.rate = KEEP * self._got_through(now)
@@ -305,8 +307,7 @@ class Controller:
         period = self.period
         refused = period.refusals / period.total
         self.trial, self.hold = None, trial.hold
-        if refused > min(2 * trial.refused, 1.5 * TOLERANCE):
-            # The limit is much lower.
+        if refused > min(2 * trial.refused, 1.5 * TOLERANCE):  # the limit is much lower
             self.rate, self.chance = max(KEEP * self.rate * (1 - refused), self.rate / 2), 0.0
             self.hold = self._least_hold
         elif refused >= trial.refused / 3 and period.refusals > 1:
@@ -317,8 +318,7 @@ class Controller:
 
     def _begin_period(self, now: float, *, age: float = 0.0) -> None:
         self.rate = max(self.rate, 0.02)
-        self.age = age
-        self.allowance = self._most_allowed
+        self.age, self.allowance = age, self._most_allowed
         self.period = Period(now, grew_at=now)
 
     def _pause(self, now: float, seconds: float) -> None:
