@@ -6,7 +6,7 @@ is, and the client without a limiter, in which each request backs off by itself,
 
 - the share: the requests that the proxy let pass, divided by those that the limit allows in the same time. A rate allows its
   burst, and then so many per second. N requests at once allow N in each latency of the emulator, which takes no notice of
-  what the proxy and the client need themselves: a client that keeps N in flight reaches about nine tenths;
+  what the proxy and the client need themselves: a client that keeps N in flight reaches about 94 %;
 - refused: the part of all requests that got no page. The client counts them, so they include closed connections;
 - the seconds from the first request to the last customer;
 - customers: "exact" if both contenders got every customer once, complete and in the order of the emulator.
