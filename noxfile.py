@@ -121,6 +121,14 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def proxies(session: nox.Session) -> None:
+    """Measure the client behind the limits of nginx and HAProxy, which must be installed. Less than three minutes."""
+    session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")
+    # After Ctrl-C it ends the proxies. Without a timeout, nox would kill it before it has done so.
+    session.run("python", "benchmarks/proxies.py", *session.posargs, interrupt_timeout=10.0)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Update the locked versions in `requirements/`."""
     session.install("uv")

@@ -1,0 +1,1 @@
+"""Proxies with limits on loopback: their configurations, and their processes."""
