@@ -46,18 +46,18 @@ class TestQueue:
         assert all(at >= began + 30 for _, at in begun)
         assert begun[-1][1] - begun[0][1] >= 0.1
 
-    async def test_retries_go_first(self) -> None:
-        """Retries go to the front of the queue, and do not overtake each other."""
+    async def test_a_retry_lets_one_new_request_go_first(self) -> None:
+        """Retries go in front of new requests, one for each, and do not overtake each other."""
         limiter, begun = FixedRate(1), list[tuple[Any, float]]()
         async with anyio.create_task_group() as tasks:
-            for name in "abc":
+            for name in "abcde":
                 tasks.start_soon(use, limiter, begun, name)
                 await anyio.wait_all_tasks_blocked()
             await anyio.sleep(0.5)
             for name in "xyz":
                 tasks.start_soon(partial(use, limiter, begun, name, again=True))
                 await anyio.wait_all_tasks_blocked()
-        assert [name for name, _ in begun] == list("axyzbc")
+        assert [name for name, _ in begun] == list("abxcydze")
 
     async def test_a_cancelled_waiter_leaves_the_queue(self) -> None:
         """Waiters that are cancelled, at the head or behind it, do not delay the others."""

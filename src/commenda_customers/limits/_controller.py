@@ -19,9 +19,7 @@ arguments, in seconds of any steady clock. What may begin, and when, is decided 
    chance. So many are tolerated from then on, and all cuts are undone, the first one too. A lesson after that is a limit's.
 6. *A quota.* If nearly all requests got through between two long waits, the server counts requests per minute or longer. It
    is used up at full speed, and waited for.
-7. *Shut.* If requests are refused or fail again before one has succeeded after a pause, the server takes nothing at all. The
-   pauses double, and one request at a time finds out (half open). The first success lets all resume at the rate that was
-   known. The same happens if a server that has worked fails several requests in a row: an outage is everyone's.
+7. *An outage* (`_breaker.py`) changes no rate. All resume at the rate that was known.
 
 The constants were found by simulation, over servers like those of `benchmarks/limits.py`: 95.4 % of the limit is used in the
 mean, and 1.12 % of the requests are refused. Most comments say what half of a value and twice of it do to these two.
@@ -30,6 +28,7 @@ mean, and 1.12 % of the requests are refused. Most comments say what half of a v
 import math
 from dataclasses import dataclass, field
 
+from ._breaker import LONG_WAIT, Breaker
 from ._outcomes import Kind, Learned, Outcome, Period, Trial
 
 SAMPLE = 30.0  # requests that are enough to compare two rates; half: 95.5, 1.21; twice: 95.0, 1.08
@@ -39,15 +38,12 @@ TOLERANCE = 0.1  # refusals for each success that are let pass; half: 95.2, 1.13
 ALLOWANCE = 2.0  # refusals that are let pass at once; half: 95.1, 0.90, but chance cripples; twice: 95.4, 1.34
 SUSPICIOUS, FEWEST_SUSPICIOUS = 0.005, 4  # refused at a steady rate before a trial; half: 95.4, 1.12; twice: 95.4, 1.15
 KEEP = 0.98  # of what got through; half of the margin: 95.5, 1.18; twice: 95.0, 1.10
-LONG_WAIT = 1.0  # seconds; most shorter waits are rounded up; half: 89.0, 1.84; twice: 95.5, 1.15
-NAP, LONGEST_NAP, LONGEST_OUTAGE_NAP = 0.2, 8.0, 4.0  # seconds; half of the first two: 95.0, 1.19; twice: 95.1, 1.17
 FIRST_WINDOW = 4.0  # requests in flight; half: 95.1, 1.14; twice: 95.3, 1.17
-FAILURES = 4  # in a row, after which a server that has worked is shut
 OUTAGE = 2  # lessons in a row after which rejections are an outage
 
 
 @dataclass(slots=True)
-class Controller:
+class Controller(Breaker):
     """
     What was learned, as plain data.
 
@@ -60,14 +56,6 @@ class Controller:
         trial: The trial that is going on.
         allowance: Refusals that are let pass.
         window: Requests that may be in flight.
-        round_trip: Seconds, on average.
-        paused_until: Until then no request begins.
-        lesson_at: When the last lesson was.
-        strikes: Lessons in a row without a success between them.
-        failures: Failures in a row.
-        has_worked: Whether any request was answered.
-        succeeded_at: When a request succeeded last.
-        used_until: Until then the server was in use, or the rate did not allow another request.
         let_pass: Refusals that were let pass, in all.
         before: What was known before the last lesson, if that may turn out to have been the beginning of an outage.
         uncut: The rate before the first cut, to which chance returns; 0 once that has failed.
@@ -83,14 +71,6 @@ class Controller:
     trial: Trial | None = None
     allowance: float = ALLOWANCE
     window: float = FIRST_WINDOW
-    round_trip: float = 0.0
-    paused_until: float = -math.inf
-    lesson_at: float = -math.inf
-    strikes: int = 0
-    failures: int = 0
-    has_worked: bool = False
-    succeeded_at: float = -math.inf
-    used_until: float = -math.inf
     let_pass: int = 0
     before: Learned | None = None
     uncut: float = 0.0
@@ -115,34 +95,21 @@ class Controller:
         """Whether a higher rate than the one that holds is being tried."""
         return self.is_limited and self.age > self.hold
 
-    @property
-    def is_half_open(self) -> bool:
-        """Whether one request alone finds out if the server takes any again."""
-        return self.strikes > 1
-
     def observe(self, outcome: Outcome) -> None:
         """Learn from an outcome."""
-        self.has_worked |= outcome.is_answered
-        if not self.has_worked:
-            # Most likely it never will: the address is wrong. That is no limit and no outage.
-            return
-        # Others have succeeded since the request failed before.
-        is_alone = outcome.failed_before < self.succeeded_at
-        if outcome.kind is not Kind.SUCCESS and is_alone and (self.strikes or outcome.kind in {Kind.REJECTION, Kind.FAILURE}):
+        if not self.concerns_all(outcome):
             return
 
         self.period.began = min(self.period.began, outcome.sent)
-        idle = outcome.sent - max(self.used_until, self.paused_until)
-        if outcome.in_flight == 1 and 0 < idle < math.inf:
-            self.period.skip(idle)
-        self.used_until = max(self.used_until, outcome.ended, outcome.sent + 1 / self.present_rate)
+        self.period.skip(self.idle_before(outcome, 1 / self.present_rate))
         match outcome.kind:
             case Kind.SUCCESS:
                 self._succeeded(outcome)
             case Kind.REFUSAL | Kind.REJECTION:
                 self._refused(outcome)
-            case _:
-                self._failed(outcome)
+            case _ if self.is_shut_by(outcome):
+                self.strikes = max(self.strikes, 1)
+                self._strike(outcome)
 
     def exhaust(self, outcome: Outcome) -> None:
         """Learn from a quota that a response says is used up."""
@@ -151,21 +118,19 @@ class Controller:
             self.strikes = 0
 
     def _succeeded(self, outcome: Outcome) -> None:
-        now = self.succeeded_at = outcome.ended
-        self.failures = 0
+        self.note_success(outcome)
         if outcome.sent >= self.lesson_at:
-            self.strikes, self.before, self.fallback = 0, None, math.inf
+            self.before, self.fallback = None, math.inf
         self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
-        round_trip = outcome.ended - outcome.sent
-        self.round_trip += (round_trip - self.round_trip) / 32 if self.round_trip else round_trip
         if 2 * outcome.in_flight > self.window:
             self.window += 1
-        self.period.successes += 1
-        if not self.is_limited and self.period.successes >= 2 * SAMPLE and now - self.period.began >= 4 * self.round_trip:
-            # A rate that is learned is that of the last few requests.
-            self.period.forget_half(now)
+        period, now = self.period, outcome.ended
+        period.successes += 1
         if self.is_limited:
-            self._age(outcome.ended)
+            self._age(now)
+        elif period.successes >= 2 * SAMPLE and now - period.began >= 4 * self.round_trip:
+            # The first rate that is learned is that of the last few requests.
+            period.forget_half(now)
 
     def _age(self, now: float) -> None:
         """Count the use of a rate: what is not made use of proves nothing."""
@@ -200,28 +165,16 @@ class Controller:
         if self.is_limited and not self.is_growing and self.trial is None:
             self._begin_trial(outcome.ended)
 
-    def _failed(self, outcome: Outcome) -> None:
-        if outcome.sent < self.lesson_at:
-            return
-
-        self.failures += 1
-        is_quiet = outcome.ended - self.succeeded_at >= 2 * self.round_trip
-        if self.strikes or (self.failures >= FAILURES and is_quiet):
-            self.strikes = max(self.strikes, 1)
-            self._strike(outcome)
-
     def _learn(self, outcome: Outcome) -> None:
         """Learn from an allowance that is used up, and pause."""
         if self.strikes:
             self._strike(outcome)
             return
 
-        now, wait = outcome.ended, outcome.wait or 0.0
+        now, wait = outcome.ended, self.nap_after(outcome)
         self.strikes = 1
         if outcome.kind is Kind.REJECTION:
             self.before = Learned(self.rate, self.hold, self.chance, self.trial)
-        if wait <= LONG_WAIT:
-            wait = min(NAP, 2 * (self.round_trip or outcome.ended - outcome.sent))
         period = self.period
         if not self.adapts:
             self._begin_period(now)
@@ -237,17 +190,14 @@ class Controller:
 
     def _strike(self, outcome: Outcome) -> None:
         """Pause for longer: nothing got through after the last pause."""
+        nap = self.nap_after(outcome)
         self.strikes += 1
         if self.before is not None and self.strikes > OUTAGE:  # no limit: the rate is not to blame
             self.rate, self.hold, self.chance, self.trial = self.before
             self.before, self.fallback = None, math.inf
         if self.fallback < self.rate:  # chance does not refuse again and again
             self.rate, self.chance = self.fallback, 0.0
-        wait = outcome.wait or 0.0
-        if wait < LONG_WAIT:
-            longest = LONGEST_NAP if outcome.kind is Kind.REFUSAL else LONGEST_OUTAGE_NAP
-            wait = min(longest, NAP * 2.0 ** min(self.strikes - 1, 9))
-        self._pause(outcome.ended, wait)
+        self._pause(outcome.ended, nap)
         self.lesson_at = outcome.ended
 
     def _change_rate(self, outcome: Outcome) -> None:
@@ -339,9 +289,5 @@ class Controller:
 
     def shift_times(self, by: float) -> None:
         """Use a clock that is *by* seconds ahead."""
-        self.paused_until += by
-        self.succeeded_at += by
-        self.used_until += by
-        self.lesson_at += by
-        self.period.began += by
-        self.period.grew_at += by
+        Breaker.shift_times(self, by)
+        self.period.skip(by)

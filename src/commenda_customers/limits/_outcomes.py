@@ -48,6 +48,12 @@ class Outcome(NamedTuple):
     failed_before: float = math.inf
     is_answered: bool = True
 
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.ended - self.sent
+
+
 def outcome_of(permit: Permit, feedback: Feedback, now: float) -> Outcome | None:
     """Return what came of a request; `None` if it has no outcome, because it was cancelled."""
     if feedback.is_throttled:

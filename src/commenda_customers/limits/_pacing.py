@@ -4,7 +4,8 @@ import math
 import random
 from collections.abc import Callable
 
-from ._controller import LONGEST_OUTAGE_NAP, Controller
+from ._breaker import LONGEST_OUTAGE_NAP
+from ._controller import Controller
 from ._outcomes import Outcome
 
 _LATENESS = 0.01
