@@ -146,19 +146,20 @@ class Limited:
         self.network, self.limiter = network, limiter
 
     async def fetch(self, corporation: int) -> None:
-        again, failed_at, backoffs = False, math.inf, 0
+        again, failing_since, backoffs = False, math.inf, 0
         while True:
             permit = await self.limiter.acquire(again=again)
             again, feedback = True, Feedback()
             try:
                 answer = await self.network.send(corporation)
-                feedback = feedback_of(answer, failed_at)
+                feedback = feedback_of(answer, failing_since)
             finally:
                 self.limiter.release(permit, feedback)
             if answer.status == OK:
                 return
 
-            failed_at, paused_for = anyio.current_time(), self.limiter.snapshot().paused_for
+            paused_for = self.limiter.snapshot().paused_for
+            failing_since = min(failing_since, anyio.current_time())
             await anyio.sleep(self._wait_alone(answer, backoffs, paused_for))
             backoffs += not paused_for
 
@@ -172,7 +173,7 @@ class Limited:
         return max(wait, answer.retry_after + backoff(self.network, 0))
 
 
-def feedback_of(answer: Answer, failed_before: float) -> Feedback:
+def feedback_of(answer: Answer, failing_since: float) -> Feedback:
     """Tell a limiter what the client tells it."""
     is_throttled = answer.status == THROTTLED or (answer.status == UNAVAILABLE and answer.retry_after is not None)
     is_rejected = not is_throttled and answer.status in {UNAVAILABLE, CLOSED}
@@ -183,7 +184,7 @@ def feedback_of(answer: Answer, failed_before: float) -> Feedback:
         is_failed=answer.status != OK and not is_throttled and not is_rejected,
         wait=answer.retry_after,
         remaining=answer.remaining,
-        failed_before=failed_before,
+        failing_since=failing_since,
     )
 
 

@@ -47,7 +47,8 @@ class Attempt:
         number: The first is 1.
         deadline: The deadline of the request.
         had_permit: Whether the limiter has let the request begin, in this attempt or in an earlier one.
-        failed_at: When the last attempt that was sent failed; infinity if none has.
+        failing_since: When the first attempt failed; infinity if none has.
+        failed_at: When the last attempt failed; infinity if none has.
         was_sent: Whether this attempt was sent.
         in_flight_since: When it was sent; `None` if it is not in flight.
         paused_for: Seconds for which the limiter holds the next attempt back.
@@ -57,6 +58,7 @@ class Attempt:
     number: int
     deadline: Deadline
     had_permit: bool = False
+    failing_since: float = math.inf
     failed_at: float = math.inf
     was_sent: bool = False
     in_flight_since: float | None = None

@@ -185,7 +185,7 @@ class _PageRequest:
             feedback = self._feedback_of(received, attempt)
         except APIConnectionError as error:
             is_failed = error.transient and not error.is_rejection
-            feedback = Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failed_before=attempt.failed_at)
+            feedback = Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)
             raise
         finally:
             limiter.release(permit, feedback)
@@ -195,9 +195,10 @@ class _PageRequest:
     def _heed(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
         """Tell the retry policy what the limiter has made of an attempt that failed."""
         if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
-            # If others have succeeded since the request failed before, it is not an outage that fails it.
+            # If others have succeeded since the last attempt, it is not an outage that fails this one.
             is_outage = now.is_half_open and now.succeeded_at <= attempt.failed_at
             attempt.failed_at, attempt.paused_for = anyio.current_time(), now.paused_for
+            attempt.failing_since = min(attempt.failing_since, attempt.failed_at)
             attempt.is_exempt = feedback.is_throttled or is_outage
         if feedback.is_throttled:
             self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
@@ -253,7 +254,7 @@ class _PageRequest:
             is_rejected=is_rejected,
             is_failed=is_failed and not is_rejected,
             wait=throttling.retry_after if is_throttled and not is_too_long else None,
-            failed_before=attempt.failed_at,
+            failing_since=attempt.failing_since,
             remaining=throttling.remaining,
         )
 

@@ -139,7 +139,7 @@ class _Retries:
     def next_attempt(self) -> Attempt:
         """Begin the next attempt."""
         last = self.attempt
-        self.attempt = Attempt(last.number + 1, last.deadline, last.had_permit, last.failed_at)
+        self.attempt = Attempt(last.number + 1, last.deadline, last.had_permit, last.failing_since, last.failed_at)
         return self.attempt
 
     def after(self, state: RetryCallState) -> None:

@@ -1,7 +1,7 @@
 """
 Tells an outage, in which nothing gets through, from requests that fail by themselves: pure, like the controller.
 
-1. *A request fails by itself* if others have succeeded since it failed before. Nobody else waits for it.
+1. *A request fails by itself* if others have succeeded since it failed for the first time. Nobody else waits for it.
 2. *Shut.* If several requests fail in a row and nothing succeeds for two round trips, the server takes nothing at all. The
    same is true if requests are refused or fail again before one has succeeded after a pause.
 3. *Half open.* While the server is shut, the pauses double, and one request at a time finds out. The first success lets all
@@ -54,10 +54,8 @@ class Breaker:
         if not self.has_worked:
             # Most likely it never will: the address is wrong. That is no limit and no outage.
             return False
-        if outcome.kind is Kind.SUCCESS or outcome.failed_before >= self.succeeded_at:
-            return True
-        # It fails by itself. But a limit that refuses a request refuses it again: only an outage is not proved by that.
-        return outcome.kind is Kind.REFUSAL and not self.strikes
+        # A request fails by itself if others have succeeded since it failed for the first time.
+        return outcome.kind is Kind.SUCCESS or outcome.failing_since >= self.succeeded_at
 
     def idle_before(self, outcome: Outcome, interval: float) -> float:
         """Return the seconds before a request in which nothing was wanted. Requests may begin every *interval* seconds."""

@@ -150,7 +150,7 @@ class Controller(Breaker):
         if outcome.sent < self.lesson_at:
             self.period.late_refusals += 1
             if self.is_half_open and (outcome.wait or 0.0) > LONG_WAIT:
-                self._pause(outcome.ended, outcome.wait or 0.0)
+                self._pause(outcome, outcome.wait or 0.0)
             return
 
         self.period.refusals += 1
@@ -185,7 +185,7 @@ class Controller(Breaker):
             self._begin_period(now, age=self.age)
         else:
             self._change_rate(outcome)
-        self._pause(now, wait)
+        self._pause(outcome, wait)
         self.lesson_at = now
 
     def _strike(self, outcome: Outcome) -> None:
@@ -197,7 +197,7 @@ class Controller(Breaker):
             self.before, self.fallback = None, math.inf
         if self.fallback < self.rate:  # chance does not refuse again and again
             self.rate, self.chance = self.fallback, 0.0
-        self._pause(outcome.ended, nap)
+        self._pause(outcome, nap)
         self.lesson_at = outcome.ended
 
     def _change_rate(self, outcome: Outcome) -> None:
@@ -271,13 +271,15 @@ class Controller(Breaker):
         self.age, self.allowance = age, self._most_allowed
         self.period = Period(now, grew_at=now)
 
-    def _pause(self, now: float, seconds: float) -> None:
-        longer = max(0.0, now + seconds - max(now, self.paused_until))
-        if not self.is_limited and seconds <= LONG_WAIT:
+    def _pause(self, outcome: Outcome, seconds: float) -> None:
+        until = max(self.paused_until, outcome.ended + seconds)
+        longer, self.paused_until = until - max(outcome.ended, self.paused_until), until
+        is_outage = self.is_half_open and outcome.kind is not Kind.REFUSAL
+        if is_outage or (not self.is_limited and seconds <= LONG_WAIT):
+            # The server decides how long such a pause is, not the rate.
             self.period.skip(longer)
         else:
             self.period.napped += longer
-        self.paused_until = max(self.paused_until, now + seconds)
 
     @property
     def _most_allowed(self) -> float:

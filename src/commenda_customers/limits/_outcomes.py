@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
         ended: When its outcome was known.
         in_flight: Requests in flight when it began, itself included.
         wait: Seconds that the server asked to wait; `None` if it did not say.
-        failed_before: When the same request failed the last time; infinity if it has not.
+        failing_since: When the same request failed for the first time; infinity if it had not.
         is_answered: Whether a response came.
     """
 
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     ended: float
     in_flight: int
     wait: float | None = None
-    failed_before: float = math.inf
+    failing_since: float = math.inf
     is_answered: bool = True
 
     @property
@@ -67,7 +67,7 @@ def outcome_of(permit: Permit, feedback: Feedback, now: float) -> Outcome | None
     else:
         return None
 
-    details = feedback.wait, feedback.failed_before, feedback.is_answered
+    details = feedback.wait, feedback.failing_since, feedback.is_answered
     return Outcome(kind, permit.sent, now, permit.in_flight, *details)
 
 

@@ -34,8 +34,8 @@ class Feedback:
             refused or closed before a response came.
         is_failed: Whether it failed in any other way that may pass: a 5xx, a timeout, a response that was cut.
         wait: Seconds that the server asked to wait; `None` if it did not say.
-        failed_before: When the request failed the last time, by the event loop's clock; infinity if it has not. If others
-            have succeeded since, it fails by itself.
+        failing_since: When the request failed for the first time, by the event loop's clock; infinity if it had not. If
+            others have succeeded since, it fails by itself.
         remaining: Requests left in the quota, according to the server; `None` if it did not say.
     """
 
@@ -44,7 +44,7 @@ class Feedback:
     is_rejected: bool = False
     is_failed: bool = False
     wait: float | None = None
-    failed_before: float = math.inf
+    failing_since: float = math.inf
     remaining: int | None = None
 
 
