@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from commenda_customers import Customer, CustomerPage, CustomerStream, ServerError
+from commenda_customers import Customer, CustomerPage, CustomerStream, Event, InvalidCustomer, ServerError
 from commenda_customers.checkpoint import Checkpoint
 from commenda_customers.query import CustomersQuery, Selection
 
@@ -14,6 +14,17 @@ SELECTION = Selection.build(limit=100)
 
 Pages = Sequence[Sequence[str]]
 """The ids of each page of a list."""
+
+
+def page_of(corporation: str, names: Sequence[str], total: int | None, cursor: str | None) -> CustomerPage:
+    """Return a page. `!x` is a row with the id `x` that is not valid, and `?` is one without an id."""
+    customers = tuple(Customer(id=name, corporation_id=corporation) for name in names if name[:1] not in {"!", "?"})
+    invalid = tuple(
+        InvalidCustomer(index, name[1:] or None, ("name: wrong",), {})
+        for index, name in enumerate(names)
+        if name[:1] in {"!", "?"}
+    )
+    return CustomerPage(corporation, customers, total, cursor, invalid)
 
 
 class Lists:
@@ -26,6 +37,7 @@ class Lists:
         failures: How often a page fails before it comes, by corporation and number.
         asked: Which pages came, in order.
         in_flight: Requests that have begun and not ended.
+        events: What was reported.
     """
 
     def __init__(
@@ -40,6 +52,7 @@ class Lists:
         self.failures = Counter(failures or {})
         self.asked: list[tuple[str, int]] = []
         self.in_flight = 0
+        self.events: list[Event] = []
 
     async def fetch(self, query: CustomersQuery, cursor: str | None) -> CustomerPage:
         corporation, number = query.corporation_id, int(cursor or 0)
@@ -54,9 +67,8 @@ class Lists:
 
         self.asked.append((corporation, number))
         pages = self.pages[corporation]
-        customers = tuple(Customer(id=name, corporation_id=corporation) for name in pages[number])
         following = str(number + 1) if number + 1 < len(pages) else None
-        return CustomerPage(corporation, customers, sum(map(len, pages)), following)
+        return page_of(corporation, pages[number], sum(map(len, pages)), following)
 
     def stream(
         self, ids: Any = None, *, concurrency: int = 4, errors: Any = "raise", resume: Checkpoint | None = None
@@ -65,6 +77,7 @@ class Lists:
             self.fetch,
             SELECTION,
             self.pages if ids is None else ids,
+            self.events.append,
             concurrency=concurrency,
             errors=errors,
             resume=resume,

@@ -25,6 +25,7 @@ from .errors import (
 from .events import (
     Event,
     Hook,
+    InvalidCustomerReceived,
     PageFailed,
     PageFetched,
     RequestFailed,
@@ -34,7 +35,7 @@ from .events import (
     Throttled,
 )
 from .limits import AdaptiveLimiter, Feedback, FixedRate, LimiterSnapshot, Permit, RateLimiter
-from .models import Address, Customer, CustomerPage, ExemptionMetadata
+from .models import Address, Customer, CustomerPage, ExemptionMetadata, InvalidCustomer
 from .progress import CorporationProgress, CorporationState, StreamProgress
 from .query import CustomerFilters
 from .retry import RetryPolicy
@@ -57,6 +58,7 @@ __all__ = [  # by the file they live in
     "Customer",
     "CustomerPage",
     "ExemptionMetadata",
+    "InvalidCustomer",
     # auth.py, retry.py
     "RetryPolicy",
     "TokenProvider",
@@ -70,6 +72,7 @@ __all__ = [  # by the file they live in
     # events.py
     "Event",
     "Hook",
+    "InvalidCustomerReceived",
     "PageFailed",
     "PageFetched",
     "RequestFailed",

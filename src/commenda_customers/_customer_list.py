@@ -1,11 +1,12 @@
 """The customers of one corporation, to iterate over or to await."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from ._iteration import Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, Position, check_resume
+from .events import Event
 from .models import Customer, CustomerPage
 from .query import CustomersQuery, check_cursor
 
@@ -24,7 +25,13 @@ class CustomerList:
     """
 
     def __init__(
-        self, fetch: Fetch, query: CustomersQuery, *, cursor: str | None = None, resume: Checkpoint | None = None
+        self,
+        fetch: Fetch,
+        query: CustomersQuery,
+        emit: Callable[[Event], None],
+        *,
+        cursor: str | None = None,
+        resume: Checkpoint | None = None,
     ) -> None:
         """
         Nothing is requested before it is used.
@@ -34,6 +41,7 @@ class CustomerList:
         """
         self._fetch = fetch
         self._query = query
+        self._emit = emit
         self._start = _start_of(query, cursor, resume)
         self._resume = resume
 
@@ -74,13 +82,14 @@ class CustomerList:
     def _begin(self) -> "_ListIteration":
         # A checkpoint of this list also keeps what the checkpoint in `resume` says about other corporations.
         builder = CheckpointBuilder(self._query.selection.fingerprint, self._resume)
-        builder.record(self._query.corporation_id, self._start)
-        return _ListIteration(PageReader(self._fetch, self._query, self._start), builder)
+        if self._start is not None:
+            builder.record(self._start)
+        return _ListIteration(PageReader(self._fetch, self._query, self._start), builder, self._emit)
 
 
 class _ListIteration(Iteration):
-    def __init__(self, reader: PageReader, builder: CheckpointBuilder) -> None:
-        super().__init__(builder)
+    def __init__(self, reader: PageReader, builder: CheckpointBuilder, emit: Callable[[Event], None]) -> None:
+        super().__init__(builder, emit)
         self._reader = reader
 
     async def _fetch_buffer(self) -> PageBuffer:
@@ -89,6 +98,7 @@ class _ListIteration(Iteration):
             raise StopAsyncIteration
 
         self._buffer = buffer
+        self._report_invalid(buffer)
         return buffer
 
     def _count(self, customers: int) -> None:

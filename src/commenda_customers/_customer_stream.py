@@ -1,7 +1,7 @@
 """The customers of many corporations as one stream: bounded, fair and resumable."""
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
@@ -15,6 +15,7 @@ from ._iteration import Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import CustomersError, chain
+from .events import Event
 from .models import Customer, CustomerPage
 from .progress import CorporationProgress, CorporationState, StreamProgress
 from .query import Selection
@@ -38,6 +39,7 @@ class CustomerStream:
         fetch: Fetch,
         selection: Selection,
         corporation_ids: Iterable[str] | AsyncIterable[str],
+        emit: Callable[[Event], None],
         *,
         concurrency: int,
         errors: Literal["raise", "collect"],
@@ -46,7 +48,7 @@ class CustomerStream:
         builder = CheckpointBuilder(selection.fingerprint, resume)
         readers = _Readers(corporation_ids, fetch, selection, builder)
         self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
-        self._iteration = _StreamIteration(self._fan_out, builder)
+        self._iteration = _StreamIteration(self._fan_out, builder, emit)
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -124,15 +126,21 @@ class CustomerStream:
 class _StreamIteration(Iteration):
     """Takes pages from the fan-out, counts what is yielded, and collects failures."""
 
-    def __init__(self, fan_out: FanOut, builder: CheckpointBuilder) -> None:
-        super().__init__(builder)
+    def __init__(self, fan_out: FanOut, builder: CheckpointBuilder, emit: Callable[[Event], None]) -> None:
+        super().__init__(builder, emit)
         self.is_open = False
         self.failures: dict[str, CustomersError] = {}
         self._fan_out = fan_out
         self._is_waiting = False
         self._corporations: dict[str, CorporationProgress] = {}
         self._started: dict[str, CorporationProgress] = {}  # and not finished
-        self.progress = StreamProgress(MappingProxyType(self._corporations), self._started)
+        self.progress = StreamProgress(
+            MappingProxyType(self._corporations),
+            self._started,
+            customers_before=builder.customers,
+            invalid_before=builder.invalid_customers,
+            finished_before=builder.finished,
+        )
 
     def close(self) -> None:
         """Yield nothing more."""
@@ -174,6 +182,9 @@ class _StreamIteration(Iteration):
         self.progress.pages += 1
         if buffer.page.total_customers is not None:
             progress.total_customers = buffer.page.total_customers
+        progress.invalid += len(buffer.page.invalid_customers)
+        self.progress.invalid += len(buffer.page.invalid_customers)
+        self._report_invalid(buffer)
         self._count(0)  # an empty last page ends its corporation
         return buffer
 
@@ -188,7 +199,7 @@ class _StreamIteration(Iteration):
         self.progress.customers += customers
         if buffer.is_used_up and buffer.page.cursor is None:
             self._buffer = None
-            self._builder.record(corporation_id, None)
+            self._builder.finish(buffer.end)
             self._end(corporation_id, CorporationState.FINISHED)
             self.progress.finished += 1
 
@@ -203,8 +214,10 @@ class _StreamIteration(Iteration):
     def _progress_of(self, corporation_id: str) -> CorporationProgress:
         progress = self._corporations.get(corporation_id)
         if progress is None:
-            before = self._builder.position_of(corporation_id).customers
-            progress = self._corporations[corporation_id] = CorporationProgress(customers_before=before)
+            start = self._builder.position_of(corporation_id)
+            progress = self._corporations[corporation_id] = CorporationProgress(
+                customers_before=start.customers, invalid_before=start.invalid_customers
+            )
             self._started[corporation_id] = progress
         return progress
 

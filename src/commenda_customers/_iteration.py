@@ -14,6 +14,7 @@ from typing import TypeVar
 from ._pages import PageBuffer
 from .checkpoint import Checkpoint, CheckpointBuilder
 from .errors import CustomersError
+from .events import Event, InvalidCustomerReceived
 from .models import Customer, CustomerPage
 
 __all__ = ["ResumableIterator"]
@@ -79,8 +80,9 @@ class ResumableIterator(AsyncGenerator[T, None]):
 class Iteration(ABC):
     """The state of an iteration: the page that is being consumed, and what was yielded before it."""
 
-    def __init__(self, builder: CheckpointBuilder) -> None:
+    def __init__(self, builder: CheckpointBuilder, emit: Callable[[Event], None]) -> None:
         self._builder = builder
+        self._emit = emit
         self._buffer: PageBuffer | None = None
 
     @abstractmethod
@@ -110,6 +112,14 @@ class Iteration(ABC):
         self._count(len(page))
         return page
 
+    def _report_invalid(self, buffer: PageBuffer) -> None:
+        """Report the invalid rows of a page that is about to be consumed."""
+        buffer.is_reported = True
+        for row in buffer.page.invalid_customers:
+            self._emit(
+                InvalidCustomerReceived(corporation_id=buffer.page.corporation_id, cursor=buffer.cursor, customer=row)
+            )
+
     def checkpoint(self) -> Checkpoint:
         """Return a record of what was yielded."""
         self._record()
@@ -117,5 +127,10 @@ class Iteration(ABC):
 
     def _record(self) -> None:
         """Record what was yielded from the current page."""
-        if self._buffer is not None:
-            self._builder.record(self._buffer.start.corporation_id, self._buffer.position)
+        buffer = self._buffer
+        if buffer is None:
+            return
+        if buffer.is_at_end:
+            self._builder.finish(buffer.end)
+        else:
+            self._builder.record(buffer.position)

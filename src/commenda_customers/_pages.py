@@ -5,7 +5,8 @@ Nothing here knows HTTP: a `PageReader` is given a function that fetches the pag
 
 Theory of operation. A `PageReader` fetches page after page until the server gives no cursor. Each page becomes a
 `PageBuffer`: its customers, and the position at which another run would resume if none of them were yielded. A position
-names the page by its cursor, and the customers of that page that were yielded by their ids.
+names the page by its cursor, and the customers of that page that were yielded by their ids. Rows that are not valid are
+reported before the first customer of their page, and the position has their ids too.
 
 A run that resumes fetches the page of its position again. In the meantime the list may have changed, so the customers
 that may reappear, because an earlier run has yielded them, are left out wherever they are now: on that page, or pushed to
@@ -18,9 +19,10 @@ that a run that resumes there does not follow the loop once more.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import Protocol, TypeVar
 
 from .checkpoint import Position
 from .errors import CursorLoopError, ListChangedError
@@ -39,12 +41,16 @@ class PageBuffer:
     Attributes:
         page: The customers to yield: those of the page without those that an earlier run has yielded.
         start: Where another run resumes if none of them was taken.
+        cursor: The cursor of the page.
         taken: How many of them were taken.
+        is_reported: Whether its invalid rows were reported.
     """
 
     page: CustomerPage
     start: Position
+    cursor: str | None
     taken: int = 0
+    is_reported: bool = False
 
     def take_one(self) -> Customer | None:
         """Return the next customer; `None` after the last."""
@@ -67,16 +73,23 @@ class PageBuffer:
         return self.taken >= len(self.page.customers)
 
     @property
-    def position(self) -> Position | None:
+    def is_at_end(self) -> bool:
+        """Whether nothing is left of the list."""
+        return self.is_used_up and self.page.cursor is None
+
+    @property
+    def position(self) -> Position:
         """
-        Where another run resumes after what was taken; `None` at the end of the list.
+        Where another run resumes after what was taken.
 
         That is this page, even when all of it was taken: the next run compares it, and so detects that the list has changed.
         """
-        if self.is_used_up and self.page.cursor is None:
-            return None
+        return _advanced(self.start, self.page, taken=self.taken, is_reported=self.is_reported)
 
-        return _advanced(self.start, self.page.customers[: self.taken])
+    @property
+    def end(self) -> Position:
+        """The position after the last row."""
+        return _advanced(self.start, self.page, taken=len(self.page), is_reported=True)
 
 
 class PageReader:
@@ -89,7 +102,8 @@ class PageReader:
         self._start = start  # of the next buffer
         self._cursor = start.cursor if start else None  # of the next page
         self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
-        self._overlap_confirmed = not self._may_reappear
+        self._may_be_reported = start.invalid if start else ()  # ids of invalid rows that an earlier run has reported
+        self._overlap_confirmed = not self._may_reappear and not self._may_be_reported
         # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it
         # finds a loop after that page by itself; a cursor that leads to an earlier page must be in the position.
         self._fetched: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
@@ -107,7 +121,7 @@ class PageReader:
         while self._start is not None:
             page = await self._fetch_new()
             buffer = self._accept(page, self._start)
-            if buffer.page or not page or page.cursor is None:  # else an earlier run has yielded all of it
+            if _has_rows(buffer.page) or not _has_rows(page) or page.cursor is None:  # else an earlier run has yielded it
                 return buffer
 
         return None
@@ -128,61 +142,92 @@ class PageReader:
 
     def _accept(self, page: CustomerPage, start: Position) -> PageBuffer:
         """Make a buffer of a page, and move to the next cursor."""
-        rest, reappeared = _without(page, self._may_reappear)
-        if not self._overlap_confirmed and not reappeared and (page or page.cursor is None):
+        customers, reappeared = _without(page.customers, self._may_reappear)
+        invalid, reported = _without(page.invalid_customers, self._may_be_reported)
+        rest = replace(page, customers=customers, invalid_customers=invalid) if reappeared or reported else page
+        if not self._overlap_confirmed and not (reappeared or reported) and (_has_ids(page) or page.cursor is None):
             raise self._list_changed()
 
-        if page:
+        if _has_ids(page):
             self._overlap_confirmed = True
             self._filled += 1
-            # A customer that was pushed off a page comes soon; a removed one never comes. So only the last ids are kept.
-            missing = Counter(self._may_reappear) - Counter(reappeared)
-            self._may_reappear = tuple(missing.elements())[-self.query.selection.limit :]
-            start = start.model_copy(update={"cursor": self._cursor, "yielded": self._may_reappear + reappeared})
+            self._may_reappear = _missing(self._may_reappear, reappeared, self.query.selection.limit)
+            self._may_be_reported = _missing(self._may_be_reported, reported, self.query.selection.limit)
+            yielded, known = self._may_reappear + reappeared, self._may_be_reported + reported
+            start = start.model_copy(update={"cursor": self._cursor, "yielded": yielded, "invalid": known})
         self._fetched[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._fetched.get(_digest(page.cursor), self._filled) < self._filled:
             start = start.model_copy(update={"loop_cursor": page.cursor})
-        self._start = None if page.cursor is None else _advanced(start, rest.customers)
+        self._start = None if page.cursor is None else _advanced(start, rest, taken=len(rest), is_reported=True)
+        buffer = PageBuffer(rest, start, self._cursor)
         self._cursor = page.cursor
-        return PageBuffer(rest, start)
+        return buffer
 
     def _list_changed(self) -> ListChangedError:
         return ListChangedError(
-            f"the list has changed: the page at which the checkpoint was taken has none of the {len(self._may_reappear)} "
-            "customers that were already yielded from it, so others may have been missed; Checkpoint.without() restarts the "
-            "corporation",
+            "the list has changed: the page at which the checkpoint was taken has none of the "
+            f"{len(self._may_reappear) + len(self._may_be_reported)} customers that were already yielded from it, so others "
+            "may have been missed; Checkpoint.without() restarts the corporation",
             corporation_id=self.query.corporation_id,
             cursor=self._cursor,
         )
 
 
-def _advanced(start: Position, customers: Sequence[Customer]) -> Position:
-    """Return the position after *customers* of the page at *start*."""
-    taken = tuple(customer.id for customer in customers)
-    return start.model_copy(update={"yielded": start.yielded + taken, "customers": start.customers + len(taken)})
+def _advanced(start: Position, page: CustomerPage, *, taken: int, is_reported: bool) -> Position:
+    """Return the position after the first customers of *page*, which is at *start*."""
+    ids = tuple(customer.id for customer in page.customers[:taken])
+    update: dict[str, object] = {"yielded": start.yielded + ids, "customers": start.customers + taken}
+    if is_reported and page.invalid_customers:
+        known = tuple(row.id for row in page.invalid_customers if row.id is not None)
+        update["invalid"] = start.invalid + known
+        update["invalid_customers"] = start.invalid_customers + len(page.invalid_customers)
+    return start.model_copy(update=update)
 
 
-def _without(page: CustomerPage, yielded: tuple[str, ...]) -> tuple[CustomerPage, tuple[str, ...]]:
+def _has_rows(page: CustomerPage) -> bool:
+    return bool(page.customers or page.invalid_customers)
+
+
+def _has_ids(page: CustomerPage) -> bool:
+    """Return whether another run can recognise a page by its rows."""
+    return bool(page.customers) or any(row.id is not None for row in page.invalid_customers)
+
+
+def _missing(expected: tuple[str, ...], came: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """Return the ids that did not come. One that was pushed off a page comes soon, so only the last ones are kept."""
+    return tuple((Counter(expected) - Counter(came)).elements())[-most:] if expected else ()
+
+
+class _Row(Protocol):
+    @property
+    def id(self) -> str | None: ...
+
+
+R = TypeVar("R", bound=_Row)
+
+
+def _without(rows: tuple[R, ...], known: tuple[str, ...]) -> tuple[tuple[R, ...], tuple[str, ...]]:
     """
-    Leave out the customers that were already yielded. Return the rest of *page*, and the ids that were left out.
+    Leave out the rows that an earlier run has yielded or reported. Return the rest, and the ids that were left out.
 
-    A customer is known by its id, and left out as often as it was yielded. So it does not matter whether customers were
-    inserted or removed in the meantime.
+    A row is known by its id, and left out as often as the id is known. So it does not matter whether customers were inserted
+    or removed in the meantime.
     """
-    if not yielded:
-        return page, yielded
+    if not known:
+        return rows, known
 
-    left = Counter(yielded)
-    rest: list[Customer] = []
+    left = Counter(known)
+    rest: list[R] = []
     reappeared: list[str] = []
-    for customer in page:
-        if left[customer.id]:
-            left[customer.id] -= 1
-            reappeared.append(customer.id)
+    for row in rows:
+        name = row.id
+        if name is not None and left[name]:
+            left[name] -= 1
+            reappeared.append(name)
         else:
-            rest.append(customer)
+            rest.append(row)
 
-    return replace(page, customers=tuple(rest)), tuple(reappeared)
+    return tuple(rest), tuple(reappeared)
 
 
 def _digest(cursor: str | None) -> bytes | None:

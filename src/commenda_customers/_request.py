@@ -61,6 +61,12 @@ class PageFetcher:
         self.timeout = timeout
         self.hooks = hooks
 
+    def emit(self, event: Event) -> None:
+        """Log an event, and pass it to all hooks."""
+        _logger.debug("%s", event)
+        for hook in self.hooks:
+            hook(event)
+
     async def fetch(self, query: CustomersQuery, cursor: str | None, *, max_wait: float | None = None) -> CustomerPage:
         """
         Return the page of *query* at *cursor*.
@@ -117,6 +123,7 @@ class _PageRequest:
         self._fetcher = fetcher
         self._max_wait = max_wait
         self._corporation_id = query.corporation_id
+        self._collect_invalid = query.selection.collect_invalid
         self._cursor = cursor
         self._params = query.to_params(cursor)
         self._began = anyio.current_time()
@@ -134,11 +141,11 @@ class _PageRequest:
                 on_deadline=self._report_deadline,
             )
         except CustomersError as error:
-            self._emit(PageFailed(**self._page_fields(error.attempts, error.request_id), error=error))
+            self._fetcher.emit(PageFailed(**self._page_fields(error.attempts, error.request_id), error=error))
             raise
 
         page = received.page()
-        self._emit(PageFetched(**self._page_fields(attempt.number, received.request_id), customers=len(page)))
+        self._fetcher.emit(PageFetched(**self._page_fields(attempt.number, received.request_id), customers=len(page)))
         return page
 
     async def _try_once(self, attempt: Attempt) -> tuple[Attempt, _Received]:
@@ -201,7 +208,7 @@ class _PageRequest:
             attempt.failing_since = min(attempt.failing_since, attempt.failed_at)
             attempt.is_exempt = feedback.is_throttled or is_outage
         if feedback.is_throttled:
-            self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
+            self._fetcher.emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
     async def _with_connection(self, attempt: Attempt, secret: Secret) -> _Received:
         """Send when a connection is free. Waiting for one is not a failure: it counts for neither timeout nor deadline."""
@@ -220,11 +227,11 @@ class _PageRequest:
         """Send, and report it in the context of the caller: the child task has a copy of it."""
         timeout, fields = self._fetcher.timeout, self._fields(attempt.number)
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
-        self._emit(RequestSent(**fields))
+        self._fetcher.emit(RequestSent(**fields))
         with anyio.move_on_after(timeout):
             received = await in_child_task(partial(self._exchange, secret))
             elapsed = received.at - attempt.in_flight_since
-            self._emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
+            self._fetcher.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
             return received
 
         # Reached only when the timeout has cancelled the attempt.
@@ -263,7 +270,14 @@ class _PageRequest:
         if not response.is_success:
             raise status_error(status, headers, response.body, retry_after=throttling.retry_after)
 
-        page = decode_page(status, headers, response.body, corporation_id=self._corporation_id, redact=secret.redact_bytes)
+        page = decode_page(
+            status,
+            headers,
+            response.body,
+            corporation_id=self._corporation_id,
+            redact=secret.redact_bytes,
+            collect_invalid=self._collect_invalid,
+        )
         foreign = foreign_corporation(page)
         if foreign is None:
             return page
@@ -306,16 +320,11 @@ class _PageRequest:
         if attempt.in_flight_since is not None:
             elapsed = anyio.current_time() - attempt.in_flight_since
             attempt.in_flight_since = None
-            self._emit(RequestFailed(**self._fields(attempt.number), error=error, elapsed=elapsed))
+            self._fetcher.emit(RequestFailed(**self._fields(attempt.number), error=error, elapsed=elapsed))
 
     def _report_retry(self, attempt: Attempt, error: CustomersError, wait: float) -> None:
-        self._emit(RetryScheduled(**self._fields(attempt.number), error=error, wait=wait))
+        self._fetcher.emit(RetryScheduled(**self._fields(attempt.number), error=error, wait=wait))
 
     def _report_deadline(self, attempt: Attempt, error: APITimeoutError) -> None:
         self._locate(error, error.attempts)
         self._report_end(attempt, error)
-
-    def _emit(self, event: Event) -> None:
-        _logger.debug("%s", event)
-        for hook in self._fetcher.hooks:
-            hook(event)

@@ -31,14 +31,18 @@ class Position(_Record):
         cursor: The cursor of the page at which the run stopped; `None` is the first page.
         yielded: The ids of the customers of that page that were yielded, and of earlier ones that may have been pushed on
             to it by insertions. When the page is fetched again, they are skipped.
+        invalid: The ids of the rows of that page that were reported as invalid. They are not reported again.
         customers: How many customers of the corporation were yielded in all.
+        invalid_customers: How many rows of the corporation were reported as invalid in all.
         loop_cursor: A cursor of this page that leads back to an earlier page. It is not followed.
     """
 
     corporation_id: Annotated[str, Field(min_length=1)]
     cursor: Annotated[str, Field(min_length=1)] | None = None
     yielded: Annotated[tuple[str, ...], Field(repr=False)] = ()
+    invalid: Annotated[tuple[str, ...], Field(repr=False)] = ()
     customers: Annotated[int, Field(ge=0)] = 0
+    invalid_customers: Annotated[int, Field(ge=0)] = 0
     loop_cursor: str | None = None
 
 
@@ -54,12 +58,16 @@ class Checkpoint(_Record):
         query: A fingerprint of the filters and the limit. Another query has other cursors.
         positions: The corporations that are started and not finished.
         finished: A key of 12 characters for each finished corporation.
+        customers: How many customers of finished corporations were yielded.
+        invalid_customers: How many rows of finished corporations were reported as invalid.
     """
 
     version: int = _VERSION
     query: str
     positions: tuple[Position, ...] = ()
     finished: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{12})*$")] = ""
+    customers: Annotated[int, Field(ge=0)] = 0
+    invalid_customers: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +95,8 @@ class Checkpoint(_Record):
             query=self.query,
             positions=tuple(position for position in self.positions if position.corporation_id != corporation_id),
             finished="".join(other for other in finished_keys(self) if other != key),
+            customers=self.customers,
+            invalid_customers=self.invalid_customers,
         )
 
 
@@ -111,6 +121,8 @@ class CheckpointBuilder:
         self._finished = set(finished_keys(resume)) if resume else set[str]()
         self._joined = resume.finished if resume else ""
         self._unjoined: list[str] = []
+        self._customers = resume.customers if resume else 0  # of finished corporations
+        self._invalid_customers = resume.invalid_customers if resume else 0
 
     def start(self, corporation_id: str) -> Position | None:
         """Return where a corporation begins or resumes; `None` if it is finished."""
@@ -119,17 +131,34 @@ class CheckpointBuilder:
 
         return self._positions.setdefault(corporation_id, Position(corporation_id=corporation_id))
 
-    def record(self, corporation_id: str, position: Position | None) -> None:
-        """Set where a corporation resumes; `None` says that it is finished."""
-        if position is not None:
-            self._positions[corporation_id] = position
-            return
+    def record(self, position: Position) -> None:
+        """Set where a corporation resumes."""
+        self._positions[position.corporation_id] = position
 
-        self._positions.pop(corporation_id, None)
-        key = corporation_key(corporation_id)
+    def finish(self, end: Position) -> None:
+        """Take note that a corporation is finished; *end* says how many customers it has."""
+        self._positions.pop(end.corporation_id, None)
+        key = corporation_key(end.corporation_id)
         if key not in self._finished:
             self._finished.add(key)
             self._unjoined.append(key)
+            self._customers += end.customers
+            self._invalid_customers += end.invalid_customers
+
+    @property
+    def customers(self) -> int:
+        """How many customers were yielded in all."""
+        return self._customers + sum(position.customers for position in self._positions.values())
+
+    @property
+    def invalid_customers(self) -> int:
+        """How many rows were reported as invalid in all."""
+        return self._invalid_customers + sum(position.invalid_customers for position in self._positions.values())
+
+    @property
+    def finished(self) -> int:
+        """How many corporations are finished."""
+        return len(self._finished)
 
     def has_started(self, corporation_id: str) -> bool:
         """Return whether a corporation is started and not finished."""
@@ -146,7 +175,11 @@ class CheckpointBuilder:
             self._unjoined.clear()
         # Not validated again: the keys of a million finished corporations take long.
         return Checkpoint.model_construct(
-            query=self._query, positions=tuple(self._positions.values()), finished=self._joined
+            query=self._query,
+            positions=tuple(self._positions.values()),
+            finished=self._joined,
+            customers=self._customers,
+            invalid_customers=self._invalid_customers,
         )
 
     def checkpoint_of(self, corporation_id: str) -> Checkpoint:

@@ -137,6 +137,7 @@ class AsyncCustomersAPI:
         cursor: str | None = None,
         resume: Checkpoint | None = None,
         max_wait: float | None = None,
+        invalid_customers: Literal["raise", "collect"] = "raise",
         **filters: Unpack[CustomerFilters],
     ) -> CustomerList:
         """
@@ -152,6 +153,9 @@ class AsyncCustomersAPI:
             max_wait: Seconds that an attempt may wait for the rate limiter. If it would take longer, `RateLimitError` is
                 raised at once, with the expected wait in `retry_after`. For web requests, which should fail fast. 0: do
                 not wait. `None`: no limit.
+            invalid_customers: What happens if rows of a page are not valid customers. `"raise"`: the page is refused with
+                `InvalidResponseError`. `"collect"`: the page has all valid customers, and the other rows as
+                `CustomerPage.invalid_customers`; each is also an event, `InvalidCustomerReceived`.
             **filters: Filters of the list, and parts to add to it. `None` leaves a filter out. The API documents neither
                 how it combines several filters nor most values; the values in parentheses come from other endpoints.
 
@@ -173,10 +177,12 @@ class AsyncCustomersAPI:
 
         Later errors, while the list is fetched, are `CustomersError`s.
         """
-        query = Selection.build(limit=limit, **filters).of(corporation_id)
+        collect_invalid = _is_collect("invalid_customers", invalid_customers)
+        query = Selection.build(limit=limit, collect_invalid=collect_invalid, **filters).of(corporation_id)
         if max_wait is not None:
             check_positive("max_wait", max_wait, or_zero=True)
-        return CustomerList(partial(self._fetcher.fetch, max_wait=max_wait), query, cursor=cursor, resume=resume)
+        fetch = partial(self._fetcher.fetch, max_wait=max_wait)
+        return CustomerList(fetch, query, self._fetcher.emit, cursor=cursor, resume=resume)
 
     def stream(
         self,
@@ -186,6 +192,7 @@ class AsyncCustomersAPI:
         errors: Literal["raise", "collect"] = "raise",
         limit: int = 100,
         resume: Checkpoint | None = None,
+        invalid_customers: Literal["raise", "collect"] = "raise",
         **filters: Unpack[CustomerFilters],
     ) -> CustomerStream:
         """
@@ -201,6 +208,7 @@ class AsyncCustomersAPI:
             limit: Customers per page, 1 to 100.
             resume: A checkpoint of an earlier stream or list. Customers that it yielded are skipped, and so are finished
                 corporations. The ids may differ from those of the earlier run, and come in another order.
+            invalid_customers: As for `list`. `"collect"` also counts the rows in `progress.invalid`.
             **filters: As for `list`.
 
         Raises:
@@ -208,16 +216,29 @@ class AsyncCustomersAPI:
                 limit.
             TypeError: An argument has a wrong type.
         """
-        selection = Selection.build(limit=limit, **filters)
+        collect_invalid = _is_collect("invalid_customers", invalid_customers)
+        selection = Selection.build(limit=limit, collect_invalid=collect_invalid, **filters)
         if isinstance(corporation_ids, str | bytes):
             raise TypeError(f"corporation_ids: expected an iterable of ids, got {type(corporation_ids).__name__}")
         check_type("corporation_ids", corporation_ids, Iterable | AsyncIterable)
         check_type("concurrency", concurrency, int)
         check_positive("concurrency", concurrency)
-        if errors not in ("raise", "collect"):
-            raise ValueError(f'errors: must be "raise" or "collect", got {errors!r}')
+        _is_collect("errors", errors)
         if resume is not None:
             check_resume(resume, selection.fingerprint)
         return CustomerStream(
-            self._fetcher.fetch, selection, corporation_ids, concurrency=concurrency, errors=errors, resume=resume
+            self._fetcher.fetch,
+            selection,
+            corporation_ids,
+            self._fetcher.emit,
+            concurrency=concurrency,
+            errors=errors,
+            resume=resume,
         )
+
+
+def _is_collect(name: str, choice: str) -> bool:
+    if choice not in ("raise", "collect"):
+        raise ValueError(f'{name}: must be "raise" or "collect", got {choice!r}')
+
+    return choice == "collect"

@@ -13,6 +13,8 @@ The events of one page, in order:
     RetryScheduled     if another attempt follows; then again from RequestSent
     PageFetched, or PageFailed
 
+When a page is consumed that has invalid rows, `InvalidCustomerReceived` comes for each.
+
 Hooks run in the context of the task that asked for the page: a `ContextVar` that a hook sets for `RequestSent` has that
 value in the event that ends the attempt. A request that is cancelled has no further event.
 """
@@ -21,10 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import CustomersError
+from .models import InvalidCustomer
 
 __all__ = [
     "Event",
     "Hook",
+    "InvalidCustomerReceived",
     "PageFailed",
     "PageFetched",
     "RequestFailed",
@@ -43,21 +47,31 @@ class Event:
     Attributes:
         corporation_id: The corporation.
         cursor: The cursor of the page; `None` is the first page.
-        attempt: Which attempt of the page it was; the first is 1. In the events that end a page, the last.
     """
 
     corporation_id: str
     cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AttemptEvent(Event):
+    """
+    Something that happened to an attempt.
+
+    Attributes:
+        attempt: Which attempt of the page it was; the first is 1. In the events that end a page, the last.
+    """
+
     attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestSent(Event):
+class RequestSent(_AttemptEvent):
     """A request is about to be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseReceived(Event):
+class ResponseReceived(_AttemptEvent):
     """
     A complete response came, whatever its status.
 
@@ -73,7 +87,7 @@ class ResponseReceived(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFailed(Event):
+class RequestFailed(_AttemptEvent):
     """
     An attempt failed, the last one included.
 
@@ -87,7 +101,7 @@ class RequestFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryScheduled(Event):
+class RetryScheduled(_AttemptEvent):
     """
     An attempt failed, and another follows.
 
@@ -101,7 +115,7 @@ class RetryScheduled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Throttled(Event):
+class Throttled(_AttemptEvent):
     """
     The server refused a request because of a limit: a 429, or a 503 with a wait.
 
@@ -115,7 +129,7 @@ class Throttled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PageEvent(Event):
+class _PageEvent(_AttemptEvent):
     elapsed: float
     waited: float
     request_id: str | None
@@ -157,6 +171,20 @@ class PageFailed(_PageEvent):
     """
 
     error: CustomersError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidCustomerReceived(Event):
+    """
+    A row of a page is not a valid customer, and `invalid_customers` is `"collect"`.
+
+    It comes when the page is consumed, before its first customer. A run that resumes does not report a row with an id again.
+
+    Attributes:
+        customer: The row, and what is wrong with it.
+    """
+
+    customer: InvalidCustomer
 
 
 Hook = Callable[[Event], None]

@@ -7,14 +7,14 @@ undocumented value is kept as it is.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, GetPydanticSchema
 from pydantic_core import core_schema
 
-__all__ = ["Address", "Customer", "CustomerPage", "ExemptionMetadata"]
+__all__ = ["Address", "Customer", "CustomerPage", "ExemptionMetadata", "InvalidCustomer"]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -146,6 +146,24 @@ class Customer(_Model):
 
 
 @dataclass(frozen=True, slots=True)
+class InvalidCustomer:
+    """
+    A row of a page that is not a valid customer. Its `repr` shows no data of the customer but the id.
+
+    Attributes:
+        index: The row on the page as the server sent it; the first is 0.
+        id: The API's identifier of the customer, if the row has one.
+        errors: What is wrong, one text for each field, such as `name: Input should be a valid string`. No values.
+        raw: The row, parsed from JSON. It may be anything: an object, a list, a number, `None`.
+    """
+
+    index: int
+    id: str | None
+    errors: tuple[str, ...]
+    raw: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CustomerPage:
     """
     One page of a corporation's customer list. Iterable and sized.
@@ -155,12 +173,14 @@ class CustomerPage:
         customers: The customers, in the server's order. A page may be empty; the list ends only where there is no cursor.
         total_customers: How many customers match the query, as the server counts them; `None` if it did not say.
         cursor: The cursor of the next page; `None` on the last page.
+        invalid_customers: The rows that are not valid, with `invalid_customers="collect"`.
     """
 
     corporation_id: str
     customers: tuple[Customer, ...]
     total_customers: int | None = None
     cursor: str | None = None
+    invalid_customers: tuple[InvalidCustomer, ...] = ()
 
     def __iter__(self) -> Iterator[Customer]:
         return iter(self.customers)

@@ -25,6 +25,8 @@ class CorporationProgress:
         pages: Pages that this stream has yielded.
         customers: Customers that this stream has yielded.
         customers_before: Customers that earlier runs have yielded, according to the checkpoint.
+        invalid: Rows that this stream has reported as invalid.
+        invalid_before: Rows that earlier runs have reported as invalid.
         total_customers: How many there are, as the server last counted them; `None` if it did not say.
     """
 
@@ -32,6 +34,8 @@ class CorporationProgress:
     pages: int = 0
     customers: int = 0
     customers_before: int = 0
+    invalid: int = 0
+    invalid_before: int = 0
     total_customers: int | None = None
 
     @property
@@ -42,7 +46,22 @@ class CorporationProgress:
         if self.total_customers is None:
             return None
 
-        return max(0, self.total_customers - self.customers_before - self.customers)
+        return self._not_sent(self.total_customers)
+
+    @property
+    def shortfall(self) -> int | None:
+        """
+        How many customers the server counted and did not send: 0 if none, `None` if it never counted or is not finished.
+
+        This is no error, because a list may change while it is read.
+        """
+        if self.state is not CorporationState.FINISHED or self.total_customers is None:
+            return None
+
+        return self._not_sent(self.total_customers)
+
+    def _not_sent(self, total: int) -> int:
+        return max(0, total - self.customers_before - self.customers - self.invalid_before - self.invalid)
 
 
 @dataclass(slots=True)
@@ -54,16 +73,24 @@ class StreamProgress:
         corporations: Each corporation that was started or has failed, by its id.
         pages: Pages of all corporations.
         customers: Customers of all corporations.
+        invalid: Rows that were reported as invalid.
         finished: Corporations that this stream has finished.
         failed: Corporations that have failed.
+        customers_before: Customers that earlier runs have yielded, according to the checkpoint.
+        invalid_before: Rows that earlier runs have reported as invalid.
+        finished_before: Corporations that earlier runs have finished.
     """
 
     corporations: Mapping[str, CorporationProgress] = field(repr=False)
     _started: Mapping[str, CorporationProgress] = field(repr=False)
     pages: int = 0
     customers: int = 0
+    invalid: int = 0
     finished: int = 0
     failed: int = 0
+    customers_before: int = 0
+    invalid_before: int = 0
+    finished_before: int = 0
 
     @property
     def reading(self) -> int:

@@ -102,13 +102,15 @@ class Selection:
     Attributes:
         limit: Customers per page, 1 to 100.
         filters: The filters in use, by name, in the form of the API page.
+        collect_invalid: Whether a page is read although some of its rows are not valid.
     """
 
     limit: int
     filters: tuple[tuple[str, str], ...] = ()
+    collect_invalid: bool = False
 
     @classmethod
-    def build(cls, *, limit: int, **filters: Unpack[CustomerFilters]) -> Self:
+    def build(cls, *, limit: int, collect_invalid: bool = False, **filters: Unpack[CustomerFilters]) -> Self:
         """
         Check all arguments.
 
@@ -124,7 +126,7 @@ class Selection:
 
         wire = tuple((name, form(name, given[name])) for name, form in _WIRE_FORM.items() if given.get(name) is not None)
         _check_length(wire)
-        return cls(limit, wire)
+        return cls(limit, wire, collect_invalid)
 
     @property
     def fingerprint(self) -> str:

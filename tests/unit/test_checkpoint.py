@@ -21,7 +21,7 @@ from lists import SELECTION, Lists, again, equal
 
 def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, cursor: str | None = None) -> CustomerList:
     """Return what `api.list` returns."""
-    return CustomerList(lists.fetch, SELECTION.of(corporation), cursor=cursor, resume=resume)
+    return CustomerList(lists.fetch, SELECTION.of(corporation), lists.events.append, cursor=cursor, resume=resume)
 
 
 @pytest.mark.anyio

@@ -32,7 +32,7 @@ class Server:
         return CustomerPage("corp_1", tuple(Customer(id=name, corporation_id="corp_1") for name in ids), None, following)
 
     def list(self, cursor: str | None = None) -> CustomerList:
-        return CustomerList(self.fetch, QUERY, cursor=cursor)
+        return CustomerList(self.fetch, QUERY, print, cursor=cursor)
 
 
 THREE = {None: ("ab", "1"), "1": ("cd", "2"), "2": ("e", None)}
@@ -135,7 +135,7 @@ async def test_a_failed_iteration_resumes(failing: str) -> None:
             await anyio.sleep_forever()
         return await server.fetch(query, cursor)
 
-    iteration, came, failed = aiter(CustomerList(fetch, QUERY)), "", 0
+    iteration, came, failed = aiter(CustomerList(fetch, QUERY, print)), "", 0
     while len(came) < 5:
         try:
             with anyio.fail_after(0.02):
@@ -155,7 +155,7 @@ async def test_stop_async_iteration_of_others_is_no_end() -> None:
             return CustomerPage("corp_1", (Customer(id="a", corporation_id="corp_1"),), None, "1")
         raise StopAsyncIteration
 
-    iteration = aiter(CustomerList(fetch, QUERY))
+    iteration = aiter(CustomerList(fetch, QUERY, print))
     assert (await anext(iteration)).id == "a"
     with pytest.raises(RuntimeError, match="StopAsyncIteration was raised"):
         await anext(iteration)
@@ -211,7 +211,7 @@ async def test_closing_while_another_task_waits_is_an_error() -> None:
         await answered.wait()
         return CustomerPage("corp_1", (), cursor="1")
 
-    iteration = CustomerList(fetch, QUERY).pages()
+    iteration = CustomerList(fetch, QUERY, print).pages()
 
     async def take() -> None:
         outcomes.append((await anext(iteration)).cursor)

@@ -15,6 +15,7 @@ from commenda_customers import (
     Checkpoint,
     CustomerList,
     CustomersError,
+    InvalidCustomerReceived,
     ServerError,
 )
 from lists import SELECTION, Lists, Pages, again, equal
@@ -22,7 +23,7 @@ from lists import SELECTION, Lists, Pages, again, equal
 
 def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, cursor: str | None = None) -> CustomerList:
     """Return what `api.list` returns."""
-    return CustomerList(lists.fetch, SELECTION.of(corporation), cursor=cursor, resume=resume)
+    return CustomerList(lists.fetch, SELECTION.of(corporation), lists.events.append, cursor=cursor, resume=resume)
 
 
 class OwnError(Exception):
@@ -31,11 +32,15 @@ class OwnError(Exception):
 
 @st.composite
 def servers(draw: st.DrawFn) -> tuple[dict[str, Pages], dict[tuple[str, int], int], dict[str, float]]:
-    """Draw corporations with pages of any sizes, empty ones too, and which pages fail how often."""
-    corporations = draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), max_size=6))
+    """Draw corporations with pages of any sizes, empty ones too, with invalid rows, and which pages fail how often."""
+    rows = st.lists(st.sampled_from(["", "", "", "!", "?"]), max_size=4)  # valid, invalid with an id, without one
+    corporations = draw(st.lists(st.lists(rows, min_size=1, max_size=4), max_size=6))
     pages: dict[str, Pages] = {
-        f"c{number}": [[f"{number}.{index}.{row}" for row in range(size)] for index, size in enumerate(sizes)]
-        for number, sizes in enumerate(corporations)
+        f"c{number}": [
+            [kind if kind == "?" else f"{kind}{number}.{index}.{row}" for row, kind in enumerate(kinds)]
+            for index, kinds in enumerate(parts)
+        ]
+        for number, parts in enumerate(corporations)
     }
     places = [(name, index) for name, rows in pages.items() for index in range(len(rows))]
     failures = draw(st.dictionaries(st.sampled_from(places), st.integers(1, 2), max_size=4)) if places else {}
@@ -59,7 +64,11 @@ def test_all_runs_together_yield_everything_once(
     concurrency: int,
     collects: bool,
 ) -> None:
-    """All runs together yield what the server holds, once and in order, whatever faults and interruptions there are."""
+    """
+    All runs together yield what the server holds, once and in order, whatever faults and interruptions there are.
+
+    Each invalid row that has an id is reported once, and each other one at least once.
+    """
     pages, failures, latencies = server
     lists = Lists(pages, latency=lambda name, _number: latencies[name], failures=failures)
     runs = [*plan, *[("none", 0, in_pages)] * (sum(failures.values()) + 1)]
@@ -77,6 +86,10 @@ def test_all_runs_together_yield_everything_once(
             assert exact == stream.checkpoint()
             checkpoint = again(exact)
             assert lists.in_flight == 0
+            progress = stream.progress
+            assert progress.customers_before + progress.customers == len(seen)
+            assert progress.invalid_before + progress.invalid == len(lists.events)
+            assert progress.finished_before + progress.finished == len(checkpoint.finished) / 12
         assert checkpoint is not None
         assert checkpoint.positions == ()
 
@@ -96,8 +109,13 @@ def test_all_runs_together_yield_everything_once(
             pass
 
     virtual_time.run(run_all, backend)
+    reported = [(e.corporation_id, e.customer.id) for e in lists.events if isinstance(e, InvalidCustomerReceived)]
     for name in pages:
-        assert [row for corporation, row in seen if corporation == name] == [row for page in pages[name] for row in page]
+        rows = [row for page in pages[name] for row in page]
+        assert [row for corporation, row in seen if corporation == name] == [row for row in rows if row[0] not in "!?"]
+        ids = [row for corporation, row in reported if corporation == name and row is not None]
+        assert ids == [row[1:] for row in rows if row[0] == "!"]
+        assert reported.count((name, None)) >= rows.count("?")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

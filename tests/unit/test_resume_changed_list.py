@@ -22,7 +22,7 @@ from lists import SELECTION, Lists, again, equal
 
 def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, cursor: str | None = None) -> CustomerList:
     """Return what `api.list` returns."""
-    return CustomerList(lists.fetch, SELECTION.of(corporation), cursor=cursor, resume=resume)
+    return CustomerList(lists.fetch, SELECTION.of(corporation), lists.events.append, cursor=cursor, resume=resume)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -118,7 +118,7 @@ def test_inserted_customers_repeat_nobody(
         seen: list[str] = []
         checkpoint: Checkpoint | None = None
         for taken, inserted in [*changes, (1000, set[int]())]:
-            iteration = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
+            iteration = aiter(CustomerList(server.fetch, SELECTION.of("c"), print, resume=checkpoint))
             with contextlib.suppress(StopAsyncIteration, ListChangedError):
                 for _ in range(taken):
                     seen.append((await anext(iteration)).id)
@@ -141,10 +141,10 @@ async def test_stopping_at_an_empty_page_loses_nobody(stop: int) -> None:
         customers = tuple(Customer(id=row, corporation_id="c") for row in rows[place : place + 2] if row)
         return CustomerPage("c", customers, None, str(place + 2) if place + 2 < len(rows) else None)
 
-    iteration = CustomerList(fetch, SELECTION.of("c")).pages()
+    iteration = CustomerList(fetch, SELECTION.of("c"), print).pages()
     seen = [customer.id for _ in range(stop) for customer in await anext(iteration)]
     rows.remove("a")
-    rest = CustomerList(fetch, SELECTION.of("c"), resume=again(iteration.checkpoint()))
+    rest = CustomerList(fetch, SELECTION.of("c"), print, resume=again(iteration.checkpoint()))
     assert seen + [customer.id async for customer in rest] == list("abdef")
 
 
@@ -201,7 +201,7 @@ async def test_removed_customers_do_not_stay_in_a_checkpoint() -> None:
     server = ByCustomer([f"{number:04}" for number in range(2000)], size=SELECTION.limit)
     checkpoint: Checkpoint | None = None
     for _ in range(200):
-        iteration = aiter(CustomerList(server.fetch, SELECTION.of("c"), resume=checkpoint))
+        iteration = aiter(CustomerList(server.fetch, SELECTION.of("c"), print, resume=checkpoint))
         last = [await anext(iteration) for _ in range(5)][-1]
         checkpoint = again(iteration.checkpoint())
         assert len(checkpoint.positions[0].yielded) <= 2 * SELECTION.limit

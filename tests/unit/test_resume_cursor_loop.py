@@ -16,7 +16,7 @@ from lists import SELECTION, Lists, again
 
 def listed(lists: Lists, corporation: str, *, resume: Checkpoint | None = None, cursor: str | None = None) -> CustomerList:
     """Return what `api.list` returns."""
-    return CustomerList(lists.fetch, SELECTION.of(corporation), cursor=cursor, resume=resume)
+    return CustomerList(lists.fetch, SELECTION.of(corporation), lists.events.append, cursor=cursor, resume=resume)
 
 
 @pytest.mark.anyio
@@ -85,7 +85,9 @@ async def test_a_loop_is_never_forgotten() -> None:
 
     lists.fetch = looping
     for inserted in ["x", "y", "z"]:
-        iteration = aiter(CustomerList(looping, SELECTION.of("c"), cursor=None if checkpoint else "0", resume=checkpoint))
+        iteration = aiter(
+            CustomerList(looping, SELECTION.of("c"), print, cursor=None if checkpoint else "0", resume=checkpoint)
+        )
         with pytest.raises(CursorLoopError):
             while True:
                 seen.append((await anext(iteration)).id)

@@ -71,7 +71,9 @@ async def test_a_collected_failure_can_be_resumed() -> None:
         assert error.__traceback__ is None
         assert error.checkpoint is not None
         assert [position.corporation_id for position in error.checkpoint.positions] == [name]
-        seen += [customer.id async for customer in CustomerList(lists.fetch, SELECTION.of(name), resume=error.checkpoint)]
+        seen += [
+            customer.id async for customer in CustomerList(lists.fetch, SELECTION.of(name), print, resume=error.checkpoint)
+        ]
     assert sorted(seen) == sorted(row for _, row in lists.everyone())
 
 

@@ -5,15 +5,15 @@ The documentation shows two envelopes, and three ways to end a list; all are rea
 """
 
 import codecs
-import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InvalidResponseError
-from ..models import Customer, CustomerPage
+from ..models import Customer, CustomerPage, InvalidCustomer
 from .errors import excerpt, one_line, response_fields
+from .rows import MOST_INVALID, MOST_NAMED, describe, message_of, parse_json, take_rows, validate_rows
 
 _LONGEST_LOOKED_INTO = 100_000
 _LONGEST_NAME = 40
@@ -38,25 +38,36 @@ class _Envelope(_Listing):
 
 
 def decode_page(
-    status: int, headers: Mapping[str, str], body: bytes, *, corporation_id: str, redact: Redact
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    corporation_id: str,
+    redact: Redact,
+    collect_invalid: bool = False,
 ) -> CustomerPage:
     """
     Return the page in the body of a 2xx response.
 
-    *redact* removes from the body what no error may show.
+    Args:
+        status: The status.
+        headers: The headers, by lower-case name.
+        body: The body.
+        corporation_id: The corporation that was asked for.
+        redact: Removes from the body what no error may show.
+        collect_invalid: Return rows that do not validate as `invalid_customers`, instead of refusing the page.
 
     Raises:
         InvalidResponseError: The body is not JSON (`transient`: it may have been cut), or it is JSON in neither of
-            the documented envelopes.
+            the documented envelopes, or a customer is not valid.
     """
-    unreadable: InvalidResponseError | None = None
-    envelope = _Envelope()
-    try:
-        envelope = _Envelope.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
-    except ValidationError as exc:
-        unreadable = _unreadable(status, headers, body, exc, redact=redact)
-    if unreadable is not None:
-        raise unreadable  # outside of the block: its cause would hold the whole body, customers included
+    text = body.removeprefix(codecs.BOM_UTF8)
+    most = MOST_INVALID if collect_invalid else MOST_NAMED
+    envelope, invalid = _validate(status, headers, text, most=most, redact=redact)
+    if len(invalid) > most or (invalid and not collect_invalid):
+        raise InvalidResponseError(
+            f"customers of the page are not valid: {describe(invalid)}", **response_fields(status, headers)
+        )
 
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:
@@ -66,7 +77,8 @@ def decode_page(
 
     # A field that is missing in `data` may be next to `data`. Without this cursor, the list would end too early.
     total = envelope.total_customers if listing.total_customers is None else listing.total_customers
-    return CustomerPage(corporation_id, listing.customers or (), total, listing.cursor or envelope.cursor or None)
+    cursor = listing.cursor or envelope.cursor or None
+    return CustomerPage(corporation_id, listing.customers or (), total, cursor, invalid)
 
 
 def foreign_corporation(page: CustomerPage) -> str | None:
@@ -74,24 +86,63 @@ def foreign_corporation(page: CustomerPage) -> str | None:
     for customer in page.customers:
         if customer.corporation_id != page.corporation_id:
             return one_line(customer.corporation_id)
+    for row in page.invalid_customers:
+        if isinstance(row.raw, dict):
+            owner = cast("dict[str, object]", row.raw).get("corporation_id", page.corporation_id)
+            if owner != page.corporation_id:
+                return one_line(str(owner))
 
     return None
 
 
-def _unreadable(
-    status: int, headers: Mapping[str, str], body: bytes, exc: ValidationError, *, redact: Redact
-) -> InvalidResponseError:
-    problems = exc.errors(include_url=False, include_context=False, include_input=False)
-    if any(problem["type"] == "json_invalid" for problem in problems):
-        return InvalidResponseError(
-            f"the response is not JSON: {len(body)} bytes of {one_line(headers.get('content-type', 'no content type'))!r}",
-            **response_fields(status, headers),
-            # A body that begins like JSON may be a list of customers that was cut.
-            body_excerpt=None if body.lstrip()[:1] in (b"{", b"[") else excerpt(redact(body)) or None,
-            transient=True,
-        )
+def _validate_at_once(text: bytes) -> _Envelope | None:
+    try:
+        return _Envelope.model_validate_json(text)
+    except ValidationError:
+        return None
 
-    first = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in problems[:3])
+
+def _validate(
+    status: int, headers: Mapping[str, str], text: bytes, *, most: int, redact: Redact
+) -> tuple[_Envelope, tuple[InvalidCustomer, ...]]:
+    """Return the listing with its valid rows, and the others."""
+    envelope = _validate_at_once(text)
+    if envelope is not None:
+        return envelope, ()
+
+    error: InvalidResponseError
+    try:
+        content = parse_json(text)
+        rows = take_rows(content)
+        envelope = _Envelope.model_validate(content)
+    except ValidationError as exc:
+        error = _not_a_list(status, headers, text, exc)
+    except (ValueError, RecursionError):
+        error = _not_json(status, headers, text, redact=redact)
+    else:
+        if rows is None:
+            return envelope, ()
+        customers, invalid = validate_rows(rows, most=most)
+        listing = envelope if envelope.data is None else envelope.data
+        listing.customers = customers
+        return envelope, invalid
+
+    raise error  # outside of the block: its cause would hold the whole body, customers included
+
+
+def _not_json(status: int, headers: Mapping[str, str], body: bytes, *, redact: Redact) -> InvalidResponseError:
+    return InvalidResponseError(
+        f"the response is not JSON: {len(body)} bytes of {one_line(headers.get('content-type', 'no content type'))!r}",
+        **response_fields(status, headers),
+        # A body that begins like JSON may be a list of customers that was cut.
+        body_excerpt=None if body.lstrip()[:1] in (b"{", b"[") else excerpt(redact(body)) or None,
+        transient=True,
+    )
+
+
+def _not_a_list(status: int, headers: Mapping[str, str], body: bytes, exc: ValidationError) -> InvalidResponseError:
+    problems = exc.errors(include_url=False, include_context=False, include_input=False)
+    first = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {message_of(problem)}" for problem in problems[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return InvalidResponseError(
         f"the response is not a list of customers: {_shape_of(body)}; {first}{more}", **response_fields(status, headers)
@@ -103,7 +154,7 @@ def _shape_of(body: bytes) -> str:
     if len(body) > _LONGEST_LOOKED_INTO:
         return f"{len(body):,} bytes of JSON"
 
-    value: object = json.loads(body)
+    value = parse_json(body)
     if not isinstance(value, dict):
         return f"a JSON {type(value).__name__}"
 

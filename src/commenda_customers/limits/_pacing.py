@@ -1,7 +1,6 @@
 """When the next request may begin, according to what the controller has learned."""
 
 import math
-import random
 from collections.abc import Callable
 
 from ._breaker import LONGEST_OUTAGE_NAP
@@ -18,8 +17,8 @@ _MOST_JITTER = 0.25
 class Pacer:
     """Spreads requests evenly, pauses them, and lets one at a time find out whether a server that was shut is open again."""
 
-    def __init__(self, controller: Controller | None = None, jitter: Callable[[], float] = random.random) -> None:
-        """Begin with what a controller has learned; `None`: with nothing. *jitter* returns random numbers from 0 to 1."""
+    def __init__(self, controller: Controller | None = None, jitter: Callable[[], float] = float) -> None:
+        """Begin with what a controller has learned, by default nothing. *jitter* returns random numbers from 0 to 1."""
         self.controller = controller or Controller()
         self._jitter = jitter
         self._paused_for_longer = 0.0

@@ -1,6 +1,7 @@
 """The default limiter: it learns the server's limit."""
 
 import math
+import random
 
 from ._outcomes import Kind, Outcome, outcome_of
 from ._pacing import Pacer
@@ -40,7 +41,7 @@ class AdaptiveLimiter(QueueingLimiter):
             TypeError: It is not an int.
         """
         super().__init__(max_in_flight)
-        self._pacer = Pacer()
+        self._pacer = Pacer(jitter=random.random)
         self._controller = self._pacer.controller
         self._had_quota = False
         self._responses_since_hint = _FEWEST_RESPONSES

@@ -1,6 +1,7 @@
 """The limiter for a limit that you know."""
 
 import math
+import random
 import sys
 from collections import deque
 
@@ -47,7 +48,7 @@ class FixedRate(QueueingLimiter):
         self.limit = limit
         self.per = per
         self._begun: deque[float] = deque(maxlen=limit)
-        self._pacer = Pacer(Controller(adapts=False, window=math.inf))
+        self._pacer = Pacer(Controller(adapts=False, window=math.inf), random.random)
 
     def __repr__(self) -> str:
         return f"FixedRate({self.limit}, per={self.per})"

@@ -1,0 +1,110 @@
+"""
+Reads a page row by row, after it could not be read at once: some rows do not validate, or the JSON is slightly wrong.
+
+This is slow and needs more memory, so only such pages are read here.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ..models import Customer, InvalidCustomer
+from .errors import one_line
+
+MOST_INVALID = 10_000
+"""A page with more rows that do not validate is not a list of customers. A small body can hold millions of them."""
+
+MOST_NAMED = 3
+"""Rows that an error names."""
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|u[dD][c-fC-F][0-9a-fA-F]{2}|.)", re.DOTALL
+)
+"""An escape sequence. The group is the second half of a pair of surrogates."""
+
+
+def parse_json(text: bytes) -> object:
+    """
+    Parse JSON that a strict parser may refuse.
+
+    A lone surrogate, which is half of a character, becomes U+FFFD. Control characters inside of strings are read as they
+    are. Numbers that are too large for a float become `None`.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    whole = _ESCAPE.sub(lambda escape: escape[0] if escape[1] or len(escape[0]) == 2 else b"\\ufffd", text)
+    return json.loads(whole.decode(), strict=False, parse_float=_finite, parse_constant=lambda _name: None)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def take_rows(content: object) -> list[Any] | None:
+    """Take the rows out of a listing in one of the documented envelopes; `None` if there are none."""
+    if not isinstance(content, dict):
+        return None
+
+    envelope = cast("dict[str, Any]", content)
+    listing = envelope["data"] if isinstance(envelope.get("data"), dict) else envelope
+    rows = listing.get("customers")
+    if not isinstance(rows, list):
+        return None
+
+    listing["customers"] = []
+    return rows
+
+
+def validate_rows(rows: Sequence[Any], *, most: int) -> tuple[tuple[Customer, ...], tuple[InvalidCustomer, ...]]:
+    """Return the rows that validate, and the others; stop if there are more of them than *most*."""
+    customers: list[Customer] = []
+    invalid: list[InvalidCustomer] = []
+    for index, row in enumerate(rows):
+        try:
+            customers.append(Customer.model_validate(row))
+        except ValidationError as exc:
+            invalid.append(_invalid(index, row, exc))
+            if len(invalid) > most:
+                break
+
+    return tuple(customers), tuple(invalid)
+
+
+def _invalid(index: int, row: object, exc: ValidationError) -> InvalidCustomer:
+    if not isinstance(row, dict):
+        return InvalidCustomer(index, None, ("the row is not an object",), row)
+
+    problems: dict[str, str] = {}  # the first one of each field
+    for problem in exc.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(str(part) for part in problem["loc"] if _names_a_field(part))
+        problems.setdefault(where, message_of(problem))
+    name = cast("dict[str, object]", row).get("id")
+    errors = tuple(f"{field}: {message}" for field, message in problems.items())
+    return InvalidCustomer(index, name if isinstance(name, str) else None, errors, cast("object", row))
+
+
+def message_of(problem: ErrorDetails) -> str:
+    """Return what is wrong, in the words of JSON."""
+    return "Input should be an object" if problem["type"] == "model_type" else problem["msg"]
+
+
+def _names_a_field(part: str | int) -> bool:
+    """Tell the name of a field or an index from what pydantic calls a choice of a union."""
+    return part != "datetime" and "[" not in str(part)
+
+
+def describe(invalid: Sequence[InvalidCustomer]) -> str:
+    """Say which rows are invalid and why, without their values."""
+    named = "; ".join(
+        f"row {row.index}{'' if row.id is None else f' (id {one_line(row.id)!r})'}: {', '.join(row.errors)}"
+        for row in invalid[:MOST_NAMED]
+    )
+    return f"{named}; and more" if len(invalid) > MOST_NAMED else named
