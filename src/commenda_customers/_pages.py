@@ -12,6 +12,11 @@ that may reappear, because an earlier run has yielded them, are left out whereve
 the next one by insertions. If the first page that holds customers holds none of them, the overlap with the earlier run
 is gone, and others may have been missed: that is a `ListChangedError`.
 
+A run may resume with another limit. Then its pages end elsewhere: a smaller one holds only a part of what was yielded from
+the old page. The rest follows on the next pages, and is left out there. But if the server's cursors count pages, another
+limit moves the page. It begins too early and would repeat customers, or it begins too late and would lose some. So with
+another limit, the first customer that comes must be one that was yielded. Then all customers before it were yielded, too.
+
 A server whose cursors lead back to an earlier page would be followed for ever. So all cursors of a run are remembered, as
 short digests, and a repeated cursor is a `CursorLoopError`. A position also holds the loop cursor, if its page has one, so
 that a run that resumes there does not follow the loop once more.
@@ -22,10 +27,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+import anyio
+
 from .checkpoint import Position
-from .errors import CursorLoopError, ListChangedError
+from .errors import CursorLoopError, CursorRejectedError, ListChangedError
 from .models import Customer, CustomerPage
-from .query import CustomersQuery
+from .query import MAX_LIMIT, CustomersQuery
 
 Fetch = Callable[[CustomersQuery, str | None], Awaitable[CustomerPage]]
 """Returns the page of a query at a cursor; `None` is the first page."""
@@ -88,8 +95,10 @@ class PageReader:
         self._fetch = fetch
         self._start = start  # of the next buffer
         self._cursor = start.cursor if start else None  # of the next page
+        self._given_at: float | None = None  # when this run received that cursor
         self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
         self._overlap_confirmed = not self._may_reappear
+        self._limit_before = start.limit if start else None
         # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it
         # finds a loop after that page by itself; a cursor that leads to an earlier page must be in the position.
         self._fetched: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
@@ -101,6 +110,7 @@ class PageReader:
 
         Raises:
             CursorLoopError: The server's cursors form a loop.
+            CursorRejectedError: The server no longer accepts the cursor.
             ListChangedError: The page at which an earlier run stopped has none of the customers that it had yielded.
             CustomersError: The page could not be fetched.
         """
@@ -122,6 +132,10 @@ class PageReader:
 
         try:
             return await self._fetch(self.query, self._cursor)
+        except CursorRejectedError as error:
+            if self._given_at is not None:
+                error.cursor_age = anyio.current_time() - self._given_at
+            raise
         except StopAsyncIteration as exc:
             # From a hook or a token provider. It would silently end the list; in a generator Python prevents that (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
@@ -129,28 +143,46 @@ class PageReader:
     def _accept(self, page: CustomerPage, start: Position) -> PageBuffer:
         """Make a buffer of a page, and move to the next cursor."""
         rest, reappeared = _without(page, self._may_reappear)
-        if not self._overlap_confirmed and not reappeared and (page or page.cursor is None):
-            raise self._list_changed()
+        if not self._overlap_confirmed and (page or page.cursor is None):
+            self._check_overlap(page, reappeared)
 
         if page:
             self._overlap_confirmed = True
             self._filled += 1
             # A customer that was pushed off a page comes soon; a removed one never comes. So only the last ids are kept.
             missing = Counter(self._may_reappear) - Counter(reappeared)
-            self._may_reappear = tuple(missing.elements())[-self.query.selection.limit :]
-            start = start.model_copy(update={"cursor": self._cursor, "yielded": self._may_reappear + reappeared})
+            self._may_reappear = tuple(missing.elements())[-MAX_LIMIT:]
+            yielded = self._may_reappear + reappeared
+            start = start.model_copy(update={"cursor": self._cursor, "yielded": yielded, "limit": self._limit})
         self._fetched[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._fetched.get(_digest(page.cursor), self._filled) < self._filled:
             start = start.model_copy(update={"loop_cursor": page.cursor})
         self._start = None if page.cursor is None else _advanced(start, rest.customers)
-        self._cursor = page.cursor
+        self._cursor, self._given_at = page.cursor, anyio.current_time()
         return PageBuffer(rest, start)
 
-    def _list_changed(self) -> ListChangedError:
-        return ListChangedError(
-            f"the list has changed: the page at which the checkpoint was taken has none of the {len(self._may_reappear)} "
-            "customers that were already yielded from it, so others may have been missed; Checkpoint.without() restarts the "
-            "corporation",
+    @property
+    def _limit(self) -> int:
+        return self.query.selection.limit
+
+    def _check_overlap(self, page: CustomerPage, reappeared: tuple[str, ...]) -> None:
+        """Refuse the first page that holds customers if it does not continue what an earlier run has yielded."""
+        has_other_limit = self._limit_before not in (None, self._limit)
+        if reappeared and (not has_other_limit or page.customers[0].id in self._may_reappear):
+            return
+
+        message = "the list has changed: the page at which the checkpoint was taken "
+        if reappeared:
+            message += "begins with a customer that was not yielded from it, so others may come twice"
+        else:
+            message += (
+                f"has none of the {len(self._may_reappear)} customers that were already yielded from it, so others may have "
+                "been missed"
+            )
+        if has_other_limit:
+            message += f"; or the server's cursors do not allow another limit, then resume with limit={self._limit_before}"
+        raise ListChangedError(
+            f"{message}; Checkpoint.without() restarts the corporation",
             corporation_id=self.query.corporation_id,
             cursor=self._cursor,
         )

@@ -32,6 +32,7 @@ class Position(_Record):
         yielded: The ids of the customers of that page that were yielded, and of earlier ones that may have been pushed on
             to it by insertions. When the page is fetched again, they are skipped.
         customers: How many customers of the corporation were yielded in all.
+        limit: The `limit` with which that page was fetched; `None` before the first page.
         loop_cursor: A cursor of this page that leads back to an earlier page. It is not followed.
     """
 
@@ -40,6 +41,7 @@ class Position(_Record):
     yielded: Annotated[tuple[str, ...], Field(repr=False)] = ()
     customers: Annotated[int, Field(ge=0)] = 0
     loop_cursor: str | None = None
+    limit: int | None = None
 
 
 class Checkpoint(_Record):
@@ -51,7 +53,7 @@ class Checkpoint(_Record):
 
     Attributes:
         version: The version of this format.
-        query: A fingerprint of the filters and the limit. Another query has other cursors.
+        query: A fingerprint of the filters. Another query has other cursors.
         positions: The corporations that are started and not finished.
         finished: A key of 12 characters for each finished corporation.
     """
@@ -155,9 +157,9 @@ class CheckpointBuilder:
 
 
 def check_resume(resume: Checkpoint, query: str) -> Checkpoint:
-    """Refuse a checkpoint of another query."""
+    """Refuse a checkpoint of another query. Another limit is allowed: `PageReader` compares the page."""
     check_type("resume", resume, Checkpoint)
     if resume.query != query:
-        raise ValueError("resume: the checkpoint belongs to a list with other filters or another limit")
+        raise ValueError("resume: the checkpoint belongs to a list with other filters")
 
     return resume
