@@ -59,7 +59,13 @@ class Lists:
         return CustomerPage(corporation, customers, sum(map(len, pages)), following)
 
     def stream(
-        self, ids: Any = None, *, concurrency: int = 4, errors: Any = "raise", resume: Checkpoint | None = None
+        self,
+        ids: Any = None,
+        *,
+        concurrency: int = 4,
+        errors: Any = "raise",
+        max_failures: int | None = None,
+        resume: Checkpoint | None = None,
     ) -> CustomerStream:
         return CustomerStream(
             self.fetch,
@@ -67,6 +73,7 @@ class Lists:
             self.pages if ids is None else ids,
             concurrency=concurrency,
             errors=errors,
+            max_failures=max_failures,
             resume=resume,
         )
 
