@@ -71,7 +71,13 @@ class Lists:
         return page_of(corporation, pages[number], sum(map(len, pages)), following)
 
     def stream(
-        self, ids: Any = None, *, concurrency: int = 4, errors: Any = "raise", resume: Checkpoint | None = None
+        self,
+        ids: Any = None,
+        *,
+        concurrency: int = 4,
+        errors: Any = "raise",
+        max_failures: int | None = None,
+        resume: Checkpoint | None = None,
     ) -> CustomerStream:
         return CustomerStream(
             self.fetch,
@@ -80,6 +86,7 @@ class Lists:
             self.events.append,
             concurrency=concurrency,
             errors=errors,
+            max_failures=max_failures,
             resume=resume,
         )
 

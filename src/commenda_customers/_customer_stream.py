@@ -14,7 +14,7 @@ from ._fan_out import FanOut
 from ._iteration import Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
-from .errors import CustomersError, chain
+from .errors import AuthenticationError, CustomersError, chain
 from .events import Event
 from .models import Customer, CustomerPage
 from .progress import CorporationProgress, CorporationState, StreamProgress
@@ -43,12 +43,13 @@ class CustomerStream:
         *,
         concurrency: int,
         errors: Literal["raise", "collect"],
+        max_failures: int | None = None,
         resume: Checkpoint | None,
     ) -> None:
         builder = CheckpointBuilder(selection.fingerprint, resume)
         readers = _Readers(corporation_ids, fetch, selection, builder)
         self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
-        self._iteration = _StreamIteration(self._fan_out, builder, emit)
+        self._iteration = _StreamIteration(self._fan_out, builder, emit, max_failures)
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -84,8 +85,9 @@ class CustomerStream:
         Iterate over all customers.
 
         Raises:
-            CustomersError: A corporation failed, and `errors` is `"raise"`. Another stream resumes from the error's
-                `checkpoint`.
+            CustomersError: A corporation failed, and `errors` is `"raise"`; or more corporations than `max_failures`
+                failed. Another stream resumes from the error's `checkpoint`.
+            AuthenticationError: The server refused the token, whatever `errors` is: no other corporation can be read.
             ValueError: The id of a corporation is given twice, or breaks a rule of the API page.
             TypeError: The id of a corporation is not a `str`.
         """
@@ -126,9 +128,12 @@ class CustomerStream:
 class _StreamIteration(Iteration):
     """Takes pages from the fan-out, counts what is yielded, and collects failures."""
 
-    def __init__(self, fan_out: FanOut, builder: CheckpointBuilder, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self, fan_out: FanOut, builder: CheckpointBuilder, emit: Callable[[Event], None], max_failures: int | None
+    ) -> None:
         super().__init__(builder, emit)
         self.is_open = False
+        self._max_failures = math.inf if max_failures is None else max_failures
         self.failures: dict[str, CustomersError] = {}
         self._fan_out = fan_out
         self._is_waiting = False
@@ -161,6 +166,9 @@ class _StreamIteration(Iteration):
                 if isinstance(delivery.outcome, PageBuffer):
                     return self._begin(delivery.outcome)
                 self._fail(delivery.corporation_id, delivery.outcome)
+                if isinstance(delivery.outcome, AuthenticationError) or len(self.failures) > self._max_failures:
+                    self._fan_out.fail(delivery.outcome)
+                    continue  # to where it is raised
                 for link in chain(delivery.outcome):
                     link.__traceback__ = None  # its frames hold the response, of up to max_response_bytes
         except CustomersError as error:

@@ -110,6 +110,11 @@ class FanOut:
         delivery.was_taken.set()
         return delivery
 
+    def fail(self, error: CustomersError) -> None:
+        """Cancel all workers, and let `take` raise *error*."""
+        self._failure, self._traceback = error, error.__traceback__
+        self._scope.cancel()
+
     def cancel(self) -> None:
         """Cancel all workers."""
         self._scope.cancel()

@@ -13,6 +13,11 @@ that may reappear, because an earlier run has yielded them, are left out whereve
 the next one by insertions. If the first page that holds customers holds none of them, the overlap with the earlier run
 is gone, and others may have been missed: that is a `ListChangedError`.
 
+A run may resume with another limit. Then its pages end elsewhere: a smaller one holds only a part of what was yielded from
+the old page. The rest follows on the next pages, and is left out there. But if the server's cursors count pages, another
+limit moves the page. It begins too early and would repeat customers, or it begins too late and would lose some. So with
+another limit, the first customer that comes must be one that was yielded. Then all customers before it were yielded, too.
+
 A server whose cursors lead back to an earlier page would be followed for ever. So all cursors of a run are remembered, as
 short digests, and a repeated cursor is a `CursorLoopError`. A position also holds the loop cursor, if its page has one, so
 that a run that resumes there does not follow the loop once more.
@@ -24,10 +29,12 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Protocol, TypeVar
 
+import anyio
+
 from .checkpoint import Position
-from .errors import CursorLoopError, ListChangedError
+from .errors import CursorLoopError, CursorRejectedError, ListChangedError
 from .models import Customer, CustomerPage
-from .query import CustomersQuery
+from .query import MAX_LIMIT, CustomersQuery
 
 Fetch = Callable[[CustomersQuery, str | None], Awaitable[CustomerPage]]
 """Returns the page of a query at a cursor; `None` is the first page."""
@@ -101,9 +108,11 @@ class PageReader:
         self._fetch = fetch
         self._start = start  # of the next buffer
         self._cursor = start.cursor if start else None  # of the next page
+        self._given_at: float | None = None  # when this run received that cursor
         self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
         self._may_be_reported = start.invalid if start else ()  # ids of invalid rows that an earlier run has reported
         self._overlap_confirmed = not self._may_reappear and not self._may_be_reported
+        self._limit_before = start.limit if start else None
         # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it
         # finds a loop after that page by itself; a cursor that leads to an earlier page must be in the position.
         self._fetched: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
@@ -115,6 +124,7 @@ class PageReader:
 
         Raises:
             CursorLoopError: The server's cursors form a loop.
+            CursorRejectedError: The server no longer accepts the cursor.
             ListChangedError: The page at which an earlier run stopped has none of the customers that it had yielded.
             CustomersError: The page could not be fetched.
         """
@@ -136,6 +146,10 @@ class PageReader:
 
         try:
             return await self._fetch(self.query, self._cursor)
+        except CursorRejectedError as error:
+            if self._given_at is not None:
+                error.cursor_age = anyio.current_time() - self._given_at
+            raise
         except StopAsyncIteration as exc:
             # From a hook or a token provider. It would silently end the list; in a generator Python prevents that (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
@@ -145,29 +159,50 @@ class PageReader:
         customers, reappeared = _without(page.customers, self._may_reappear)
         invalid, reported = _without(page.invalid_customers, self._may_be_reported)
         rest = replace(page, customers=customers, invalid_customers=invalid) if reappeared or reported else page
-        if not self._overlap_confirmed and not (reappeared or reported) and (_has_ids(page) or page.cursor is None):
-            raise self._list_changed()
+        if not self._overlap_confirmed and (_has_ids(page) or page.cursor is None):
+            self._check_overlap(page, is_known=bool(reappeared or reported))
 
         if _has_ids(page):
             self._overlap_confirmed = True
             self._filled += 1
-            self._may_reappear = _missing(self._may_reappear, reappeared, self.query.selection.limit)
-            self._may_be_reported = _missing(self._may_be_reported, reported, self.query.selection.limit)
+            self._may_reappear = _missing(self._may_reappear, reappeared)
+            self._may_be_reported = _missing(self._may_be_reported, reported)
             yielded, known = self._may_reappear + reappeared, self._may_be_reported + reported
-            start = start.model_copy(update={"cursor": self._cursor, "yielded": yielded, "invalid": known})
+            update = {"cursor": self._cursor, "yielded": yielded, "invalid": known, "limit": self._limit}
+            start = start.model_copy(update=update)
         self._fetched[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._fetched.get(_digest(page.cursor), self._filled) < self._filled:
             start = start.model_copy(update={"loop_cursor": page.cursor})
         self._start = None if page.cursor is None else _advanced(start, rest, taken=len(rest), is_reported=True)
         buffer = PageBuffer(rest, start, self._cursor)
-        self._cursor = page.cursor
+        self._cursor, self._given_at = page.cursor, anyio.current_time()
         return buffer
 
-    def _list_changed(self) -> ListChangedError:
-        return ListChangedError(
-            "the list has changed: the page at which the checkpoint was taken has none of the "
-            f"{len(self._may_reappear) + len(self._may_be_reported)} customers that were already yielded from it, so others "
-            "may have been missed; Checkpoint.without() restarts the corporation",
+    @property
+    def _limit(self) -> int:
+        return self.query.selection.limit
+
+    def _begins_with_known(self, page: CustomerPage) -> bool:
+        return any(customer.id in self._may_reappear for customer in page.customers[:1]) or any(
+            row.index == 0 and row.id in self._may_be_reported for row in page.invalid_customers[:1]
+        )
+
+    def _check_overlap(self, page: CustomerPage, *, is_known: bool) -> None:
+        """Refuse the first page that holds customers if it does not continue what an earlier run has yielded."""
+        has_other_limit = self._limit_before not in (None, self._limit)
+        if is_known and (not has_other_limit or self._begins_with_known(page)):
+            return
+
+        message = "the list has changed: the page at which the checkpoint was taken "
+        if is_known:
+            message += "begins with a customer that was not yielded from it, so others may come twice"
+        else:
+            known = len(self._may_reappear) + len(self._may_be_reported)
+            message += f"has none of the {known} customers that were already yielded from it, so others may have been missed"
+        if has_other_limit:
+            message += f"; or the server's cursors do not allow another limit, then resume with limit={self._limit_before}"
+        raise ListChangedError(
+            f"{message}; Checkpoint.without() restarts the corporation",
             corporation_id=self.query.corporation_id,
             cursor=self._cursor,
         )
@@ -193,9 +228,9 @@ def _has_ids(page: CustomerPage) -> bool:
     return bool(page.customers) or any(row.id is not None for row in page.invalid_customers)
 
 
-def _missing(expected: tuple[str, ...], came: tuple[str, ...], most: int) -> tuple[str, ...]:
+def _missing(expected: tuple[str, ...], came: tuple[str, ...]) -> tuple[str, ...]:
     """Return the ids that did not come. One that was pushed off a page comes soon, so only the last ones are kept."""
-    return tuple((Counter(expected) - Counter(came)).elements())[-most:] if expected else ()
+    return tuple((Counter(expected) - Counter(came)).elements())[-MAX_LIMIT:] if expected else ()
 
 
 class _Row(Protocol):

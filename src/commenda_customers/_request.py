@@ -268,7 +268,7 @@ class _PageRequest:
     def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
         status, headers = response.status, response.headers
         if not response.is_success:
-            raise status_error(status, headers, response.body, retry_after=throttling.retry_after)
+            raise status_error(status, headers, response.body, retry_after=throttling.retry_after, cursor=self._cursor)
 
         page = decode_page(
             status,

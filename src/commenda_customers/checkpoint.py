@@ -34,6 +34,7 @@ class Position(_Record):
         invalid: The ids of the rows of that page that were reported as invalid. They are not reported again.
         customers: How many customers of the corporation were yielded in all.
         invalid_customers: How many rows of the corporation were reported as invalid in all.
+        limit: The `limit` with which that page was fetched; `None` before the first page.
         loop_cursor: A cursor of this page that leads back to an earlier page. It is not followed.
     """
 
@@ -44,6 +45,7 @@ class Position(_Record):
     customers: Annotated[int, Field(ge=0)] = 0
     invalid_customers: Annotated[int, Field(ge=0)] = 0
     loop_cursor: str | None = None
+    limit: int | None = None
 
 
 class Checkpoint(_Record):
@@ -55,7 +57,7 @@ class Checkpoint(_Record):
 
     Attributes:
         version: The version of this format.
-        query: A fingerprint of the filters and the limit. Another query has other cursors.
+        query: A fingerprint of the filters. Another query has other cursors.
         positions: The corporations that are started and not finished.
         finished: A key of 12 characters for each finished corporation.
         customers: How many customers of finished corporations were yielded.
@@ -188,9 +190,9 @@ class CheckpointBuilder:
 
 
 def check_resume(resume: Checkpoint, query: str) -> Checkpoint:
-    """Refuse a checkpoint of another query."""
+    """Refuse a checkpoint of another query. Another limit is allowed: `PageReader` compares the page."""
     check_type("resume", resume, Checkpoint)
     if resume.query != query:
-        raise ValueError("resume: the checkpoint belongs to a list with other filters or another limit")
+        raise ValueError("resume: the checkpoint belongs to a list with other filters")
 
     return resume

@@ -145,7 +145,8 @@ class AsyncCustomersAPI:
 
         Args:
             corporation_id: The corporation.
-            limit: Customers per page, 1 to 100. The API's own default is 10; 100 needs the fewest requests.
+            limit: Customers per page, 1 to 100. The API's own default is 10; 100 needs the fewest requests. With a
+                checkpoint, it may differ from that of the earlier run.
             cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error, with the same corporation and filters.
                 `None`: the beginning of the list.
             resume: A checkpoint of an earlier run. Customers that it yielded are skipped. If the checkpoint does not
@@ -172,7 +173,7 @@ class AsyncCustomersAPI:
 
         Raises:
             ValueError: An argument breaks a rule of the API page (section *Query parameters*), or the checkpoint was
-                made with other filters or another limit.
+                made with other filters.
             TypeError: An argument has a wrong type.
 
         Later errors, while the list is fetched, are `CustomersError`s.
@@ -190,6 +191,7 @@ class AsyncCustomersAPI:
         *,
         concurrency: int = 16,
         errors: Literal["raise", "collect"] = "raise",
+        max_failures: int | None = None,
         limit: int = 100,
         resume: Checkpoint | None = None,
         invalid_customers: Literal["raise", "collect"] = "raise",
@@ -204,16 +206,18 @@ class AsyncCustomersAPI:
             concurrency: Corporations that are fetched at once. Each has at most one page in flight or ready while the
                 program works. A program that does not ask for more stops the requests (back-pressure).
             errors: `"raise"`: the first corporation that fails ends the stream with its error. `"collect"`: the others
-                continue. Either way `stream.failures` has the errors.
-            limit: Customers per page, 1 to 100.
+                continue; but an `AuthenticationError` ends the stream, because all use one token. Either way
+                `stream.failures` has the errors.
+            max_failures: With `errors="collect"`, the number of corporations that may fail. If one more fails, its error
+                ends the stream. `None`: no limit.
+            limit: Customers per page, 1 to 100. With a checkpoint, it may differ from that of the earlier run.
             resume: A checkpoint of an earlier stream or list. Customers that it yielded are skipped, and so are finished
                 corporations. The ids may differ from those of the earlier run, and come in another order.
             invalid_customers: As for `list`. `"collect"` also counts the rows in `progress.invalid`.
             **filters: As for `list`.
 
         Raises:
-            ValueError: An argument breaks a rule of the API page, or the checkpoint was made with other filters or another
-                limit.
+            ValueError: An argument breaks a rule of the API page, or the checkpoint was made with other filters.
             TypeError: An argument has a wrong type.
         """
         collect_invalid = _is_collect("invalid_customers", invalid_customers)
@@ -224,6 +228,11 @@ class AsyncCustomersAPI:
         check_type("concurrency", concurrency, int)
         check_positive("concurrency", concurrency)
         _is_collect("errors", errors)
+        if max_failures is not None:
+            check_positive("max_failures", max_failures, or_zero=True)
+            check_type("max_failures", max_failures, int)
+            if errors != "collect":
+                raise ValueError('max_failures: needs errors="collect"; otherwise the first failure ends the stream')
         if resume is not None:
             check_resume(resume, selection.fingerprint)
         return CustomerStream(
@@ -233,6 +242,7 @@ class AsyncCustomersAPI:
             self._fetcher.emit,
             concurrency=concurrency,
             errors=errors,
+            max_failures=max_failures,
             resume=resume,
         )
 

@@ -9,6 +9,7 @@ The tree:
     ├── APIStatusError
     │   ├── AuthenticationError
     │   ├── BadRequestError
+    │   │   └── CursorRejectedError
     │   ├── NotFoundError
     │   ├── PermissionDeniedError
     │   ├── RateLimitError
@@ -36,6 +37,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "CursorLoopError",
+    "CursorRejectedError",
     "CustomersError",
     "InvalidResponseError",
     "ListChangedError",
@@ -78,7 +80,7 @@ class CustomersError(Exception):
         message: What happened, without the context that `str(error)` adds.
         corporation_id: The corporation.
         cursor: The cursor of the page that failed; `None` is the first page. Another list can begin there (`cursor=`),
-            unless the server refused it (`BadRequestError`) or it is part of a loop (`CursorLoopError`).
+            unless the server refused it (`CursorRejectedError`) or it is part of a loop (`CursorLoopError`).
         attempts: How many attempts were sent.
         status_code: The HTTP status of the response, if one came.
         request_id: The server's name for the request, if it gave one.
@@ -119,13 +121,16 @@ class CustomersError(Exception):
         where: list[str] = []
         if self.corporation_id is not None:
             where.append(f"corporation {self.corporation_id!r}")
-            where.append("first page" if self.cursor is None else f"cursor {_shortened(self.cursor)!r}")
+            where.append("first page" if self.cursor is None else self._cursor_text(self.cursor))
         if self.attempts:
             where.append("after 1 attempt" if self.attempts == 1 else f"after {self.attempts} attempts")
         if self.request_id is not None:
             where.append(f"request id {self.request_id!r}")
 
         return f"{self.message} [{', '.join(where)}]" if where else self.message
+
+    def _cursor_text(self, cursor: str) -> str:
+        return f"cursor {_shortened(cursor)!r}"
 
     def __reduce__(self) -> tuple[Callable[..., "CustomersError"], tuple[Any, ...]]:
         """Pickle by type, arguments and fields."""
@@ -157,6 +162,26 @@ class APIStatusError(CustomersError):
 
 class BadRequestError(APIStatusError):
     """400: the server refused a parameter; `body_excerpt` holds what it said."""
+
+
+class CursorRejectedError(BadRequestError):
+    """
+    400, 410 or 422 to a request with a cursor: most likely, the server no longer accepts the cursor.
+
+    It never accepts it again, so this is not retried. The API page does not say how long a cursor is valid. A cursor waits
+    while the program works on the pages that are ready: in a stream, up to `concurrency` times the work on one page. To
+    read the list, restart it: `error.checkpoint.without(error.corporation_id)`.
+
+    Attributes:
+        cursor_age: Seconds from the page that gave the cursor to this response. `None` if this run did not receive the
+            cursor: it is from a checkpoint, or from your program.
+    """
+
+    cursor_age: float | None = None
+
+    def _cursor_text(self, cursor: str) -> str:
+        text = super()._cursor_text(cursor)
+        return text if self.cursor_age is None else f"{text} given {self.cursor_age:.1f} s ago"
 
 
 class AuthenticationError(APIStatusError):

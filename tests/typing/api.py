@@ -15,6 +15,7 @@ from commenda_customers import (
     APIStatusError,
     AsyncCustomersAPI,
     Checkpoint,
+    CursorRejectedError,
     Customer,
     CustomerFilters,
     CustomerList,
@@ -125,6 +126,7 @@ async def streams(api: AsyncCustomersAPI, ids: AsyncIterator[str]) -> None:
         assert_type(stream.progress.remaining, int | None)
         assert_type(stream.progress.corporations["corp_123"].pages, int)
         assert_type(stream.failures["corp_123"], CustomersError)
+    api.stream(ids, errors="collect", max_failures=20)
     api.stream({"corp_123": 1}, resume=Checkpoint.model_validate_json("{}"))
     api.stream(["corp_123"], errors="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -143,6 +145,8 @@ async def errors(api: AsyncCustomersAPI) -> None:
         await api.list("corp_123")
     except RateLimitError as error:
         assert_type(error.retry_after, float | None)
+    except CursorRejectedError as error:
+        assert_type(error.cursor_age, float | None)
     except APIStatusError as error:
         assert_type(error.status_code, int | None)
     except CustomersError as error:

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 import commenda_customers
-from commenda_customers import CustomersError, RateLimitError, errors
+from commenda_customers import CursorRejectedError, CustomersError, RateLimitError, errors
 
 ALL = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, CustomersError)]
 
@@ -61,3 +61,12 @@ def test_the_text_says_where_it_happened() -> None:
     assert str(error) == "slow down [corporation 'corp_1', cursor 'abc', after 2 attempts, request id 'r']"
     assert str(RateLimitError("slow down", corporation_id="corp_1")) == "slow down [corporation 'corp_1', first page]"
     assert str(RateLimitError("slow down")) == "slow down"
+
+
+def test_the_age_of_a_refused_cursor_is_part_of_the_text() -> None:
+    """The text of a refused cursor says how old it was, if that is known, also after pickling."""
+    error = CursorRejectedError("refused", corporation_id="c", cursor="abc", attempts=1)
+    assert str(error) == "refused [corporation 'c', cursor 'abc', after 1 attempt]"
+    error.cursor_age = 312.04
+    assert str(error) == "refused [corporation 'c', cursor 'abc' given 312.0 s ago, after 1 attempt]"
+    assert pickle.loads(pickle.dumps(error)).cursor_age == 312.04

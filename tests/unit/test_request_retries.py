@@ -58,6 +58,7 @@ async def test_transient_faults_are_retried(fault: Answer) -> None:
         *[(status(code), APIStatusError) for code in (302, 400, 401, 403, 404, 405, 409, 410, 422, 501)],
         (httpx.Response(200, json={"error": "no"}), InvalidResponseError),
         (httpx.Response(200, json=[]), InvalidResponseError),
+        (httpx.Response(200, json={"customers": [{"id": 1}]}), InvalidResponseError),
         (brotli, InvalidResponseError),
         (httpx.LocalProtocolError("illegal header"), APIConnectionError),
         (httpx.UnsupportedProtocol("ftp"), APIConnectionError),

@@ -14,6 +14,7 @@ from commenda_customers import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    CursorRejectedError,
     CustomerPage,
     InvalidResponseError,
     NotFoundError,
@@ -176,6 +177,18 @@ def test_each_status_has_its_error(status: int, cls: type[APIStatusError], trans
     error = status_error(status, {"x-request-id": "req-1"}, b'{"message": "why"}')
     assert (type(error), error.transient, error.status_code, error.request_id) == (cls, transient, status, "req-1")
     assert str(status) in str(error)
+    assert 'why"}' in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "cls"),
+    [(400, CursorRejectedError), (410, CursorRejectedError), (422, CursorRejectedError), (404, NotFoundError)],
+)
+def test_a_refused_cursor_has_its_error(status: int, cls: type[APIStatusError]) -> None:
+    """A status that refuses a request with a cursor says that it is about the cursor; 404 does not."""
+    error = status_error(status, {}, b'{"message": "why"}', cursor="abc")
+    assert (type(error), error.transient, error.status_code) == (cls, False, status)
+    assert ("no longer accepts the cursor: " in str(error)) is (cls is CursorRejectedError)
     assert 'why"}' in str(error)
 
 

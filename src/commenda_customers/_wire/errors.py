@@ -8,6 +8,7 @@ from ..errors import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    CursorRejectedError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
@@ -22,12 +23,19 @@ _ERROR_BY_STATUS: dict[int, type[APIStatusError]] = {
     404: NotFoundError,
     429: RateLimitError,
 }
+_CURSOR_REFUSALS = frozenset({400, 410, 422})
+"""How servers refuse a cursor. A 404 is about the corporation."""
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
 _EXCERPT_LENGTH = 200
 
 
 def status_error(
-    status: int, headers: Mapping[str, str], body: bytes, *, retry_after: float | None = None
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    retry_after: float | None = None,
+    cursor: str | None = None,
 ) -> APIStatusError:
     """
     Return the error for a response whose status is not 2xx.
@@ -37,8 +45,11 @@ def status_error(
         headers: The headers, by lower-case name.
         body: As much of the body as could be read.
         retry_after: Seconds that the response asks to wait, if it does.
+        cursor: The cursor of the request, if it had one.
     """
     error = ServerError if status >= 500 else _ERROR_BY_STATUS.get(status, APIStatusError)
+    if cursor is not None and status in _CURSOR_REFUSALS:
+        error = CursorRejectedError
     body_excerpt = excerpt(body)
     try:
         message = f"the server answered {status} {HTTPStatus(status).phrase}"
@@ -48,6 +59,8 @@ def status_error(
         message += f" to {one_line(headers.get('location', 'nowhere'))!r}; redirects are not followed, check base_url"
     if status == HTTPStatus.NOT_FOUND:
         message += "; check the corporation's id and base_url"
+    if error is CursorRejectedError:
+        message += "; most likely it no longer accepts the cursor"
     if body_excerpt:
         message += f": {body_excerpt}"
 

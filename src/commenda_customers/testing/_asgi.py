@@ -43,6 +43,14 @@ class Reply:
         return cls.json(status, {"message": message}, headers)
 
 
+class RefusedError(Exception):
+    """The request gets an error."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reply = Reply.error(status, message, headers)
+
+
 class Exchange:
     """One request on its connection."""
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 import anyio
 
 from ._asgi import Exchange, Receive, Reply, Scope, Send
+from ._asgi import RefusedError as _RefusedError
 from ._data import CLOSED_VALUES, EXTENSIONS, FILTERS, Record, make_customer, to_wire
 from ._limits import RateLimit, TokenBucket
 from .faults import Fault, FaultPlan, Listing
@@ -31,14 +32,6 @@ _ADDRESS_KEYS = {
     "line": dict[str, str](),
     "address_line": {"line1": "address_line_1", "line2": "address_line_2", "line3": "address_line_3"},
 }
-
-
-class _RefusedError(Exception):
-    """The request gets an error."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.reply = Reply.error(status, message, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +228,7 @@ class Emulator:
             again = _cursor_at(after, fingerprint, nonce=next(self._nonces))
             listing = fault.change_listing(listing, asked, again)
 
+        self._plan.note(listing)
         return listing
 
     def _in_envelope(self, listing: Listing) -> Reply:

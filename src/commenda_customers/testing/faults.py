@@ -13,12 +13,13 @@ from typing import Any
 
 import anyio
 
-from ._asgi import Exchange, Reply
+from ._asgi import Exchange, RefusedError, Reply
 
 __all__ = [
     "CutBody",
     "Drop",
     "EmptyPage",
+    "ExpiredCursor",
     "Fault",
     "ForeignCustomer",
     "Hang",
@@ -62,6 +63,9 @@ class Fault:
         """
         return listing
 
+    def note(self, listing: Listing) -> None:
+        """Take note of a listing that is sent, also if this fault does not strike the request."""
+
     def change(self, reply: Reply) -> Reply:
         """Return the reply to deliver in place of *reply*."""
         return reply
@@ -82,6 +86,11 @@ class FaultPlan:
         """Return the fault for request *number*, if any."""
         drawn = [(fault, draws.random() < fault.probability) for fault, draws in self._faults]
         return next((fault for fault, is_drawn in drawn if is_drawn or number in fault.at), None)
+
+    def note(self, listing: Listing) -> None:
+        """Show a listing that is sent to all faults."""
+        for fault, _draws in self._faults:
+            fault.note(listing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +195,31 @@ class EmptyPage(Fault):
 
     def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
         return {**listing, "customers": [], "cursor": again}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiredCursor(Fault):
+    """
+    A cursor that was given more than `after` seconds ago is refused, with `status`. All other requests are served.
+
+    It strikes every request, unless `probability` says otherwise. So faults after it in the list strike none.
+    """
+
+    probability: float = 1.0
+    after: float = 300.0
+    status: int = 400
+    _given_at: dict[str, float] = field(default_factory=dict[str, float], init=False, repr=False, compare=False)
+
+    def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
+        now = anyio.current_time()
+        if asked is not None and now - self._given_at.get(asked, now) > self.after:
+            raise RefusedError(self.status, "scripted fault: the cursor has expired")
+
+        return listing
+
+    def note(self, listing: Listing) -> None:
+        if listing["cursor"] is not None:
+            self._given_at[listing["cursor"]] = anyio.current_time()
 
 
 @dataclass(frozen=True, kw_only=True)
