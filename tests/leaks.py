@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import commenda_customers
-from commenda_customers.auth import Secret
+from commenda_customers._secret import Secret
 
 PACKAGE = Path(commenda_customers.__file__).parent
 

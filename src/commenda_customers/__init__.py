@@ -4,7 +4,7 @@ from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
 from ._iteration import ResumableIterator
 from ._version import __version__
-from .auth import TokenProvider
+from .auth import Token, TokenProvider
 from .checkpoint import Checkpoint, Position
 from .client import AsyncCustomersAPI
 from .errors import (
@@ -22,6 +22,7 @@ from .errors import (
     PermissionDeniedError,
     RateLimitError,
     ServerError,
+    TokenError,
 )
 from .events import (
     Event,
@@ -62,6 +63,7 @@ __all__ = [  # by the file they live in
     "InvalidCustomer",
     # auth.py, retry.py
     "RetryPolicy",
+    "Token",
     "TokenProvider",
     # limits/
     "AdaptiveLimiter",
@@ -96,6 +98,7 @@ __all__ = [  # by the file they live in
     "PermissionDeniedError",
     "RateLimitError",
     "ServerError",
+    "TokenError",
     # _version.py
     "__version__",
 ]

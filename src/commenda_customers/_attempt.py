@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import anyio
 
+from ._secret import Secret
+
 
 class Deadline:
     """
@@ -50,6 +52,8 @@ class Attempt:
         failing_since: When the first attempt failed; infinity if none has.
         failed_at: When the last attempt failed; infinity if none has.
         was_sent: Whether this attempt was sent.
+        secret: The token with which it was sent last.
+        is_token_renewed: Whether the server refused its first token, so that it is sent with another.
         in_flight_since: When it was sent; `None` if it is not in flight.
         paused_for: Seconds for which the limiter holds the next attempt back.
         is_exempt: Whether it does not count as a failed attempt: the server throttled it, or takes nothing at all.
@@ -61,6 +65,8 @@ class Attempt:
     failing_since: float = math.inf
     failed_at: float = math.inf
     was_sent: bool = False
+    secret: Secret | None = None
+    is_token_renewed: bool = False
     in_flight_since: float | None = None
     paused_for: float = 0.0
     is_exempt: bool = False

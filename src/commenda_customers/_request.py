@@ -17,9 +17,17 @@ import anyio
 from ._attempt import Attempt
 from ._cancellation import in_child_task
 from ._http import HTTPClient, RawResponse
+from ._secret import Secret
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
-from .auth import Secret, TokenAuth
-from .errors import APIConnectionError, APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError
+from .auth import TokenAuth
+from .errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    CustomersError,
+    InvalidResponseError,
+    TokenError,
+)
 from .events import (
     Event,
     Hook,
@@ -128,7 +136,7 @@ class _PageRequest:
         self._params = query.to_params(cursor)
         self._began = anyio.current_time()
         self._waited = 0.0  # for the limiter
-        self._token_was_renewed = False
+        self._new_token_was_refused = False
         self._foreign_customers_came = False
 
     async def fetch(self) -> CustomerPage:
@@ -149,35 +157,33 @@ class _PageRequest:
         return page
 
     async def _try_once(self, attempt: Attempt) -> tuple[Attempt, _Received]:
-        auth = self._fetcher.auth
-        secret = await auth.secret()
         try:
-            return attempt, await self._send_and_accept(attempt, secret)
-        except AuthenticationError:
-            renewed = None if self._token_was_renewed else await auth.after_rejection(secret)
-            if renewed is None:
-                raise
+            return attempt, await self._fetcher.auth.call(attempt, partial(self._send_and_accept, attempt))
+        except TokenError as error:
+            self._locate(error, attempt.number)
+            raise
 
-        self._token_was_renewed = True
-        return attempt, await self._send_and_accept(attempt, renewed)
-
-    async def _send_and_accept(self, attempt: Attempt, secret: Secret) -> _Received:
+    async def _send_and_accept(self, attempt: Attempt) -> _Received:
         try:
-            received = await self._with_permit(attempt, secret)
+            received = await self._with_permit(attempt)
             received.page()
         except CustomersError as error:
-            self._redact(error, secret)
+            if attempt.secret is not None:
+                attempt.secret.redact_error(error)
+            if attempt.is_token_renewed and isinstance(error, AuthenticationError):
+                # The server may not know the new token yet. A second time, that is no reason.
+                error.transient, self._new_token_was_refused = not self._new_token_was_refused, True
             self._locate(error, attempt.attempts_sent)
             self._report_end(attempt, error)
             raise
 
         return received
 
-    async def _with_permit(self, attempt: Attempt, secret: Secret) -> _Received:
+    async def _with_permit(self, attempt: Attempt) -> _Received:
         """Send when the limiter allows it. Waiting for the first permit is not a failure, so the deadline is suspended."""
         limiter = self._fetcher.limiter
         if limiter is None:
-            return await self._with_connection(attempt, secret)
+            return await self._with_connection(attempt)
 
         again, began = attempt.had_permit, anyio.current_time()
         try:
@@ -188,7 +194,7 @@ class _PageRequest:
 
         attempt.had_permit, feedback = True, Feedback()
         try:
-            received = await self._with_connection(attempt, secret)
+            received = await self._with_connection(attempt)
             feedback = self._feedback_of(received, attempt)
         except APIConnectionError as error:
             is_failed = error.transient and not error.is_rejection
@@ -210,7 +216,7 @@ class _PageRequest:
         if feedback.is_throttled:
             self._fetcher.emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
-    async def _with_connection(self, attempt: Attempt, secret: Secret) -> _Received:
+    async def _with_connection(self, attempt: Attempt) -> _Received:
         """Send when a connection is free. Waiting for one is not a failure: it counts for neither timeout nor deadline."""
         connections = self._fetcher.http.connections
         try:
@@ -219,13 +225,15 @@ class _PageRequest:
             with attempt.deadline.suspended():
                 await connections.acquire()
         try:
-            return await self._send(attempt, secret)
+            return await self._send(attempt)
         finally:
             connections.release()
 
-    async def _send(self, attempt: Attempt, secret: Secret) -> _Received:
+    async def _send(self, attempt: Attempt) -> _Received:
         """Send, and report it in the context of the caller: the child task has a copy of it."""
         timeout, fields = self._fetcher.timeout, self._fields(attempt.number)
+        # Another request may have renewed the token while this one waited.
+        attempt.secret = secret = self._fetcher.auth.newest()
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
         self._fetcher.emit(RequestSent(**fields))
         with anyio.move_on_after(timeout):
@@ -304,16 +312,6 @@ class _PageRequest:
         error.corporation_id = self._corporation_id
         error.cursor = self._cursor
         error.attempts = attempts
-
-    @staticmethod
-    def _redact(error: CustomersError, secret: Secret) -> None:
-        """Take the token out of *error*, in case the server has repeated it."""
-        error.message = secret.redact(error.message)
-        error.args = (error.message,)
-        error.request_id = error.request_id and secret.redact(error.request_id)
-        # A server may also have repeated it where the HTTP library quotes it, in a header that is malformed.
-        if secret.is_shown_by(error.__cause__):
-            error.__cause__ = error.__context__ = None
 
     def _report_end(self, attempt: Attempt, error: CustomersError) -> None:
         """Report that *error* ended an attempt, if it was in flight."""

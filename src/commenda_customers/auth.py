@@ -1,112 +1,90 @@
 """
-The Bearer token, given once or by a provider.
+Where the token comes from: given once, or by a provider that is called again when the token is about to expire.
 
-A token is wrapped in a `Secret` as soon as it comes in, and unwrapped only in the expression that writes the
-`Authorization` header. So no frame of the SDK has it in a local variable, and no repr, `vars`, pickle or copy shows it.
+`_secret.py` keeps it secret.
 """
 
-import html
+import logging
+import math
 import os
-import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from copy import copy
+from functools import partial
 from inspect import isawaitable
-from typing import Never, Protocol, Self
+from typing import Any, Never, Protocol, TypeVar
 
 import anyio
 from pydantic import SecretStr
 
-from .errors import chain
+from ._attempt import Attempt
+from ._cancellation import in_child_task
+from ._checks import check_positive
+from ._secret import Secret
+from .errors import AuthenticationError, TokenError
 
-__all__ = ["TokenProvider"]
+__all__ = ["Token", "TokenProvider"]
 
-TokenProvider = Callable[[], Awaitable[str | SecretStr]]
-"""An async callable that returns a token. It is called for the first request, and again after a 401."""
+T = TypeVar("T")
 
 ENVIRONMENT_VARIABLE = "COMMENDA_API_TOKEN"
 
-# RFC 9110, section 5.5: the characters of a header value, without blanks, which no token has. The HTTP library would refuse
-# any other character with the value in its message.
-_TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_RENEWED_BEFORE = 0.1
+"""The part of its life that a token has left when it is renewed."""
+_LONGEST_BEFORE = 60.0
+"""Seconds."""
 
-_SHORTEST_SECRET = 4
-_MOST_REDACTED = 2**17
-_LONGEST_ESCAPE = 6
-"""Bytes of an escaped character."""
+_logger = logging.getLogger("commenda_customers")
 
 
-class Secret:
-    """A token that no repr, `vars`, pickle or copy shows. It has slots, so that `vars` finds nothing."""
+class Token:
+    """
+    A token, and for how long it is good. A `TokenProvider` may return one.
 
-    __slots__ = ("_origin", "_value")
+    It is renewed when a tenth of its life is left, or one minute if that is less. Its value is in no repr, and it cannot be
+    pickled.
 
-    def __init__(self, value: object, origin: str) -> None:
-        value = value.get_secret_value() if isinstance(value, SecretStr) else value
-        # For a member of an enumeration this is its value; plain str() would return its name.
-        self._value = str.__str__(value) if isinstance(value, str) else value
-        self._origin = origin
+    Attributes:
+        value: The token. Nothing shows it.
+        expires_in: Seconds for which it is good, counted from when the provider returns. `None`: not known.
+    """
+
+    __slots__ = ("expires_in", "value")
+
+    def __init__(self, value: str | SecretStr, expires_in: float | None = None) -> None:
+        """
+        Check nothing but the time; the value is checked when it is used.
+
+        Args:
+            value: The token.
+            expires_in: Seconds for which it is good, such as `expires_in` of an OAuth response (RFC 6749, section 5.1).
+                0: it is used for the requests that wait for it, and no longer. `None`: until the server refuses it.
+
+        Raises:
+            ValueError: *expires_in* is negative.
+            TypeError: *expires_in* is not a number.
+        """
+        self.value = Secret(value, "the one from the provider")
+        self.expires_in = expires_in
+        del value  # the traceback of an error below would show it
+        if expires_in is not None:
+            check_positive("expires_in", expires_in, or_zero=True)
 
     def __repr__(self) -> str:
-        return "<token>"
+        return f"Token(<token>, expires_in={self.expires_in!r})"
 
     def __reduce__(self) -> Never:
-        raise TypeError("a token cannot be pickled or copied; make the client where it is used")
-
-    def check(self) -> Self:
-        """Refuse a token that cannot be sent in a header, without showing it."""
-        if not isinstance(self._value, str):
-            raise TypeError(f"token: {self._origin} is not a str but {type(self._value).__name__}")
-        if not self._value:
-            raise ValueError(f"token: {self._origin} is missing or empty")
-        if not _TOKEN.fullmatch(self._value):
-            raise ValueError(f"token: {self._origin} contains a blank or a character that is not printable ASCII")
-
-        return self
-
-    def authorization(self) -> str:
-        """Return the value of the `Authorization` header."""
-        return f"Bearer {self._value}"
-
-    def redact(self, text: str) -> str:
-        """Return *text* without the token. A token of a few characters is not redacted: it would match in every text."""
-        return self.redact_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
-
-    def is_shown_by(self, exc: BaseException | None) -> bool:
-        """Return whether the text of an exception, or of one of its causes, shows the token."""
-        return any(self.redact(str(link)) != str(link) for link in chain(exc))
-
-    def redact_bytes(self, data: bytes) -> bytes:
-        """
-        Return *data* without the token, also where JSON, a URL or HTML has escaped it.
-
-        Very long data is cut: searching all of it would take long, and only its beginning is shown.
-        """
-        if len(str(self._value)) < _SHORTEST_SECRET:
-            return data
-
-        redacted = self._pattern().sub(b"<token>", data[:_MOST_REDACTED])
-        # The end may be part of a token that was cut.
-        return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_ESCAPE * len(str(self._value))]
-
-    def _pattern(self) -> re.Pattern[bytes]:
-        # Not in a variable, which a traceback would show. The plain form is first: a token may itself look like an escape.
-        return re.compile(
-            f"{re.escape(str(self._value))}|{''.join(map(_escaped_forms, str(self._value)))}".encode(), re.IGNORECASE
-        )
+        raise TypeError("a token cannot be pickled or copied")
 
 
-def _escaped_forms(char: str) -> str:
-    r"""
-    Return a pattern for *char* as it stands in plain text, in JSON, in a URL and in HTML.
+TokenProvider = Callable[[], Awaitable[str | SecretStr | Token]]
+"""
+An async callable that returns a token. It is called for the first request, again after a 401, and before a `Token` expires.
 
-    Servers differ in which characters they escape: .NET writes the plus sign in JSON as \u002B. The group is atomic, so
-    that a search takes linear time, and the longest form comes first: `&` is the beginning of `&amp;`.
-    """
-    if char.isalnum():
-        return char
-
-    code = ord(char)
-    forms = {char, f"\\{char}", f"\\u{code:04x}", f"%{code:02x}", f"&#x{code:x};", f"&#{code};", html.escape(char)}
-    return f"(?>{'|'.join(re.escape(form) for form in sorted(forms, key=len, reverse=True))})"
+Only one call runs at a time, and all requests that wait for it share its outcome. If it raises an `OSError`, such as a
+`TimeoutError`, or a transport error of httpx or httpx2, the attempt fails with a `TokenError` and is retried. Every other
+exception reaches your program as it is. It may raise a `TokenError` itself, with `transient=True` if it may pass.
+"""
 
 
 def wrap_token(token: str | SecretStr | TokenProvider | None) -> Secret | TokenProvider:
@@ -126,12 +104,18 @@ def wrap_token(token: str | SecretStr | TokenProvider | None) -> Secret | TokenP
 class TokenAuth(Protocol):
     """The source of a client's token."""
 
-    async def secret(self) -> Secret:
-        """Return the token to send."""
+    def newest(self) -> Secret:
+        """Return the token to send now. Only for what `call` calls."""
         ...
 
-    async def after_rejection(self, rejected: Secret) -> Secret | None:
-        """Return another token after the server has refused *rejected*, or `None` if there is no other."""
+    async def call(self, attempt: Attempt, send: Callable[[], Awaitable[T]]) -> T:
+        """
+        Call *send* when there is a token, and again if the server refuses that token and there is another.
+
+        Raises:
+            AuthenticationError: There is no other, or it was refused as well.
+            TokenError: The provider failed.
+        """
         ...
 
 
@@ -139,37 +123,136 @@ class _FixedToken:
     def __init__(self, secret: Secret) -> None:
         self._secret = secret
 
-    async def secret(self) -> Secret:
+    def newest(self) -> Secret:
         return self._secret
 
-    async def after_rejection(self, rejected: Secret) -> Secret | None:  # noqa: ARG002 - one token is all there is
-        return None
+    async def call(self, attempt: Attempt, send: Callable[[], Awaitable[T]]) -> T:  # noqa: ARG002 - one token is all there is
+        return await send()
+
+
+class _Call:
+    """A call of the provider, for the requests that wait for it."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.is_complete = False  # it is not if the request that made it was cancelled
+        self.failure: Exception | None = None
+
+    def error(self) -> Exception | None:
+        """Return how it failed, if it did."""
+        if not isinstance(self.failure, TokenError):
+            return self.failure
+
+        # Each request writes into its error where it happened.
+        error = copy(self.failure)
+        error.__cause__ = self.failure.__cause__
+        return error
 
 
 class _ProvidedToken:
     """Calls the provider once, however many requests wait for the token."""
 
-    def __init__(self, provider: TokenProvider) -> None:
+    def __init__(self, provider: TokenProvider, may_pass: Callable[[Exception], bool]) -> None:
         self._provider = provider
+        self._may_pass = may_pass
         self._secret: Secret | None = None
-        self._asking = anyio.Lock()
+        self._renew_at = self._expires_at = -math.inf
+        self._call: _Call | None = None
 
-    async def secret(self) -> Secret:
-        return self._secret or await self._ask(None)
+    def newest(self) -> Secret:
+        assert self._secret is not None  # noqa: S101 - `call` has waited for it
+        return self._secret
 
-    async def after_rejection(self, rejected: Secret) -> Secret | None:
-        return await self._ask(rejected)
+    async def call(self, attempt: Attempt, send: Callable[[], Awaitable[T]]) -> T:
+        first, now = send, anyio.current_time()
+        if now >= self._expires_at:
+            await self._renew()
+        elif now >= self._renew_at and self._call is None:
+            first = partial(self._send_while_renewing, send)
+        with suppress(AuthenticationError):
+            return await first()
 
-    async def _ask(self, known: Secret | None) -> Secret:
-        async with self._asking:
-            # A task that waited for the lock finds the token that the task before it got.
-            if self._secret is None or self._secret is known:
-                secret = Secret(await self._token(), "the one from the provider")
-                self._secret = secret.check()
+        if attempt.secret is self._secret:
+            self._expires_at = -math.inf  # whatever the provider has said
+            await self._renew()
+        attempt.is_token_renewed = True
+        return await send()
 
-            return self._secret
+    async def _send_while_renewing(self, send: Callable[[], Awaitable[T]]) -> T:
+        """
+        Send with the old token, and renew it in a child task meanwhile. No task outlives the request.
 
-    def _token(self) -> Awaitable[str | SecretStr]:
+        If the provider takes longer than the request, this request alone waits for it, and not until the deadline: the page
+        is there.
+        """
+        outcome: list[T] = []
+        failure: list[Exception] = []
+        now, expires_at = anyio.current_time(), self._expires_at
+        # If it fails, a later request tries again when half of the time that is left has passed.
+        self._renew_at = (now + expires_at) / 2
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._renew_early)
+            try:
+                outcome.append(await send())
+            except Exception as exc:  # noqa: BLE001 - raised below, as itself and not in a group
+                failure.append(exc)
+            now, deadline = anyio.current_time(), anyio.current_effective_deadline()
+            tasks.cancel_scope.deadline = min(expires_at, now + (deadline - now) / 2)
+        if failure:
+            try:
+                raise failure[0]
+            finally:
+                failure.clear()  # otherwise the exception and its traceback keep each other alive
+
+        return outcome[0]
+
+    async def _renew_early(self) -> None:
+        """Renew a token that is still good. If that fails, nobody needs to know yet."""
+        try:
+            await self._renew()
+        except Exception as exc:  # noqa: BLE001 - raised to the requests that ask when the token has expired
+            _logger.warning("the token could not be renewed before it expires: %s", type(exc).__name__)
+
+    async def _renew(self) -> None:
+        """Call the provider, or wait for the call that is in flight and share its outcome."""
+        error = (await self._completed_call()).error()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # otherwise the exception and its traceback keep each other alive
+
+    async def _completed_call(self) -> _Call:
+        while self._call is not None:
+            call = self._call
+            await call.ended.wait()
+            if call.is_complete:
+                return call
+
+        call = self._call = _Call()
+        try:
+            call.failure = await in_child_task(self._ask)
+            call.is_complete = True
+        finally:
+            self._call = None
+            call.ended.set()
+        return call
+
+    async def _ask(self) -> Exception | None:
+        """Call the provider once, and return how that failed, if it did."""
+        try:
+            token = _as_token(await self._asked())
+            secret = token.value.check()
+        except Exception as exc:  # noqa: BLE001 - raised by each request that waits for it
+            return self._translated(exc)
+
+        life = math.inf if token.expires_in is None else token.expires_in
+        self._expires_at = anyio.current_time() + life
+        self._renew_at = self._expires_at - min(life * _RENEWED_BEFORE, _LONGEST_BEFORE)
+        self._secret = secret
+        return None
+
+    def _asked(self) -> Awaitable[str | SecretStr | Token]:
         token: object = self._provider()
         if not isawaitable(token):
             del token  # it may be the token itself, and the traceback would show it
@@ -177,13 +260,32 @@ class _ProvidedToken:
 
         return token
 
+    def _translated(self, exc: Exception) -> Exception:
+        """Return the `TokenError` for a failure that may pass, or *exc* itself. Neither has the old token in it."""
+        error = exc
+        if self._may_pass(exc):
+            error = TokenError(f"the token provider failed: {str(exc) or type(exc).__name__}", transient=True)
+            error.__cause__ = exc
+        if isinstance(error, TokenError) and self._secret is not None:
+            self._secret.redact_error(error)
+        return error
 
-def token_auth(token: Secret | TokenProvider) -> TokenAuth:
+
+def _as_token(given: Any) -> Token:
+    """Wrap what a provider has returned. Never raises, because the traceback would show the argument."""
+    return given if isinstance(given, Token) else Token(given)
+
+
+def token_auth(token: Secret | TokenProvider, may_pass: Callable[[Exception], bool]) -> TokenAuth:
     """
     Return the source of the token, which `wrap_token` has wrapped.
+
+    Args:
+        token: The token, or its provider.
+        may_pass: Tells of an exception of the provider whether it may pass, so that a later call may succeed.
 
     Raises:
         ValueError: There is no token, or it holds what cannot be sent in a header.
         TypeError: It is neither a string nor a callable.
     """
-    return _FixedToken(token.check()) if isinstance(token, Secret) else _ProvidedToken(token)
+    return _FixedToken(token.check()) if isinstance(token, Secret) else _ProvidedToken(token, may_pass)

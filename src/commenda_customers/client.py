@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from ._checks import check_not_async, check_positive, check_type
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
-from ._http import AnyAsyncClient, HTTPClient
+from ._http import AnyAsyncClient, HTTPClient, may_pass
 from ._request import PageFetcher
 from .auth import TokenProvider, token_auth, wrap_token
 from .checkpoint import Checkpoint, check_resume
@@ -54,9 +54,9 @@ class AsyncCustomersAPI:
         Nothing is opened before `async with` or the first request.
 
         Args:
-            token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns one. It
-                is called for the first request and again after a 401, one call at a time. `None`: the environment
-                variable `COMMENDA_API_TOKEN`.
+            token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns one
+                (`TokenProvider`). It is called for the first request, again after a 401, and before a `Token` expires, one
+                call at a time. `None`: the environment variable `COMMENDA_API_TOKEN`.
             base_url: The address of the API. `None`: the environment variable `COMMENDA_BASE_URL`, or else the vendor's
                 indirect-tax API. Plain `http` is for loopback only.
             http_client: Your own `httpx.AsyncClient` or `httpx2.AsyncClient`, with its transport, proxies, certificates
@@ -99,7 +99,7 @@ class AsyncCustomersAPI:
         base_url = base_url or os.environ.get("COMMENDA_BASE_URL") or DEFAULT_BASE_URL
         self._fetcher = PageFetcher(
             HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
-            token_auth(secret),
+            token_auth(secret, may_pass),
             limiter=limiter,
             retry=retry or RetryPolicy(),
             timeout=timeout,

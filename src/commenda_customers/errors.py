@@ -14,12 +14,14 @@ The tree:
     │   ├── PermissionDeniedError
     │   ├── RateLimitError
     │   └── ServerError
-    └── InvalidResponseError
-        ├── CursorLoopError
-        └── ListChangedError
+    ├── InvalidResponseError
+    │   ├── CursorLoopError
+    │   └── ListChangedError
+    └── TokenError
 
-There are three kinds: no complete response came (`APIConnectionError`), the server responded with an error
-(`APIStatusError`), or the response is not a valid page (`InvalidResponseError`). Usage errors are outside this tree: a wrong
+There are four kinds: no complete response came (`APIConnectionError`), the server responded with an error
+(`APIStatusError`), the response is not a valid page (`InvalidResponseError`), or there is no token to send (`TokenError`).
+Usage errors are outside this tree: a wrong
 argument is a `ValueError` or a `TypeError`, use after close is a `RuntimeError`.
 
 All errors hold plain data, survive `pickle`, and never hold the token.
@@ -45,6 +47,7 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimitError",
     "ServerError",
+    "TokenError",
 ]
 
 _LONGEST_SHOWN = 500
@@ -81,7 +84,7 @@ class CustomersError(Exception):
         corporation_id: The corporation.
         cursor: The cursor of the page that failed; `None` is the first page. Another list can begin there (`cursor=`),
             unless the server refused it (`CursorRejectedError`) or it is part of a loop (`CursorLoopError`).
-        attempts: How many attempts were sent.
+        attempts: How many attempts were made: sent, or failed because the token provider did.
         status_code: The HTTP status of the response, if one came.
         request_id: The server's name for the request, if it gave one.
         retry_after: Seconds that the server asked to wait, if it did.
@@ -185,7 +188,12 @@ class CursorRejectedError(BadRequestError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the token is missing, wrong or expired. With a token provider, a new token was refused as well."""
+    """
+    401: the token is missing, wrong or expired.
+
+    With a token provider, a new token was refused as well, and once more after a wait: a server may not accept a new token
+    at once.
+    """
 
 
 class PermissionDeniedError(APIStatusError):
@@ -218,3 +226,11 @@ class CursorLoopError(InvalidResponseError):
 
 class ListChangedError(InvalidResponseError):
     """A run cannot resume: the page of its checkpoint has none of the customers that were already yielded from it."""
+
+
+class TokenError(CustomersError):
+    """
+    The token provider failed in a way that may pass, as often as the retry policy allows. `__cause__` is its exception.
+
+    A provider may raise it too: with `transient=True` it is retried.
+    """

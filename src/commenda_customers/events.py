@@ -163,8 +163,8 @@ class PageFailed(_PageEvent):
 
     Attributes:
         error: The error.
-        attempts: How many attempts were sent; the same as `attempt`. 0: the page failed before any request,
-            at the limiter or in a token provider.
+        attempts: How many attempts were made; the same as `attempt`. 0: the page failed before the first, at the limiter
+            or at the deadline.
         elapsed: Seconds since the page was asked for.
         waited: Seconds of these that were spent waiting for the limiter.
         request_id: The server's name for the last request, if it gave one.

@@ -44,7 +44,9 @@ class RetryPolicy:
 
     - connections that could not be opened, broke, or took longer than `timeout`; not certificates that are not trusted;
     - the statuses 408, 425, 429, and every 5xx except 501, 505 and 511;
-    - responses that were cut or are not JSON, and, once, a response with customers of another corporation.
+    - responses that were cut or are not JSON, and, once, a response with customers of another corporation;
+    - a token provider that failed with an `OSError` or a transport error of httpx or httpx2, and, once, a new token that the
+      server refuses, because it may not know that token yet.
 
     The wait before the next attempt is random between zero and `initial_wait`, then twice that, four times that, and so on
     up to `max_wait` (full jitter). If the server says how long to wait, the wait is at least that long, and up to

@@ -9,7 +9,16 @@ import anyio
 import httpx
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, Checkpoint, CustomersError, NotFoundError, RetryPolicy
+from commenda_customers import (
+    AsyncCustomersAPI,
+    Checkpoint,
+    CustomersError,
+    Event,
+    NotFoundError,
+    PageFetched,
+    RetryPolicy,
+    Token,
+)
 from commenda_customers.testing import Emulator, RateLimit, faults
 
 pytestmark = pytest.mark.anyio
@@ -43,6 +52,33 @@ async def test_every_customer_comes_despite_faults() -> None:
             came[customer.corporation_id].append(customer.id)
     assert came == held(server)
     assert stream.progress.finished == 12
+
+
+async def test_a_token_may_rotate_while_streaming() -> None:
+    """Every customer arrives once while the token changes several times, with a provider that fails now and then."""
+    sizes = {f"corp_{number}": 200 for number in range(6)}
+    came: dict[str, list[str]] = {name: [] for name in sizes}
+    calls, pages = count(1), count(1)
+
+    async def provide() -> Token:
+        await anyio.sleep(0.001)
+        if next(calls) % 3 == 0:
+            raise ConnectionResetError("the identity provider restarts")
+        return Token(server.token, expires_in=0.05)
+
+    def rotate(event: Event) -> None:
+        if isinstance(event, PageFetched) and (number := next(pages)) % 20 == 0:
+            server.token = f"token-{number}"
+
+    async with (
+        Emulator(sizes, seed=5, faults=[faults.Status(status=503, probability=0.05)]) as server,
+        AsyncCustomersAPI(provide, base_url=server.base_url, retry=QUICK, hooks=[rotate]) as api,
+        api.stream(sizes, concurrency=4, limit=20) as stream,
+    ):
+        async for customer in stream:
+            came[customer.corporation_id].append(customer.id)
+    assert came == held(server)
+    assert next(calls) > 3
 
 
 async def test_interrupted_runs_yield_everything_once() -> None:

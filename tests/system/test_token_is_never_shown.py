@@ -12,7 +12,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from commenda_customers import AsyncCustomersAPI, CustomersError, InvalidResponseError, RetryPolicy, TokenProvider
+from commenda_customers import (
+    AsyncCustomersAPI,
+    CustomersError,
+    InvalidResponseError,
+    RetryPolicy,
+    TokenError,
+    TokenProvider,
+)
 from leaks import TOKEN, frames, provide, see
 from raw_server import Connection, RawServer, listing, ok
 from waiting import until
@@ -191,22 +198,33 @@ async def test_no_part_of_the_token_is_left_at_the_end_of_an_excerpt(before: int
 
 
 @pytest.mark.anyio
-async def test_a_providers_error_does_not_show_the_token(raw_server: RawServer) -> None:
-    """The traceback of a provider that fails after a 401 does not contain the old token."""
-    calls = 0
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(OSError, "vault is sealed"), (OSError, f"cannot renew {TOKEN}"), (httpx.ConnectError, TOKEN), (LookupError, "")],
+)
+async def test_a_providers_error_does_not_show_the_token(
+    error: type[Exception], text: str, raw_server: RawServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error, the traceback and the log of a provider that fails after a 401 do not contain the old token."""
+    caplog.set_level(logging.DEBUG)
 
     async def fail_the_second_time() -> str:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise OSError("vault is sealed")
+        calls.append(1)
+        if len(calls) > 1:
+            raise error(text)
         return TOKEN
 
+    calls: list[int] = []
+    events: list[Any] = []
     raw_server.behave(raw_server.answers(_response("401 Unauthorized", f"token {TOKEN} expired")))
-    async with AsyncCustomersAPI(fail_the_second_time, base_url=raw_server.url) as api:
-        with pytest.raises(OSError, match="vault is sealed") as caught:
+    options: Any = {"base_url": raw_server.url, "retry": RetryPolicy(max_attempts=2, initial_wait=0.001)}
+    async with AsyncCustomersAPI(fail_the_second_time, hooks=[events.append], **options) as api:
+        with pytest.raises((TokenError, LookupError)) as caught:
             await api.list("corp_1")
-    assert TOKEN not in frames(caught.value)
+        shown = see(api)
+    assert isinstance(caught.value, LookupError) == (error is LookupError)
+    shown += see(caught.value) + frames(caught.value) + see(events) + caplog.text + repr(pickle.dumps(caught.value))
+    assert TOKEN not in shown
 
 
 @pytest.mark.anyio

@@ -34,12 +34,22 @@ from commenda_customers import (
     ResumableIterator,
     RetryPolicy,
     RetryScheduled,
+    Token,
+    TokenProvider,
 )
 from commenda_customers.testing import Emulator, RateLimit, faults
 
 
 async def provider() -> str:
     return "token"
+
+
+async def expiring() -> Token:
+    return Token(SecretStr("token"), expires_in=3600)
+
+
+async def either() -> str | SecretStr | Token:
+    return Token("token")
 
 
 def on_event(event: Event) -> None:
@@ -57,6 +67,10 @@ async def clients(own: httpx.AsyncClient, other: httpx2.AsyncClient) -> None:
     AsyncCustomersAPI()
     AsyncCustomersAPI("token", base_url="https://api.example/v1", timeout=None)
     AsyncCustomersAPI(SecretStr("token"), http_client=own, max_response_bytes=1)
+    AsyncCustomersAPI(expiring)
+    providers: list[TokenProvider] = [provider, expiring, either]
+    AsyncCustomersAPI(providers[0])
+    AsyncCustomersAPI(Token("token"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AsyncCustomersAPI(http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AsyncCustomersAPI(token=provider, http_client=other, hooks=[on_event], retry=RetryPolicy(max_attempts=None, deadline=60))
 

@@ -7,8 +7,10 @@ import pytest
 from commenda_customers import (
     AsyncCustomersAPI,
     AuthenticationError,
+    Event,
     FixedRate,
     RateLimitError,
+    RequestFailed,
 )
 from raw_server import listing
 from script import GOOD, Script, status
@@ -39,9 +41,9 @@ class TestTokens:
         assert script.tokens == ["Bearer first-token", "Bearer first-token", "Bearer second-token"]
         assert script.times[2] == script.times[1]
 
-    async def test_a_second_401_is_final(self) -> None:
-        """A page whose new token is refused as well is refused."""
-        script, calls = Script(status(401), status(401)), 0
+    async def test_a_new_token_that_is_refused_twice_is_final(self) -> None:
+        """A page whose new token is refused gets one more attempt, with backoff, and then fails."""
+        script, calls = Script(*[status(401)] * 4), 0
 
         async def provide() -> str:
             nonlocal calls
@@ -49,9 +51,32 @@ class TestTokens:
             return f"token-{calls}"
 
         async with script.api(token=provide) as api:
+            with pytest.raises(AuthenticationError) as caught:
+                await api.list("corp_1")
+        assert script.tokens == [f"Bearer token-{number}" for number in (1, 2, 2, 3)]
+        assert script.times[0] == script.times[1] < script.times[2] == script.times[3]
+        assert (caught.value.attempts, caught.value.transient) == (2, False)
+
+    async def test_a_new_token_may_not_be_known_yet(self) -> None:
+        """A server that accepts a new token only after a moment costs one retry."""
+        script, tokens, events = Script(status(401), status(401), GOOD), iter(["old-token", "new-token"]), list[Event]()
+
+        async def provide() -> str:
+            return next(tokens)
+
+        async with script.api(token=provide, hooks=[events.append]) as api:
+            await _first_page(api)
+        assert script.tokens == ["Bearer old-token", "Bearer new-token", "Bearer new-token"]
+        failed = [event.error.transient for event in events if isinstance(event, RequestFailed)]
+        assert failed == [False, True]
+
+    async def test_a_fixed_token_is_refused_once(self) -> None:
+        """A token that nobody can renew is not sent again after a 401."""
+        script = Script(status(401))
+        async with script.api() as api:
             with pytest.raises(AuthenticationError):
                 await api.list("corp_1")
-        assert calls == 2
+        assert len(script.requests) == 1
 
     async def test_many_requests_share_one_call_of_the_provider(self) -> None:
         """However many requests wait for a token, or were refused with the old one, the provider is called once."""
@@ -74,15 +99,22 @@ class TestTokens:
                 tasks.start_soon(_first_page, api)
         assert calls == 2
 
-    async def test_a_provider_that_fails_is_not_hidden(self) -> None:
-        """An exception of the provider reaches the caller as itself, and is not retried."""
+    async def test_a_late_401_does_not_call_the_provider(self) -> None:
+        """A request that is refused after another has renewed the token is sent with that one."""
+        tokens = iter(["old-token", "new-token"])
 
         async def provide() -> str:
-            raise LookupError("vault is sealed")
+            return next(tokens)
 
-        async with Script().api(token=provide) as api:
-            with pytest.raises(LookupError, match="vault is sealed"):
-                await api.list("corp_1")
+        async def slow(_request: httpx.Request) -> httpx.Response:
+            await anyio.sleep(5)
+            return status(401)
+
+        script = Script(slow, status(401), GOOD, GOOD)
+        async with script.api(token=provide) as api, anyio.create_task_group() as tasks:
+            tasks.start_soon(_first_page, api)
+            tasks.start_soon(_first_page, api)
+        assert script.tokens == [f"Bearer {age}-token" for age in ("old", "old", "new", "new")]
 
     async def test_a_provider_that_is_cancelled_hands_over(self) -> None:
         """Another waiter asks the provider when the request that was asking it is cancelled."""
@@ -107,18 +139,17 @@ class TestTokens:
         await anyio.sleep(1)
         await _first_page(api)
 
-    async def test_the_token_is_renewed_once_for_a_page(self) -> None:
-        """A page renews its token once, even if another fault is between its two 401s."""
-        script = Script(status(401), status(503), status(401))
+    async def test_a_page_may_renew_its_token_twice(self) -> None:
+        """A token that expires twice while one page is being fetched is renewed twice."""
+        script = Script(status(401), status(503), status(401), GOOD)
         tokens = iter(["token-1", "token-2", "token-3"])
 
         async def provide() -> str:
             return next(tokens)
 
         async with script.api(token=provide) as api:
-            with pytest.raises(AuthenticationError):
-                await api.list("corp_1")
-        assert script.tokens == ["Bearer token-1", "Bearer token-2", "Bearer token-2"]
+            await _first_page(api)
+        assert script.tokens == [f"Bearer token-{number}" for number in (1, 2, 2, 3)]
 
     async def test_a_provider_that_is_no_async_function(self) -> None:
         """A provider that is no async function is a TypeError that says what is wanted."""

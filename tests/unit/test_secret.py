@@ -11,9 +11,9 @@ import anyio
 import pytest
 from pydantic import SecretStr
 
-from commenda_customers import AsyncCustomersAPI
-from commenda_customers.auth import Secret
-from leaks import TOKEN, frames
+from commenda_customers import AsyncCustomersAPI, Token
+from commenda_customers._secret import Secret
+from leaks import TOKEN, frames, see
 
 BAD_ENDS = ["\nline", "\r\nX: y", "\x00", "\u2028", "é", " ", "\x7f", "\t1"]
 
@@ -135,6 +135,25 @@ def test_a_secret_cannot_be_shown() -> None:
     for leak in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="cannot be pickled or copied"):
             leak(secret)
+
+
+def test_a_token_of_a_provider_cannot_be_shown() -> None:
+    """No repr, str, `vars`, pickle or copy of a `Token` shows its value, and no traceback of its constructor."""
+    for value in (TOKEN, SecretStr(TOKEN)):
+        token = Token(value, expires_in=60)
+        assert repr(token) == "Token(<token>, expires_in=60)"
+        assert TOKEN not in f"{token} {token.value} {see(token)}"
+        with pytest.raises(TypeError):
+            vars(token)
+        for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot be pickled or copied"):
+                leak(token)
+
+    wrong: list[tuple[Any, type[Exception]]] = [(-1, ValueError), (float("nan"), ValueError), ("60", TypeError)]
+    for expires_in, error in wrong:
+        with pytest.raises(error, match="expires_in") as caught:
+            Token(TOKEN, expires_in)
+        assert TOKEN not in frames(caught.value)
 
 
 def test_a_short_token_does_not_spoil_messages() -> None:

@@ -6,5 +6,6 @@ becomes one of ours here.
 """
 
 from .client import AnyAsyncClient, HTTPClient, RawResponse
+from .library import may_pass
 
-__all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse"]
+__all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse", "may_pass"]

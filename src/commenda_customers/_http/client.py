@@ -15,8 +15,8 @@ import httpx
 from anyio.lowlevel import current_token
 
 from .._cancellation import in_child_task
+from .._secret import Secret
 from .._version import __version__
-from ..auth import Secret
 from ..errors import APIConnectionError, APITimeoutError, CustomersError
 from ..query import PARAMETERS
 from .base_url import checked_base_url

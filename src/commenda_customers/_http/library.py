@@ -62,6 +62,13 @@ class Library(NamedTuple):
             raise APIConnectionError(f"the connection to {netloc} failed: {_reason(exc)}", transient=True) from exc
 
 
+def may_pass(exc: Exception) -> bool:
+    """Return whether *exc*, of a program's own I/O, may pass: an `OSError`, or a transport error of httpx or httpx2."""
+    # A program that raises an error of httpx2 has imported it.
+    libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    return isinstance(exc, (OSError, *(library.TransportError for library in libraries)))
+
+
 def _is_tls_failure(exc: BaseException) -> bool:
     """Return whether the handshake failed permanently. A connection that broke during the handshake does not count."""
     broke_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
