@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commenda_customers.testing import RateLimit, faults
+from commenda_customers.testing import FaultPlan, RateLimit, faults
 from emulated import ask
 
 pytestmark = pytest.mark.anyio
@@ -151,7 +151,7 @@ class TestFaults:
 def test_a_fault_does_not_shift_the_others(probabilities: Sequence[float], seed: int) -> None:
     """The requests that a fault strikes do not depend on the faults after it."""
     kinds = [faults.Status(status=500 + index, probability=chance) for index, chance in enumerate(probabilities)]
-    alone, together = faults.FaultPlan(kinds[:1], seed), faults.FaultPlan(kinds, seed)
-    for number in range(1, 30):
-        first, struck = alone.strike(number), together.strike(number)
+    alone, together = FaultPlan(kinds[:1], seed=seed), FaultPlan(kinds, seed=seed)
+    for _ in range(30):
+        first, struck = alone.strike("corp_1", 1), together.strike("corp_1", 1)
         assert (struck is kinds[0]) == (first is kinds[0])
