@@ -150,7 +150,7 @@ def test_asynchronous_tests(tmp_path: Path, mark: str, settings: Mapping[str, st
 
 
 def test_projects_that_do_not_use_it_pay_nothing(tmp_path: Path) -> None:
-    """pytest loads the plugin by itself, but neither the package nor the libraries that it needs."""
+    """The plugin is loaded by itself, but neither the package nor what it imports."""
     run(tmp_path, UNUSED, passed=1)
 
 
