@@ -290,7 +290,8 @@ def _rows(
         if given < 0:
             raise ValueError(f"corporations[{corporation_id!r}]: must not be negative, got {given}")
         return MadeRows(seed, corporation_id, given, address_keys)
-    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+    rows: Any = given
+    if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
         raise TypeError(f"corporations[{corporation_id!r}]: expected a number or a list, got {type(given).__name__}")
 
     return given

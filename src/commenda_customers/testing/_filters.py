@@ -5,7 +5,7 @@ A test may serve customers of any shape. A field that is missing, or has another
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Customer = Mapping[str, Any]
 Filters = tuple[tuple[str, str], ...]
@@ -14,7 +14,12 @@ Filters = tuple[tuple[str, str], ...]
 
 def matches(customer: Any, filters: Filters) -> bool:
     """Return whether a customer meets all *filters*. What is not an object has no fields to ask for, and meets any."""
-    return not isinstance(customer, Mapping) or all(FILTERS[name](customer, value) for name, value in filters)
+    return not is_object(customer) or all(FILTERS[name](customer, value) for name, value in filters)
+
+
+def is_object(row: Any) -> TypeGuard[Customer]:
+    """Return whether a row is an object of JSON."""
+    return isinstance(row, Mapping)
 
 
 def _is_one_of(field: str) -> Callable[[Customer, str], bool]:
@@ -45,7 +50,7 @@ def _text(customer: Customer, field: str) -> str:
 
 def _metadata(customer: Customer) -> Customer:
     metadata = customer.get("exemption_metadata")
-    return metadata if isinstance(metadata, Mapping) else {}
+    return metadata if is_object(metadata) else {}
 
 
 _EXPIRATIONS = {"ACTIVE": "non_expired_exemptions_count", "EXPIRED": "expired_exemptions_count"}

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 
 from ._asgi import Exchange, Reply
+from ._filters import is_object
 
 __all__ = [
     "CutBody",
@@ -54,7 +55,8 @@ class Fault:
     probability: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("pages", self.pages), ("at", self.at)):
+        for name in ("pages", "at"):
+            value = getattr(self, name)
             if value is not None and not isinstance(value, Collection):
                 raise TypeError(f"{name}: expected a collection of numbers, got {type(value).__name__}")
         if self.probability is not None and not 0 <= self.probability <= 1:
@@ -207,7 +209,7 @@ class ForeignCustomer(Fault):
 
     def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
         customers = list(listing["customers"])
-        first = next((index for index, customer in enumerate(customers) if isinstance(customer, Mapping)), None)
+        first = next((index for index, customer in enumerate(customers) if is_object(customer)), None)
         if first is not None:
             customers[first] = {**customers[first], "corporation_id": self.belongs_to}
         return {**listing, "customers": customers}
