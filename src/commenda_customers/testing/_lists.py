@@ -14,8 +14,6 @@ _KEPT_RESULTS = 64
 class CustomerRows(Protocol):
     """What a corporation has, in the order of the API."""
 
-    def __len__(self) -> int: ...
-
     def matching(self, filters: Filters) -> Sequence[int]:
         """Return the numbers of the rows that meet all *filters*, from 0, in order."""
         ...
@@ -54,9 +52,6 @@ class GivenRows:
     def __init__(self, rows: Sequence[Any]) -> None:
         # A copy: the test may change its list while a request is served.
         self._rows = tuple(rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def matching(self, filters: Filters) -> Sequence[int]:
         if not filters:
