@@ -2,12 +2,11 @@
 
 import signal
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import httpx2
 import pytest
-from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 
 from behaviours import QUICK, MakeAPI
@@ -57,17 +56,12 @@ def make_api(request: pytest.FixtureRequest, raw_server: RawServer) -> MakeAPI:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServeEmulator]:
     """Return a function that serves an emulator for the rest of the test, and makes it the API of the environment."""
-    with start_blocking_portal() as portal:
-        contexts: list[Any] = []
+    with ExitStack() as stack:
 
         def start(*args: Any, **options: Any) -> Emulator:
-            context = portal.wrap_async_context_manager(Emulator(*args, **options))
-            server = context.__enter__()
-            contexts.append(context)
+            server = stack.enter_context(Emulator(*args, **options))
             monkeypatch.setenv("COMMENDA_BASE_URL", server.base_url)
             monkeypatch.setenv("COMMENDA_API_TOKEN", server.token)
             return server
 
         yield start
-        for context in contexts:
-            context.__exit__(None, None, None)

@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 import commenda_customers
 from commenda_customers import errors, events
@@ -115,10 +114,7 @@ RUN = [block for block in BLOCKS if block.is_run]
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     """The terminal of a reader: the environment is active, and the lines that the emulator prints are pasted."""
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(Emulator({"corp_123": 1000, "corp_456": 500})) as server,
-    ):
+    with Emulator({"corp_123": 1000, "corp_456": 500}) as server:
         yield {
             # To measure the coverage of these programs as well would take twice as long, and adds nothing.
             **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from commenda_customers.testing import Emulator, faults
 
@@ -76,12 +75,10 @@ def die_after(steps: int) -> None:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """Serve an API with faults, and make it the API of the environment."""
-    with start_blocking_portal() as portal:
-        emulator = Emulator(CORPORATIONS, latency=0.005, faults=TROUBLE)
-        with portal.wrap_async_context_manager(emulator):
-            monkeypatch.setenv("COMMENDA_BASE_URL", emulator.base_url)
-            monkeypatch.setenv("COMMENDA_API_TOKEN", emulator.token)
-            yield emulator
+    with Emulator(CORPORATIONS, latency=0.005, faults=TROUBLE) as emulator:
+        monkeypatch.setenv("COMMENDA_BASE_URL", emulator.base_url)
+        monkeypatch.setenv("COMMENDA_API_TOKEN", emulator.token)
+        yield emulator
 
 
 class Folder:

@@ -44,49 +44,46 @@ def listening() -> Iterator[socket.socket]:
 
 
 @asynccontextmanager
-async def served(app: Any, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the application on a socket, in front of an emulated API; yield a client of it."""
-    async with emulator:
-        monkeypatch.setenv("COMMENDA_BASE_URL", emulator.base_url)
-        monkeypatch.setenv("COMMENDA_API_TOKEN", emulator.token)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
-        with listening() as listener:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda: server.serve(sockets=[listener]))
-                url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-                    yield client
-                server.should_exit = True
+async def served(app: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the application on a socket; yield a client of it. Its API is the fixture `commenda_emulator`."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+    with listening() as listener:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: server.serve(sockets=[listener]))
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+                yield client
+            server.should_exit = True
 
 
-async def test_it_streams_json_lines(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.commenda_emulator({"corp_1": 1234}, faults=[faults.Drop(probability=0.1), faults.Status(at=[2])])
+async def test_it_streams_json_lines(app: Any, commenda_emulator: Emulator) -> None:
     """Each line of the answer is a customer, in the server's order, whatever goes wrong behind the service."""
-    emulator = Emulator({"corp_1": 1234}, faults=[faults.Drop(probability=0.1), faults.Status(at=[2])])
-    async with served(app, emulator, monkeypatch) as client:
+    async with served(app) as client:
         answer = await client.get("/corporations/corp_1/customers")
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
-    assert [line["id"] for line in lines] == [customer["id"] for customer in emulator.customers("corp_1")]
+    assert [line["id"] for line in lines] == [customer["id"] for customer in commenda_emulator.customers("corp_1")]
 
 
-async def test_a_caller_that_disconnects_ends_the_iteration(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.commenda_emulator({"corp_1": 100_000, "corp_2": 3}, latency=0.01)
+async def test_a_caller_that_disconnects_ends_the_iteration(app: Any, commenda_emulator: Emulator) -> None:
     """When the caller disconnects, no further pages are requested, and the service continues to serve others."""
-    emulator = Emulator({"corp_1": 100_000, "corp_2": 3}, latency=0.01)
-    async with served(app, emulator, monkeypatch) as client:
+    async with served(app) as client:
         async with client.stream("GET", "/corporations/corp_1/customers") as answer:
             async for _line in answer.aiter_lines():
                 break
         await anyio.sleep(0.3)
-        asked = len(emulator.requests)
+        asked = len(commenda_emulator.requests)
         await anyio.sleep(0.3)
-        assert len(emulator.requests) == asked < 100
+        assert len(commenda_emulator.requests) == asked < 100
         assert len((await client.get("/corporations/corp_2/customers")).text.splitlines()) == 3
 
 
-async def test_refusals_become_statuses(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.commenda_emulator({"corp_1": 1000, "empty": 0}, faults=[faults.WrongEnvelope(at=[4])])
+async def test_refusals_become_statuses(app: Any, commenda_emulator: Emulator) -> None:
     """What fails before the first customer is a status; what fails later is a last line that says so."""
-    emulator = Emulator({"corp_1": 1000, "empty": 0}, faults=[faults.WrongEnvelope(at=[4])])
-    async with served(app, emulator, monkeypatch) as client:
+    async with served(app) as client:
         assert (await client.get("/corporations/nobody/customers")).status_code == 404
         assert (await client.get(f"/corporations/{'x' * 60_001}/customers")).status_code == 400
         assert (await client.get("/corporations/empty/customers")).text == ""
@@ -97,10 +94,10 @@ async def test_refusals_become_statuses(app: Any, monkeypatch: pytest.MonkeyPatc
     assert len(last["resume"]["positions"][0]["yielded"]) == 100
 
 
-async def test_a_busy_service_says_so(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.commenda_emulator({"corp_1": 10}, rate_limit=RateLimit(rate=0.05, burst=1))
+async def test_a_busy_service_says_so(app: Any, commenda_emulator: Emulator) -> None:
     """When the rate limit would make the caller wait for long, the answer is 503 with the time to come back."""
-    emulator = Emulator({"corp_1": 10}, rate_limit=RateLimit(rate=0.05, burst=1))
-    async with served(app, emulator, monkeypatch) as client:
+    async with served(app) as client:
         await client.get("/corporations/corp_1/customers")
         refused = await client.get("/corporations/corp_1/customers")
     assert refused.status_code == 503

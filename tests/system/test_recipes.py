@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ import httpx
 import pytest
 import trustme
 import uvicorn
-from anyio.from_thread import start_blocking_portal
 
 from commenda_customers.testing import Emulator, faults
 
@@ -39,21 +38,6 @@ def recipe(heading: str, fence: str = "python") -> str:
     """Return the program below a heading; several cells as one."""
     section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return "\n".join(re.findall(rf"```{fence}\n(.*?)```", section, re.DOTALL))
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Return a function that serves an emulator for the rest of the test, and makes it the API of the environment."""
-    with ExitStack() as stack:
-        portal = stack.enter_context(start_blocking_portal())
-
-        def start(*args: Any, **options: Any) -> Emulator:
-            server = stack.enter_context(portal.wrap_async_context_manager(Emulator(*args, **options)))
-            monkeypatch.setenv("COMMENDA_BASE_URL", server.base_url)
-            monkeypatch.setenv("COMMENDA_API_TOKEN", server.token)
-            return server
-
-        yield start
 
 
 def run(program: str | Path, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -37,7 +37,7 @@ from commenda_customers import (
     Token,
     TokenProvider,
 )
-from commenda_customers.testing import Emulator, RateLimit, faults
+from commenda_customers.testing import Emulator, FaultPlan, RateLimit, ReceivedRequest, faults
 
 
 async def provider() -> str:
@@ -174,9 +174,20 @@ async def errors(api: AsyncCustomersAPI) -> None:
 async def emulators() -> AsyncIterator[str]:
     async with Emulator(
         {"corp_123": 10},
-        faults=[faults.Drop(at=[1]), faults.Status(status=500, probability=0.1)],
+        faults=[faults.Drop(at=[1]), faults.Status(500, probability=0.1, corporation_id="corp_123", pages=range(2, 5))],
         rate_limit=RateLimit(rate=5),
     ) as server:
         assert_type(server.base_url, str)
         assert_type(server.token, str)
+        assert_type(server.requests, list[ReceivedRequest])
         yield server.base_url
+
+
+def emulators_without_an_event_loop() -> None:
+    with Emulator({"corp_1": 10, "corp_2": [{"id": "1"}, None]}) as server:
+        assert_type(server.faults, FaultPlan)
+        outage = faults.Status(503)
+        server.faults.add(outage)
+        server.faults.remove(outage)
+        server.rate_limit = RateLimit(rate=1)
+        server.rate_limit = None

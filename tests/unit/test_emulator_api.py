@@ -13,6 +13,14 @@ from emulated import CORPORATIONS, Asker, ask, everyone
 pytestmark = pytest.mark.anyio
 
 
+async def no_message() -> Any:
+    raise AssertionError("the emulator reads no request body")
+
+
+async def ignore(message: Any) -> None:
+    """Receive a part of a response."""
+
+
 class TestListing:
     """Pages, cursors, envelopes."""
 
@@ -73,6 +81,17 @@ class TestListing:
             (1, {"corporation_id": "corp_1", "limit": "5"}, 200),
             (2, {"corporation_id": "corp_1", "limit": "500"}, 400),
         ]
+
+    async def test_the_oldest_requests_are_forgotten(self) -> None:
+        """However long it serves, it keeps 10,000 requests, and the number of the last one counts them all."""
+        asker = ask()
+        scope = {"method": "GET", "path": "/api/v1/customers", "query_string": b"", "headers": []}
+        for _ in range(10_005):
+            await asker.emulator(dict(scope), no_message, ignore)
+        seen = asker.emulator.requests
+        assert (len(seen), seen[0].number, seen[-1].number) == (10_000, 6, 10_005)
+        seen.clear()
+        assert len(asker.emulator.requests) == 10_000
 
 
 class TestParameters:
@@ -183,8 +202,8 @@ class TestParameters:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Emulator({"corp_1": -1}), "must not be negative"),
-        (lambda: Emulator(latency=-0.1), "must not be negative"),
+        (lambda: Emulator({"corp_1": -1}), r"corporations\['corp_1'\]: must not be negative"),
+        (lambda: Emulator(latency=-0.1), "latency: must not be negative"),
         (lambda: Emulator(envelope="box"), "envelope: must be one of wrapped, bare, got 'box'"),
         (lambda: Emulator(address_spelling="Line"), "address_spelling: must be one of line, address_line"),
         (lambda: Emulator(end_of_list="nil"), "end_of_list: must be one of null, absent, empty"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commenda_customers.testing import RateLimit, faults
+from commenda_customers.testing import FaultPlan, RateLimit, faults
 from emulated import ask
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +53,19 @@ class TestRateLimit:
         moment = parsedate_to_datetime((await asker.get()).headers["Retry-After"])
         assert 99 <= (moment - datetime.now(UTC)).total_seconds() <= 101
 
+    async def test_the_limit_may_change(self) -> None:
+        """A new limit holds from the next request on, with its whole burst; `None` removes it."""
+        asker = ask(rate_limit=RateLimit(rate=1))
+        assert [(await asker.get()).status_code for _ in range(2)] == [200, 429]
+        asker.emulator.rate_limit = slower = RateLimit(rate=0.1, burst=2)
+        assert asker.emulator.rate_limit == slower
+        assert [(await asker.get()).status_code for _ in range(3)] == [200, 200, 429]
+        await anyio.sleep(5)
+        assert (await asker.get()).headers["Retry-After"] == "5"
+        asker.emulator.rate_limit = None
+        assert asker.emulator.rate_limit is None
+        assert [(await asker.get()).status_code for _ in range(5)] == [200] * 5
+
     async def test_latency_delays_every_answer(self) -> None:
         """An answer takes at least the latency."""
         began = anyio.current_time()
@@ -69,6 +82,51 @@ class TestFaults:
         responses = [await asker.get() for _ in range(5)]
         assert [response.status_code for response in responses] == [200, 503, 200, 503, 200]
         assert responses[1].headers["X-Y"] == "z"
+
+    async def test_a_fault_alone_strikes_every_request(self) -> None:
+        """Without `at` and `probability` a fault always strikes; an empty `at` or a probability of 0 never does."""
+        never = [faults.Status(500, at=[]), faults.Status(500, probability=0)]
+        asker = ask(faults=[*never, faults.Status(502)])
+        assert [(await asker.get()).status_code for _ in range(3)] == [502] * 3
+
+    async def test_faults_belong_to_a_corporation(self) -> None:
+        """With `corporation_id`, only the requests of this corporation count and fail."""
+        asker = ask(faults=[faults.Status(503, corporation_id="corp_2", at=[2])])
+        names = ["corp_2", "corp_1", "corp_1", "corp_2", "corp_2"]
+        statuses = [(await asker.get(corporation_id=name)).status_code for name in names]
+        assert statuses == [200, 200, 200, 503, 200]
+
+    async def test_faults_belong_to_pages(self) -> None:
+        """With `pages`, every request for these pages fails, as often as it is sent, in each list."""
+        asker = ask(faults=[faults.Status(503, pages=[1], corporation_id="corp_2"), faults.EmptyPage(pages=[2], at=[1])])
+        assert (await asker.get(corporation_id="corp_2")).status_code == 503
+        first = await asker.data()
+        empty = await asker.data(cursor=first["cursor"])
+        assert empty["customers"] == []
+        second = await asker.data(cursor=empty["cursor"])
+        assert len(second["customers"]) == 10
+        asker.emulator.faults.add(faults.Status(500, pages=[3]))
+        assert [(await asker.get(cursor=second["cursor"])).status_code for _ in range(2)] == [500, 500]
+        assert (await asker.get(cursor="made-up")).status_code == 400
+
+    async def test_faults_come_and_go(self) -> None:
+        """A fault that is added counts requests from then on; one that is removed strikes no more."""
+        asker = ask()
+        statuses = [(await asker.get()).status_code]
+        plan = asker.emulator.faults
+        plan.add(faults.Status(500, at=[2]))
+        statuses += [(await asker.get()).status_code for _ in range(3)]
+        outage = faults.Status(503)
+        plan.add(outage)
+        statuses.append((await asker.get()).status_code)
+        plan.remove(faults.Status(503))
+        statuses.append((await asker.get()).status_code)
+        assert statuses == [200, 200, 500, 200, 503, 200]
+        assert (list(plan), len(plan)) == ([faults.Status(500, at=[2])], 1)
+        with pytest.raises(ValueError, match="there is no Status"):
+            plan.remove(outage)
+        plan.clear()
+        assert list(plan) == []
 
     async def test_chance_follows_from_the_seed(self) -> None:
         """Faults by probability strike about as often as they should, and the same requests for the same seed."""
@@ -151,7 +209,7 @@ class TestFaults:
 def test_a_fault_does_not_shift_the_others(probabilities: Sequence[float], seed: int) -> None:
     """The requests that a fault strikes do not depend on the faults after it."""
     kinds = [faults.Status(status=500 + index, probability=chance) for index, chance in enumerate(probabilities)]
-    alone, together = faults.FaultPlan(kinds[:1], seed), faults.FaultPlan(kinds, seed)
-    for number in range(1, 30):
-        first, struck = alone.strike(number), together.strike(number)
+    alone, together = FaultPlan(kinds[:1], seed=seed), FaultPlan(kinds, seed=seed)
+    for _ in range(30):
+        first, struck = alone.strike("corp_1", 1), together.strike("corp_1", 1)
         assert (struck is kinds[0]) == (first is kinds[0])

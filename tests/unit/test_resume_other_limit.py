@@ -151,7 +151,7 @@ async def test_a_page_that_always_times_out_is_read_in_smaller_ones(kind: str) -
 
     async def read(limit: int, resume: Checkpoint | None) -> None:
         selection = Selection.build(limit=limit)
-        stream = CustomerStream(server.fetch, selection, ["c"], concurrency=1, errors="raise", resume=resume)
+        stream = CustomerStream(server.fetch, selection, ["c"], print, concurrency=1, errors="raise", resume=resume)
         async with stream:
             async for customer in stream:
                 seen.append(customer.id)

@@ -107,31 +107,7 @@ def _domain_of(name: str) -> str:
     return "".join(char for char in name.lower() if char.isascii() and char.isalnum()) or "customer"
 
 
-FILTERS: Mapping[str, Callable[[Record, str], bool]] = {
-    "name": lambda record, value: record["name"] == value,
-    "search_term": lambda record, value: value.casefold() in record["name"].casefold(),
-    "source_platforms": lambda record, value: record.get("source_platform") in value.split(","),
-    "source_platform_ids": lambda record, value: record.get("source_platform_id") in value.split(","),
-    "certificate_types": lambda record, value: _any(record, lambda e: e["certificate_type"] in value.split(",")),
-    "exemption_jurisdiction": lambda record, value: _any(record, lambda e: e["jurisdiction"] in value.split(",")),
-    "expiration_status": lambda record, value: _any(record, lambda e: e["is_expired"] == (value == "EXPIRED")),
-    "exemption_status": lambda record, value: _any(record, lambda e: e["is_active"] == (value == "ACTIVE")),
-    "has_exemption": lambda record, value: bool(record["exemptions"]) == (value == "true"),
-}
-"""What each filter parameter asks of a customer. A customer must meet all that are given."""
-
-CLOSED_VALUES: Mapping[str, frozenset[str]] = {
-    "expiration_status": frozenset({"ACTIVE", "EXPIRED"}),
-    "exemption_status": frozenset({"ACTIVE", "INACTIVE"}),
-    "has_exemption": frozenset({"true", "false"}),
-}
-"""Parameters that know only these values; any other is a bad request."""
-
 EXTENSIONS = ("shipping_address", "exemption_metadata")
-
-
-def _any(record: Record, holds: Callable[[Record], bool]) -> bool:
-    return any(holds(exemption) for exemption in record["exemptions"])
 
 
 def to_wire(record: Record, extend: Iterable[str], address_keys: Mapping[str, str]) -> Record:

@@ -1,33 +1,31 @@
 """The emulated API: `GET /customers` as its page documents it, as an ASGI application that can serve itself."""
 
-import base64
-import binascii
 import hmac
-import re
 import time
 import zlib
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
 
 import anyio
+import anyio.to_thread
 
-from ._asgi import Exchange, Receive, Reply, Scope, Send
-from ._asgi import RefusedError as _RefusedError
-from ._data import CLOSED_VALUES, EXTENSIONS, FILTERS, Record, make_customer, to_wire
+from ._asgi import Exchange, Receive, RefusedError, Reply, Scope, Send
+from ._cursors import Cursor
 from ._limits import RateLimit, TokenBucket
-from .faults import Fault, FaultPlan, Listing
+from ._lists import CustomerRows, GivenRows, MadeRows
+from ._parameters import check, filters_of, unique
+from ._plan import FaultPlan
+from .faults import Fault, Listing
 
 DEFAULT_TOKEN = "emulator-token"  # noqa: S105 - opens nothing but the emulator
 _PATH = "/api/v1/customers"
-_MAX_LIMIT = 100
-_DEFAULT_LIMIT = "10"
-_DIGITS = re.compile("[0-9]{1,9}")
-_PARAMETERS = frozenset({"corporation_id", "cursor", "limit", "extend", *FILTERS})
+_MOST_KEPT = 10_000
 _ADDRESS_KEYS = {
     "line": dict[str, str](),
     "address_line": {"line1": "address_line_1", "line2": "address_line_2", "line3": "address_line_3"},
@@ -59,17 +57,18 @@ class Emulator:
         async with Emulator({"corp_123": 2500}) as server:
             api = AsyncCustomersAPI(token=server.token, base_url=server.base_url)
 
-    As a context manager it serves on a real loopback socket, in a thread, for clients on any event loop. It is also an
-    ASGI application, for transports in memory.
+    As a context manager it serves on a real loopback socket, in a thread, for clients on any event loop or without one:
+    both `with` and `async with` work. If the emulator fails, for example because a fault of yours raises an error, the
+    request gets a 500, and leaving the context raises that error. It is also an ASGI application, for transports in memory.
 
     Attributes:
         token: The only token that is accepted. May be changed while it serves, to let a token expire.
-        requests: All requests so far.
+        faults: The faults that strike some requests. May be changed while it serves.
     """
 
     def __init__(
         self,
-        corporations: Mapping[str, int] | None = None,
+        corporations: Mapping[str, int | Sequence[Any]] | None = None,
         *,
         seed: int = 0,
         token: str = DEFAULT_TOKEN,
@@ -85,44 +84,47 @@ class Emulator:
         Nothing is served before it is entered as a context manager.
 
         Args:
-            corporations: Number of customers by corporation. `None`: 1,000 customers of `corp_123`.
+            corporations: By corporation, the number of customers, which are made from the seed; or a list of records,
+                which are served as they are. A record is what JSON can express, in any shape. Nothing is added to it or
+                left out, whatever the request asks for in `extend`. The list is yours: a change is served from the next
+                request on. `None`: 1,000 customers of `corp_123`.
             seed: Random seed of the customers and the faults. The same seed gives the same ones on every machine.
             token: The token that is accepted; `emulator-token` by default.
             envelope: `wrapped` in `data` beside a `message`, or `bare`. The API's pages show both.
             address_spelling: `line` for `line1`, `address_line` for `address_line_1`. The API's pages show both.
             end_of_list: The cursor of the last page: `null`, `absent` or `empty`.
-            faults: Faults that strike some requests; see `commenda_customers.testing.faults`.
+            faults: The first faults; see `commenda_customers.testing.faults`.
             rate_limit: Requests beyond it get a 429. `None`: no limit.
             latency: Seconds before each response.
             port: Port to serve on; 0 takes a free one.
 
         Raises:
             ValueError: A number is negative, or a word is not one of those above.
+            TypeError: A corporation has neither a number nor a list, or a fault is none.
         """
-        if min([*(corporations or {}).values(), latency, 0]) < 0:
-            raise ValueError("corporations, latency: must not be negative")
+        if latency < 0:
+            raise ValueError("latency: must not be negative")
         _check_word("envelope", envelope, ("wrapped", "bare"))
         _check_word("address_spelling", address_spelling, _ADDRESS_KEYS)
         _check_word("end_of_list", end_of_list, ("null", "absent", "empty"))
 
         self.token = token
-        self.requests: list[ReceivedRequest] = []
-        self._corporations = dict(corporations if corporations is not None else {"corp_123": 1000})
-        self._seed = seed
+        self.faults = FaultPlan(faults, seed=seed)
+        self.rate_limit = rate_limit
+        self._corporations = {
+            corporation_id: _rows(corporation_id, given, seed, _ADDRESS_KEYS[address_spelling])
+            for corporation_id, given in ({"corp_123": 1000} if corporations is None else corporations).items()
+        }
         self._envelope = envelope
-        self._address_keys = _ADDRESS_KEYS[address_spelling]
         self._end_of_list = end_of_list
-        self._plan = FaultPlan(faults, seed)
-        self._bucket = None if rate_limit is None else TokenBucket(rate_limit)
-        self._rate_limit = rate_limit
         self._latency = latency
         self._port = port
+        self._requests = deque[ReceivedRequest](maxlen=_MOST_KEPT)
         self._numbers = count(1)
         self._nonces = count(1)
-        self._matches: dict[tuple[str, tuple[tuple[str, str], ...]], Sequence[int]] = {}
         self._server: Any = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         # In memory, the emulator needs no uvicorn.
         try:
             from ._server import LoopbackServer
@@ -137,11 +139,23 @@ class Emulator:
         self._server.start()
         return self
 
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        server, self._server = self._server, None
+        server.stop()
+        _raise_failure(server, exc)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         server, self._server = self._server, None
-        await server.stop()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.stop)
+        _raise_failure(server, exc)
 
     @property
     def base_url(self) -> str:
@@ -152,19 +166,33 @@ class Emulator:
     @property
     def corporations(self) -> Mapping[str, int]:
         """Number of customers by corporation."""
-        return dict(self._corporations)
+        return {corporation_id: len(rows) for corporation_id, rows in self._corporations.items()}
 
-    def customers(self, corporation_id: str, **params: str) -> Iterator[dict[str, Any]]:
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The last 10,000 requests, the oldest first: a copy. The `number` of the last one counts all so far."""
+        return list(self._requests)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Requests beyond it get a 429. May be changed while it serves; a new limit begins with its whole burst."""
+        return None if self._bucket is None else self._bucket.limit
+
+    @rate_limit.setter
+    def rate_limit(self, limit: RateLimit | None) -> None:
+        self._bucket = None if limit is None else TokenBucket(limit)
+
+    def customers(self, corporation_id: str, **params: str) -> Iterator[Any]:
         """
         Yield all customers of a list with the query parameters *params*, in the form of the API.
 
         Raises:
             KeyError: There is no such corporation.
         """
-        filters = tuple(sorted((name, value) for name, value in params.items() if name in FILTERS))
+        rows = self._rows_of(corporation_id)
         extend = params.get("extend", "").split(",")
-        for number in self._numbers_matching(corporation_id, filters):
-            yield self._wire_customer(corporation_id, number, extend)
+        for number in rows.matching(filters_of(params)):
+            yield rows.row(number, extend)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -174,20 +202,22 @@ class Emulator:
             return
 
         number, now = next(self._numbers), anyio.current_time()
-        fault = self._plan.strike(number)
         pairs = parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True)
+        params = dict(pairs)
+        cursor = _cursor_of(params)
+        fault = self.faults.strike(params.get("corporation_id"), None if cursor is None else cursor.page)
         try:
             self._check_token(scope)
             self._check_rate(now)
-            listing = self._listing(_unique(pairs), fault)
-        except _RefusedError as refused:
+            listing = self._listing(unique(pairs), cursor, fault)
+        except RefusedError as refused:
             reply = refused.reply
         else:
             reply = self._in_envelope(listing)
 
         fault = fault or Fault()
         reply = fault.change(reply)
-        self.requests.append(ReceivedRequest(number, now, dict(pairs), reply.status))
+        self._requests.append(ReceivedRequest(number, now, params, reply.status))
         if self._latency:
             await exchange.pause(self._latency)
         await fault.deliver(exchange, reply)
@@ -195,37 +225,38 @@ class Emulator:
     def _check_token(self, scope: Scope) -> None:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
-            raise _RefusedError(401, "invalid or missing token")
+            raise RefusedError(401, "invalid or missing token")
 
     def _check_rate(self, now: float) -> None:
-        if self._bucket is None or self._rate_limit is None:
-            return
+        bucket = self._bucket
+        wait = 0.0 if bucket is None else bucket.take(now)
+        if bucket is not None and wait:
+            raise RefusedError(429, "too many requests", bucket.limit.headers(wait, now=time.time()))
 
-        wait = self._bucket.take(now)
-        if wait:
-            raise _RefusedError(429, "too many requests", self._rate_limit.headers(wait, now=time.time()))
-
-    def _listing(self, params: Mapping[str, str], fault: Fault | None) -> Listing:
-        corporation_id, limit = _check(params)
+    def _listing(self, params: Mapping[str, str], cursor: Cursor | None, fault: Fault | None) -> Listing:
+        corporation_id, limit = check(params)
         if corporation_id not in self._corporations:
-            raise _RefusedError(404, "corporation not found")
+            raise RefusedError(404, "corporation not found")
 
-        filters = tuple(sorted((name, value) for name, value in params.items() if name in FILTERS))
-        fingerprint = zlib.crc32(repr((corporation_id, filters)).encode())
-        numbers = self._numbers_matching(corporation_id, filters)
+        filters = filters_of(params)
+        query = zlib.crc32(repr((corporation_id, filters)).encode())
         asked = params.get("cursor")
-        after = -1 if asked is None else _number_of(asked, fingerprint)
-        begin = bisect_right(numbers, after)
+        if cursor is None or (asked is not None and cursor.query != query):
+            raise RefusedError(400, "the cursor is not valid, or belongs to another query")
+
+        rows = self._rows_of(corporation_id)
+        numbers = rows.matching(filters)
+        begin = bisect_right(numbers, cursor.after)
         shown = numbers[begin : begin + limit]
         is_last = begin + limit >= len(numbers)
         extend = params.get("extend", "").split(",")
         listing: Listing = {
-            "customers": [self._wire_customer(corporation_id, number, extend) for number in shown],
+            "customers": [rows.row(number, extend) for number in shown],
             "total_customers": len(numbers),
-            "cursor": None if is_last else _cursor_at(shown[-1], fingerprint),
+            "cursor": None if is_last else str(Cursor(query, shown[-1], cursor.page + 1)),
         }
         if fault is not None:
-            again = _cursor_at(after, fingerprint, nonce=next(self._nonces))
+            again = str(replace(cursor, query=query, nonce=next(self._nonces)))
             listing = fault.change_listing(listing, asked, again)
 
         self._plan.note(listing)
@@ -241,23 +272,30 @@ class Emulator:
 
         return Reply.json(200, {"data": listing, "message": "Successfully fetched customers."})
 
-    def _wire_customer(self, corporation_id: str, number: int, extend: Sequence[str]) -> Record:
-        return to_wire(make_customer(self._seed, corporation_id, number), extend, self._address_keys)
+    def _rows_of(self, corporation_id: str) -> CustomerRows:
+        rows = self._corporations[corporation_id]
+        return rows if isinstance(rows, MadeRows) else GivenRows(rows)
 
-    def _numbers_matching(self, corporation_id: str, filters: tuple[tuple[str, str], ...]) -> Sequence[int]:
-        everyone = range(self._corporations[corporation_id])
-        if not filters:
-            return everyone
 
-        key = (corporation_id, filters)
-        if key not in self._matches:
-            self._matches[key] = [
-                number
-                for number in everyone
-                for record in [make_customer(self._seed, corporation_id, number)]
-                if all(FILTERS[name](record, value) for name, value in filters)
-            ]
-        return self._matches[key]
+def _raise_failure(server: Any, exc: BaseException | None) -> None:
+    """Raise what went wrong in the server. An error of the block may follow from it; a cancellation does not."""
+    if server.failure is not None and (exc is None or isinstance(exc, Exception)):
+        raise server.failure
+
+
+def _rows(
+    corporation_id: str, given: int | Sequence[Any], seed: int, address_keys: Mapping[str, str]
+) -> MadeRows | Sequence[Any]:
+    """Return what a corporation has; a list of records as it is, because it belongs to the caller."""
+    if isinstance(given, int):
+        if given < 0:
+            raise ValueError(f"corporations[{corporation_id!r}]: must not be negative, got {given}")
+        return MadeRows(seed, corporation_id, given, address_keys)
+    rows: Any = given
+    if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
+        raise TypeError(f"corporations[{corporation_id!r}]: expected a number or a list, got {type(given).__name__}")
+
+    return given
 
 
 def _check_word(name: str, value: str, allowed: Collection[str]) -> None:
@@ -265,47 +303,6 @@ def _check_word(name: str, value: str, allowed: Collection[str]) -> None:
         raise ValueError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def _unique(pairs: Sequence[tuple[str, str]]) -> Mapping[str, str]:
-    params = dict(pairs)
-    if len(params) != len(pairs):
-        raise _RefusedError(400, "a parameter is given more than once; several values are separated by commas")
-
-    return params
-
-
-def _check(params: Mapping[str, str]) -> tuple[str, int]:
-    """Return `corporation_id` and `limit`; refuse what the API page does not allow."""
-    unknown = sorted(set(params) - _PARAMETERS)
-    if unknown:
-        raise _RefusedError(400, f"unknown parameter: {', '.join(unknown)}")
-    if not params.get("corporation_id"):
-        raise _RefusedError(400, "corporation_id is required")
-
-    limit = params.get("limit", _DEFAULT_LIMIT)
-    if not _DIGITS.fullmatch(limit) or not 1 <= int(limit) <= _MAX_LIMIT:
-        raise _RefusedError(400, f"limit must be between 1 and {_MAX_LIMIT}")
-
-    for name, allowed in CLOSED_VALUES.items():
-        if name in params and params[name] not in allowed:
-            raise _RefusedError(400, f"{name} must be one of {', '.join(sorted(allowed))}")
-    if "extend" in params and not set(params["extend"].split(",")) <= set(EXTENSIONS):
-        raise _RefusedError(400, f"extend must be of {', '.join(EXTENSIONS)}")
-
-    return params["corporation_id"], int(limit)
-
-
-def _cursor_at(after: int, fingerprint: int, *, nonce: int = 0) -> str:
-    """Return an opaque cursor for what follows customer number *after* in the list with this fingerprint."""
-    return base64.urlsafe_b64encode(f"{fingerprint:08x}:{after}:{nonce}".encode()).decode().rstrip("=")
-
-
-def _number_of(cursor: str, fingerprint: int) -> int:
-    try:
-        decoded = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        query, after, _nonce = decoded.split(":")
-        if int(query, 16) == fingerprint:
-            return int(after)
-    except (binascii.Error, ValueError):
-        pass
-
-    raise _RefusedError(400, "the cursor is not valid, or belongs to another query")
+def _cursor_of(params: Mapping[str, str]) -> Cursor | None:
+    """Return where the page begins that is asked for, or `None` if the cursor was not made here."""
+    return Cursor.parse(params["cursor"]) if "cursor" in params else Cursor()

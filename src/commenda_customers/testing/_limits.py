@@ -46,20 +46,25 @@ class RateLimit:
 
 
 class TokenBucket:
-    """Counts requests against a `RateLimit`."""
+    """
+    Counts requests against a `RateLimit`. It is full at first.
+
+    Attributes:
+        limit: The limit.
+    """
 
     def __init__(self, limit: RateLimit) -> None:
-        self._limit = limit
+        self.limit = limit
         self._tokens = float(limit.burst)
         self._counted_at: float | None = None
 
     def take(self, now: float) -> float:
         """Take a token and return 0, or return the seconds until there is one. *now* is the time of any monotonic clock."""
         elapsed = 0.0 if self._counted_at is None else now - self._counted_at
-        self._tokens = min(self._limit.burst, self._tokens + elapsed * self._limit.rate)
+        self._tokens = min(self.limit.burst, self._tokens + elapsed * self.limit.rate)
         self._counted_at = now
         if self._tokens < 1:
-            return (1 - self._tokens) / self._limit.rate
+            return (1 - self._tokens) / self.limit.rate
 
         self._tokens -= 1
         return 0.0

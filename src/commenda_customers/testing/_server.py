@@ -4,7 +4,6 @@ import socket
 import threading
 from typing import Any
 
-import anyio.to_thread
 import uvicorn
 
 from ._asgi import ABORT_EXTENSION, Receive, Scope, Send
@@ -26,9 +25,13 @@ class LoopbackServer:
 
     A thread, because uvicorn runs on asyncio while tests run on trio as well; and because a client that blocks its event
     loop must not stop the server that it talks to.
+
+    Attributes:
+        failure: The first exception of the application or of the server itself, if any.
     """
 
     def __init__(self, app: Any, *, port: int = 0) -> None:
+        self.failure: Exception | None = None
         self._app = app
         self._socket = socket.create_server((_HOST, port), backlog=1024)
         # asyncio does this for sockets that it opens itself. Without it, the body of a response may wait 40 ms until the
@@ -46,7 +49,7 @@ class LoopbackServer:
             timeout_graceful_shutdown=2,
         )
         self._server = _Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="emulator", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="emulator", daemon=True)
 
     @property
     def origin(self) -> str:
@@ -57,12 +60,18 @@ class LoopbackServer:
         """Begin to serve. A client that connects before the thread has started waits in the backlog of the socket."""
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Close all connections and end the thread."""
+    def stop(self) -> None:
+        """Close all connections and wait for the end of the thread."""
         self._server.should_exit = True
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._thread.join)
+        self._thread.join()
         self._socket.close()  # uvicorn leaves it open if it is told to stop before it has started
+
+    def _run(self) -> None:
+        try:
+            self._server.run([self._socket])
+        except Exception as exc:  # noqa: BLE001 - a thread has no caller; who stops it looks here
+            self.failure = exc
+            self._socket.close()  # otherwise clients wait in its backlog
 
     async def _with_abort(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def abort() -> None:
@@ -71,4 +80,8 @@ class LoopbackServer:
                     connection.transport.abort()
 
         scope["extensions"] = {**scope.get("extensions", {}), ABORT_EXTENSION: abort}
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception as exc:
+            self.failure = self.failure or exc
+            raise  # uvicorn responds with 500

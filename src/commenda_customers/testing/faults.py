@@ -1,19 +1,19 @@
 """
-Faults of the server and of the network, for `Emulator(faults=[...])`.
+Faults of the server and of the network, for `Emulator(faults=[...])` and for `emulator.faults.add()`.
 
-Every fault says when it strikes. `at` names requests by number; the emulator counts from 1, over all corporations.
-`probability` is drawn for every request from the emulator's seed. At most one fault strikes a request: the first in the
-list that matches.
+Every fault says when it strikes. First, which requests concern it: those of `corporation_id` and of `pages`, or all. Then,
+which of these it strikes: the ones whose number is in `at`, and any other with `probability`; without `at` and
+`probability`, all of them. At most one fault strikes a request: the first that was added and strikes it.
 """
 
-import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
 from ._asgi import Exchange, RefusedError, Reply
+from ._filters import is_object
 
 __all__ = [
     "CutBody",
@@ -41,16 +41,42 @@ class Fault:
     Base class of all faults. A subclass changes the listing, the reply, or how the reply is delivered.
 
     Attributes:
-        at: Numbers of the requests that it strikes; the first request is 1.
-        probability: Chance, from 0 to 1, that it strikes any other request.
+        corporation_id: The corporation whose requests concern it. `None`: those of all corporations.
+        pages: Numbers of the pages that concern it. The page without a cursor is 1, the one that its cursor leads to is 2,
+            and so on, in each list. `None`: all requests, also those with an invalid cursor.
+        at: Numbers of the requests that it strikes, among those that concern it, since it was added; the first is 1. A
+            retry is another request.
+        probability: Chance, from 0 to 1, that it strikes any other request that concerns it. It is drawn from the
+            emulator's seed. `None`: 1 if there is no `at`, otherwise 0.
     """
 
-    at: Collection[int] = ()
-    probability: float = 0.0
+    corporation_id: str | None = None
+    pages: Collection[int] | None = None
+    at: Collection[int] | None = None
+    probability: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
+        for name in ("pages", "at"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Collection):
+                raise TypeError(f"{name}: expected a collection of numbers, got {type(value).__name__}")
+        if self.probability is not None and not 0 <= self.probability <= 1:
             raise ValueError(f"probability: must be from 0 to 1, got {self.probability}")
+
+    @property
+    def chance(self) -> float:
+        """The probability, also where none is given."""
+        if self.probability is not None:
+            return self.probability
+
+        return 1.0 if self.at is None else 0.0
+
+    def concerns(self, corporation_id: str | None, page: int | None) -> bool:
+        """Return whether a request for this page of this corporation concerns it; `None` if the request does not say."""
+        if self.corporation_id is not None and corporation_id != self.corporation_id:
+            return False
+
+        return self.pages is None or page in self.pages
 
     def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
         """
@@ -75,29 +101,11 @@ class Fault:
         await exchange.send(reply)
 
 
-class FaultPlan:
-    """Decides which fault strikes a request. The same seed and the same requests get the same faults."""
-
-    def __init__(self, faults: Sequence[Fault], seed: int) -> None:
-        # Each fault has random numbers of its own, so that another fault does not change when it strikes.
-        self._faults = [(fault, random.Random(f"{seed}/{index}")) for index, fault in enumerate(faults)]
-
-    def strike(self, number: int) -> Fault | None:
-        """Return the fault for request *number*, if any."""
-        drawn = [(fault, draws.random() < fault.probability) for fault, draws in self._faults]
-        return next((fault for fault, is_drawn in drawn if is_drawn or number in fault.at), None)
-
-    def note(self, listing: Listing) -> None:
-        """Show a listing that is sent to all faults."""
-        for fault, _draws in self._faults:
-            fault.note(listing)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Status(Fault):
-    """The server responds with an error status, and `headers`."""
+    """The server responds with an error status, and `headers`. The status may be given by position: `Status(503)`."""
 
-    status: int = 503
+    status: int = field(default=503, kw_only=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def change(self, reply: Reply) -> Reply:
@@ -202,10 +210,9 @@ class ExpiredCursor(Fault):
     """
     A cursor that was given more than `after` seconds ago is refused, with `status`. All other requests are served.
 
-    It strikes every request, unless `probability` says otherwise. So faults after it in the list strike none.
+    It strikes every request, unless `at` or `probability` says otherwise. So faults after it in the list strike none.
     """
 
-    probability: float = 1.0
     after: float = 300.0
     status: int = 400
     _given_at: dict[str, float] = field(default_factory=dict[str, float], init=False, repr=False, compare=False)
@@ -224,15 +231,13 @@ class ExpiredCursor(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignCustomer(Fault):
-    """The first customer of the page belongs to another corporation."""
+    """The first customer of the page belongs to another corporation: `belongs_to`."""
 
-    corporation_id: str = "corp_foreign"
+    belongs_to: str = "corp_foreign"
 
     def change_listing(self, listing: Listing, asked: str | None, again: str) -> Listing:
-        return {
-            **listing,
-            "customers": [
-                {**customer, "corporation_id": customer["corporation_id"] if index else self.corporation_id}
-                for index, customer in enumerate(listing["customers"])
-            ],
-        }
+        customers = list(listing["customers"])
+        first = next((index for index, customer in enumerate(customers) if is_object(customer)), None)
+        if first is not None:
+            customers[first] = {**customers[first], "corporation_id": self.belongs_to}
+        return {**listing, "customers": customers}
