@@ -259,7 +259,7 @@ class Emulator:
             again = str(replace(cursor, query=query, nonce=next(self._nonces)))
             listing = fault.change_listing(listing, asked, again)
 
-        self._plan.note(listing)
+        self.faults.note(listing)
         return listing
 
     def _in_envelope(self, listing: Listing) -> Reply:
