@@ -7,7 +7,6 @@ import pytest
 
 from commenda_customers import APIConnectionError, APITimeoutError, CustomersError, RateLimitError, RetryPolicy
 from commenda_customers._attempt import Attempt
-from commenda_customers.retry import RetryBudget
 from retries import FAULT, retried, throttled
 
 
@@ -180,10 +179,7 @@ class TestCalls:
         assert anyio.current_time() - began == pytest.approx(asked - 100)
 
     async def test_a_short_pause_is_kept_near_the_deadline(self) -> None:
-        """A page is not given up near the deadline, or in an outage, for a wait that it need not make."""
-        budget = RetryBudget()
-        for _ in range(100):
-            budget.spend()
+        """A page is not given up near the deadline for a wait that it need not make."""
 
         async def call(attempt: Attempt) -> str:
             if attempt.number == 1:
@@ -192,7 +188,7 @@ class TestCalls:
             return "done"
 
         for _ in range(50):
-            assert await retried(call, RetryPolicy(deadline=1), budget=budget) == "done"
+            assert await retried(call, RetryPolicy(deadline=1)) == "done"
 
     async def test_a_pause_past_the_deadline_is_not_begun(self) -> None:
         """The error is raised now if the pause is longer than the time that is left."""
@@ -218,55 +214,6 @@ class TestCalls:
             await retried(call, RetryPolicy(max_attempts=2), on_retry=lambda _attempt, _error, wait: waits.append(wait))
         assert waits[:3] == [0, 0, 0]
         assert len(waits) == 4
-
-    async def test_retries_are_quick_until_a_third_fails(self) -> None:
-        """Waits are short while two of three requests succeed, and long from the first retry on if more fail."""
-        budget, waits = RetryBudget(), list[float]()
-
-        async def call(failures: int) -> None:
-            async def call(attempt: Attempt) -> None:
-                if attempt.number <= failures:
-                    raise FAULT
-
-            await retried(call, RetryPolicy(), budget=budget, on_retry=lambda _attempt, _error, wait: waits.append(wait))
-
-        for _ in range(500):
-            await call(1)
-            await call(0)
-        assert max(waits) <= 0.5
-        for _ in range(200):
-            await call(1)
-        assert max(waits[-50:]) > 10
-        for _ in range(200):
-            await call(0)
-        waits.clear()
-        await call(1)
-        assert waits[0] <= 0.5
-
-    @pytest.mark.parametrize("kind", ["retry_after", "stale connection"])
-    async def test_only_backoffs_use_the_budget(self, kind: str) -> None:
-        """Retries that a server has asked for, or that follow a stale connection, do not lengthen the waits of others."""
-        budget, waits = RetryBudget(), list[float]()
-        error = throttled(1)
-        if kind == "stale connection":
-            error = APIConnectionError("closed", transient=True)
-            error.is_stale_connection = True
-
-        def failing_with(error: CustomersError) -> Callable[[Attempt], Awaitable[None]]:
-            async def call(attempt: Attempt) -> None:
-                if attempt.number == 1:
-                    raise error
-
-            return call
-
-        def note(_attempt: Attempt, _error: CustomersError, wait: float) -> None:
-            waits.append(wait)
-
-        for _ in range(200):
-            await retried(failing_with(error), RetryPolicy(), budget=budget)
-        for _ in range(20):
-            await retried(failing_with(FAULT), RetryPolicy(), budget=budget, on_retry=note)
-        assert max(waits) <= 0.5
 
 
 @pytest.mark.anyio
