@@ -74,6 +74,24 @@ class TestMaxWait:
             assert limiter.estimate_wait() >= 98 / rate
             tasks.cancel_scope.cancel()
 
+    async def test_nothing_begins_beside_a_probe(self) -> None:
+        """Although no limit is known, a request with `max_wait` fails while one request alone finds out in an outage."""
+        limiter = AdaptiveLimiter()
+        limiter.release(await limiter.acquire(), OK)
+        while not limiter.snapshot().is_half_open:
+            permit = await limiter.acquire()
+            await anyio.sleep(0.2)
+            limiter.release(permit, Feedback(is_failed=True))
+        with pytest.raises(RateLimitError):
+            await limiter.acquire(max_wait=0)
+        probe = await limiter.acquire(max_wait=5)
+        with pytest.raises(RateLimitError):
+            await limiter.acquire(max_wait=0)
+        await anyio.sleep(0.2)
+        limiter.release(probe, OK)
+        assert limiter.snapshot().rate is None
+        await limiter.acquire(max_wait=0)
+
     async def test_a_wait_that_becomes_too_long_ends(self) -> None:
         """`max_wait` ends a wait whose estimate was too low, and the waiter leaves the queue."""
         limiter = AdaptiveLimiter(max_in_flight=4)

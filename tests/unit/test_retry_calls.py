@@ -166,6 +166,60 @@ class TestCalls:
             await retried(call, RetryPolicy(), on_retry=note)
         assert len(waits) == 29 + 7
 
+    @pytest.mark.parametrize(
+        ("is_exempt", "paused_for", "is_stale", "waits"),
+        [
+            (False, 0.0, False, [0.5, 1, 2, 4, 8, 16, 30]),
+            (True, 0.0, False, [0.5, 1, 2, 4, 8, 16, 30]),  # a 429 that concerns its request alone
+            (True, 7.0, False, [7, 7, 7, 7, 7, 7, 7]),
+            (False, 0.0, True, [0, 0, 0, 0.5, 1, 2, 4]),
+        ],
+    )
+    async def test_which_waits_grow(
+        self, monkeypatch: pytest.MonkeyPatch, is_exempt: bool, paused_for: float, is_stale: bool, waits: list[float]
+    ) -> None:
+        """Each wait of the policy is twice the one before, also of attempts that do not count; the others are no step."""
+        monkeypatch.setattr("random.random", lambda: 1.0)
+        seen = list[float]()
+
+        async def call(attempt: Attempt) -> None:
+            if attempt.number > len(waits):
+                return
+            attempt.is_exempt, attempt.paused_for = is_exempt, paused_for
+            error = APIConnectionError("failed", transient=True)
+            error.is_stale_connection = is_stale
+            raise error
+
+        await retried(call, RetryPolicy(), on_retry=lambda _attempt, _error, wait: seen.append(wait))
+        assert seen == waits
+
+    async def test_a_pause_is_no_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pauses of the limiter between two waits of the policy do not make the second longer than twice the first."""
+        monkeypatch.setattr("random.random", lambda: 1.0)
+        seen = list[float]()
+
+        async def call(attempt: Attempt) -> None:
+            if attempt.number > 4:
+                return
+            attempt.is_exempt, attempt.paused_for = True, 3.0 * (attempt.number in (2, 3))
+            raise FAULT
+
+        await retried(call, RetryPolicy(), on_retry=lambda _attempt, _error, wait: seen.append(wait))
+        assert seen == [0.5, 3, 3, 1]
+
+    async def test_an_attempt_knows_how_long_the_request_fails(self) -> None:
+        """What an attempt has learned of its permit and of its failures is known to the next one."""
+
+        async def call(attempt: Attempt) -> tuple[bool, float, float]:
+            if attempt.number == 1:
+                attempt.had_permit, attempt.failing_since, attempt.failed_at = True, 1.0, 2.0
+                attempt.paused_for, attempt.is_exempt = 3.0, True
+                raise FAULT
+            assert (attempt.paused_for, attempt.is_exempt) == (0.0, False)
+            return attempt.had_permit, attempt.failing_since, attempt.failed_at
+
+        assert await retried(call, RetryPolicy()) == (True, 1.0, 2.0)
+
     async def test_a_wait_beyond_the_pause_is_kept(self) -> None:
         """The wait that the server asks for is kept, even where the limiter pauses for less."""
         began, asked = anyio.current_time(), 48 * 3600.0
