@@ -54,9 +54,9 @@ class TestShut:
     def test_a_success_between_failures_begins_the_count_anew(self) -> None:
         """Failures with a success between them are not in a row."""
         breaker = Breaker(round_trip=0.1)
-        assert not any([breaker.is_shut_by(failure(number)) for number in range(1, 4)])
+        assert [breaker.is_shut_by(failure(number)) for number in (1, 2, 3)] == [False] * 3
         breaker.note_success(Outcome(OK, 4.0, 4.1, 1))
-        assert not any([breaker.is_shut_by(failure(number)) for number in range(5, 8)])
+        assert [breaker.is_shut_by(failure(number)) for number in (5, 6, 7)] == [False] * 3
 
     @pytest.mark.parametrize(("ended", "is_shut"), [(11.9, False), (12.0, True)])
     def test_it_takes_two_round_trips_of_silence(self, ended: float, is_shut: bool) -> None:

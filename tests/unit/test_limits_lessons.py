@@ -96,7 +96,7 @@ class TestGrowth:
 
     @pytest.mark.parametrize(("rate", "round_trip", "hold"), [(50.0, 0.1, 1.0), (5.0, 0.1, 6.0), (50.0, 2.0, 12.0)])
     def test_a_doubled_rate_is_the_new_rate(self, rate: float, round_trip: float, hold: float) -> None:
-        """A rate that has doubled is held for a second, for 15 requests at the old rate, or for six round trips: the longest."""
+        """A rate that has doubled is held for a second, 15 requests at the old rate, or six round trips: the longest."""
         controller = knows(rate / 2, hold=90.0, age=90.0, round_trip=round_trip)
         controller.period.refusals = 1
         while controller.present_rate < rate:
@@ -220,7 +220,7 @@ class TestTrials:
             Period(0.0, successes=39, refusals=4),  # too few requests
             Period(0.0, successes=1500, refusals=5),  # too few refusals for so many
             Period(0.0, successes=100, refusals=40),  # too many for chance
-            Period(0.0, successes=100, refusals=8, successes_growing=10, refusals_growing=6),  # the growth explains them
+            Period(0.0, successes=100, refusals=8, successes_growing=10, refusals_growing=6),  # by growth
         ],
     )
     def test_other_refusals_begin_none(self, period: Period) -> None:

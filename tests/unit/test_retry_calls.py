@@ -1,7 +1,5 @@
 """Calls that are retried, with the waits of a policy."""
 
-from collections.abc import Awaitable, Callable
-
 import anyio
 import pytest
 
