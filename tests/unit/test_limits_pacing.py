@@ -78,6 +78,27 @@ class TestPace:
         pacer.end(now, None)
         assert pacer.delay(now) < 0.1
 
+    def test_requests_that_hang_since_before_a_lesson_block_no_probe(self) -> None:
+        """A probe is sent at the end of the pause, although requests from before it are still in flight."""
+        pacer, now = Pacer(Controller(has_worked=True, round_trip=0.1, rate=50.0, hold=math.inf), lambda: 0.0), 0.0
+        for _ in range(3):
+            pacer.begin(now)
+        for _ in range(4):
+            now = max(now, pacer.paused_until)
+            pacer.begin(now)
+            pacer.end(now, Outcome(Kind.REFUSAL, now, now + 0.1, 1))
+            now += 0.1
+        assert pacer.controller.is_half_open
+        assert pacer.delay(pacer.paused_until) == 0
+
+    def test_requests_of_another_event_loop_block_nothing(self) -> None:
+        """The requests of an event loop that has ended never end, so they are not in flight in the next one."""
+        pacer = Pacer()
+        for _ in range(4):
+            pacer.begin(0.0)
+        pacer.shift_times(1000.0)
+        assert pacer.delay(1000.0) == 0
+
     def test_a_window_that_is_full_waits_for_a_response(self) -> None:
         """While no rate is known, a request begins only when fewer are in flight than the window allows."""
         pacer = Pacer()
@@ -96,7 +117,7 @@ def test_another_clock_changes_nothing(by: float) -> None:
     def story(pacer: Pacer, by: float) -> list[float]:
         now, seen = 0.0, list[float]()
         for number in range(220):
-            if number in (30, 75, 78, 130, 205):
+            if number in (30, 73, 78, 130, 201, 204):
                 pacer.shift_times(by)
                 now += by
             delay = pacer.delay(now)
@@ -105,7 +126,7 @@ def test_another_clock_changes_nothing(by: float) -> None:
             pacer.begin(now)
             is_bad = number in (72, 73, 74, 76, 77, 200, 201, 202, 203, 204)
             kind = Kind.REFUSAL if is_bad and number < 100 else Kind.FAILURE if is_bad else Kind.SUCCESS
-            failing_since = now - 0.25 if is_bad else math.inf
+            failing_since = now if is_bad else math.inf
             pacer.end(now, Outcome(kind, now, now + 0.125, 1, None, failing_since))
             now += 0.125 + (3.0 if number % 50 == 49 else 0.0)
             seen += [delay, pacer.controller.present_rate, pacer.controller.age, pacer.controller.window]
