@@ -120,7 +120,7 @@ class TestQuota:
             permit = await limiter.acquire()
             await anyio.sleep(0.1)
             limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
-        assert limiter.snapshot().paused_for == 0
+            assert limiter.snapshot().paused_for == 0
 
     async def test_a_failure_is_no_hint(self) -> None:
         """A quota in a response that failed by itself pauses nobody."""

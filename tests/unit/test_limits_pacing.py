@@ -66,7 +66,7 @@ class TestPace:
         rate = pacer.controller.rate
         assert pacer.delay(0.1) == pytest.approx(5.0)
         pacer.begin(5.1)
-        assert pacer.delay(5.1) == pytest.approx(1 / rate, abs=0.011)
+        assert pacer.delay(5.1) == pytest.approx(1 / rate, abs=1e-6)
 
     def test_requests_from_before_a_lesson_do_not_count_as_in_flight(self) -> None:
         """Of the requests in flight, those from before the last lesson neither block a probe nor free its place."""

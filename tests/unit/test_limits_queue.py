@@ -89,6 +89,41 @@ class TestQueue:
                 # At most one for each new request that was in front.
                 assert overtakers <= sum(other < number and not arrivals[other][0] for other in order[:place])
 
+    async def test_a_retry_is_second_again_after_other_retries(self) -> None:
+        """Retries that have begun do not send later ones further back."""
+        limiter, begun = FixedRate(1), list[tuple[Any, float]]()
+        async with anyio.create_task_group() as tasks:
+            for name in ["a", "r", "s", "t", "b", "c", "d", "e", "x"]:
+                tasks.start_soon(partial(use, limiter, begun, name, again=name in "rstx"))
+                await anyio.wait_all_tasks_blocked()
+                if name == "t":
+                    await anyio.sleep(3.5)
+        assert [name for name, _ in begun] == list("arstbxcde")
+
+    async def test_nobody_overtakes_the_queue(self) -> None:
+        """A request that comes in the moment in which a place becomes free waits behind those that wait for it."""
+        limiter, begun = FixedRate(100, max_in_flight=1), list[tuple[Any, float]]()
+        permit = await limiter.acquire()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(use, limiter, begun, "first")
+            await anyio.wait_all_tasks_blocked()
+            limiter.release(permit, OK)
+            await use(limiter, begun, "second")
+        assert [name for name, _ in begun] == ["first", "second"]
+
+    async def test_the_next_waiter_takes_over(self) -> None:
+        """If the waiter at the head is cancelled, or begins, the next one begins in time though nothing is in flight."""
+        limiter, began = FixedRate(1), anyio.current_time()
+        limiter.release(await limiter.acquire(), OK)
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as cancelled:
+            cancelled.start_soon(limiter.acquire)
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(2):
+                tasks.start_soon(limiter.acquire)
+            await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        assert anyio.current_time() == pytest.approx(began + 2)
+
     async def test_a_cancelled_waiter_leaves_the_queue(self) -> None:
         """Waiters that are cancelled, at the head or behind it, do not delay the others."""
         limiter, begun = FixedRate(1), list[tuple[Any, float]]()

@@ -79,6 +79,7 @@ class Pacer:
         # Many clients that find out whether a server is back must not do so at the same moment.
         pause = controller.paused_until - controller.lesson_at if controller.is_half_open else 0.0
         self._paused_for_longer = self._jitter() * min(_MOST_JITTER * pause, 1.0)
+        self._next_start = max(self._next_start, self.paused_until)
 
     def shift_times(self, by: float) -> None:
         """Use a clock that is *by* seconds ahead. No request is in flight at this time."""
