@@ -5,7 +5,7 @@ from typing import Any
 
 from commenda_customers import APIConnectionError, RateLimitError, RetryPolicy
 from commenda_customers._attempt import Attempt
-from commenda_customers.retry import RetryBudget, call_with_retries
+from commenda_customers.retry import call_with_retries
 
 FAULT = APIConnectionError("the connection failed", transient=True)
 
@@ -16,10 +16,6 @@ def throttled(retry_after: float) -> RateLimitError:
 
 
 async def retried(call: Callable[[Attempt], Awaitable[Any]], policy: RetryPolicy, **options: Any) -> Any:
-    """Make attempts with a budget of their own."""
-    usual: dict[str, Any] = {
-        "budget": RetryBudget(),
-        "on_retry": lambda *_: None,
-        "on_deadline": lambda *_: None,
-    }
+    """Make attempts without listeners, but for those in *options*."""
+    usual: dict[str, Any] = {"on_retry": lambda *_: None, "on_deadline": lambda *_: None}
     return await call_with_retries(call, policy, **usual | options)

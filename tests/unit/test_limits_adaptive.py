@@ -1,5 +1,6 @@
 """What the adaptive limiter learns from responses."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -93,6 +94,50 @@ class TestQuota:
             limiter.release(permit, Feedback(is_answered=True, remaining=49 - number % 50))
             pauses += limiter.snapshot().paused_for > 0 and not was_paused
         assert 1 <= pauses <= 3
+
+    async def test_a_refusal_makes_hints_count_again(self) -> None:
+        """After three hints that came to nothing, a quota that is used up pauses again if the server has refused since."""
+        limiter = AdaptiveLimiter()
+
+        async def pauses(quotas: int) -> int:
+            seen = 0
+            for number in range(50 * quotas):
+                permit = await limiter.acquire()
+                await anyio.sleep(0.1)
+                limiter.release(permit, Feedback(is_answered=True, remaining=49 - number % 50))
+                seen += number % 50 == 49 and limiter.snapshot().paused_for > 0
+            return seen
+
+        assert [await pauses(5), await pauses(2)] == [3, 0]
+        limiter.release(await limiter.acquire(), Feedback(is_answered=True, is_throttled=True))
+        assert await pauses(2) == 2
+
+    @pytest.mark.parametrize(("before", "responses"), [(0, 40), (1, 5)])
+    async def test_a_quota_that_was_not_left_is_no_hint(self, before: int, responses: int) -> None:
+        """A zero counts if some quota was left before it, and if the last zero was more than twenty responses ago."""
+        limiter = AdaptiveLimiter()
+        for remaining in [0, *[None] * responses, before, 0]:
+            permit = await limiter.acquire()
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
+            assert limiter.snapshot().paused_for == 0
+
+    async def test_a_failure_is_no_hint(self) -> None:
+        """A quota in a response that failed by itself pauses nobody."""
+        limiter = AdaptiveLimiter()
+        for remaining in [1] * 30 + [0]:
+            permit = await limiter.acquire()
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, is_failed=not remaining, remaining=remaining))
+        assert limiter.snapshot().paused_for == 0
+
+    async def test_it_says_when_a_request_succeeded_last(self) -> None:
+        """The time is that of the event loop, and minus infinity before the first success."""
+        limiter = AdaptiveLimiter()
+        assert limiter.snapshot().succeeded_at == -math.inf
+        await anyio.sleep(5)
+        limiter.release(await limiter.acquire(), OK)
+        assert limiter.snapshot().succeeded_at == anyio.current_time()
 
     async def test_an_idle_limiter_sends_no_burst(self) -> None:
         """Requests begin one after the other at the learned rate, also after a time without any."""

@@ -47,6 +47,38 @@ class TestFixedRate:
         for first, later in zip(begun, begun[limit:], strict=False):
             assert later - first >= per or math.isclose(later - first, per)
 
+    async def test_refusals_in_a_cluster_pause_and_teach_no_rate(self) -> None:
+        """Refusals pause all requests for as long as the server asks; the rate stays, and nothing else limits it."""
+        limiter = FixedRate(200)
+        for _ in range(3):
+            for permit in [await limiter.acquire() for _ in range(30)]:
+                limiter.release(permit, OK)
+            refused = [await limiter.acquire() for _ in range(6)]
+            await anyio.sleep(0.1)
+            began = anyio.current_time()
+            for permit in refused:
+                limiter.release(permit, Feedback(is_answered=True, is_throttled=True, wait=5))
+            assert limiter.snapshot().paused_for == pytest.approx(5)
+            assert limiter.estimate_wait() == pytest.approx(5)
+            with anyio.fail_after(5.1):
+                held = [await limiter.acquire() for _ in range(50)]
+            assert anyio.current_time() == pytest.approx(began + 5)
+            assert limiter.snapshot().rate == 200
+            for permit in held:
+                limiter.release(permit, OK)
+            await anyio.sleep(1)
+
+    async def test_it_says_when_the_server_takes_nothing(self) -> None:
+        """What the retry policy has to know of an outage, it learns from the snapshot."""
+        limiter = FixedRate(100)
+        limiter.release(await limiter.acquire(), OK)
+        assert (limiter.snapshot().succeeded_at, limiter.snapshot().is_half_open) == (anyio.current_time(), False)
+        for _ in range(4):
+            permit = await limiter.acquire()
+            await anyio.sleep(0.5)
+            limiter.release(permit, Feedback(is_answered=True, is_failed=True))
+        assert limiter.snapshot().is_half_open
+
     @pytest.mark.parametrize("args", [(0,), (1.5,), (-1,), (10**30,), (5, 0), (5, "s"), (True,), (5, math.inf), (5, 5e-324)])
     def test_invalid_rates_are_refused(self, args: tuple[Any, ...]) -> None:
         """A rate must be made of positive numbers; the message names the argument."""

@@ -74,6 +74,47 @@ class TestMaxWait:
             assert limiter.estimate_wait() >= 98 / rate
             tasks.cancel_scope.cancel()
 
+    async def test_nothing_begins_beside_a_probe(self) -> None:
+        """Although no limit is known, a request with `max_wait` fails while one request alone finds out in an outage."""
+        limiter = AdaptiveLimiter()
+        limiter.release(await limiter.acquire(), OK)
+        while not limiter.snapshot().is_half_open:
+            permit = await limiter.acquire()
+            await anyio.sleep(0.2)
+            limiter.release(permit, Feedback(is_failed=True))
+        with pytest.raises(RateLimitError):
+            await limiter.acquire(max_wait=0)
+        probe = await limiter.acquire(max_wait=5)
+        with pytest.raises(RateLimitError):
+            await limiter.acquire(max_wait=0)
+        await anyio.sleep(0.2)
+        limiter.release(probe, OK)
+        assert limiter.snapshot().rate is None
+        await limiter.acquire(max_wait=0)
+
+    async def test_a_known_limit_is_kept(self) -> None:
+        """If a rate is known, a request with `max_wait` fails rather than begin earlier than the rate allows."""
+        limiter = AdaptiveLimiter()
+        for number in range(26):
+            permit = await limiter.acquire()
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, remaining=25 - number))
+        await limiter.acquire()
+        with pytest.raises(RateLimitError):
+            await limiter.acquire(max_wait=0)
+
+    async def test_the_wait_for_a_probe_is_that_of_one_request(self) -> None:
+        """Where no place is free in an outage, one request after the other has to end, whatever the limit in flight."""
+        limiter = AdaptiveLimiter(max_in_flight=4)
+        for _ in range(3):
+            await limiter.acquire()  # they are never released
+        while not limiter.snapshot().is_half_open:
+            permit = await limiter.acquire()
+            await anyio.sleep(0.4)
+            limiter.release(permit, Feedback(is_answered=True, is_failed=limiter.snapshot().succeeded_at > 0))
+        await limiter.acquire()
+        assert limiter.estimate_wait() == pytest.approx(0.4)
+
     async def test_a_wait_that_becomes_too_long_ends(self) -> None:
         """`max_wait` ends a wait whose estimate was too low, and the waiter leaves the queue."""
         limiter = AdaptiveLimiter(max_in_flight=4)

@@ -6,7 +6,10 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import virtual_time
 from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, RateLimiter
 
 OK = Feedback(is_answered=True)
@@ -58,6 +61,68 @@ class TestQueue:
                 tasks.start_soon(partial(use, limiter, begun, name, again=True))
                 await anyio.wait_all_tasks_blocked()
         assert [name for name, _ in begun] == list("abxcydze")
+
+    @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.0, 0.3, 1.0, 2.5])), max_size=40))
+    def test_retries_starve_no_new_request(self, arrivals: list[tuple[bool, float]]) -> None:
+        """However many retries come, a new request lets no more of them go first than new requests are in front of it."""
+
+        async def main() -> list[int]:
+            limiter, begun = FixedRate(1), list[tuple[Any, float]]()
+            async with anyio.create_task_group() as tasks:
+                for number, (again, gap) in enumerate(arrivals):
+                    tasks.start_soon(partial(use, limiter, begun, number, again=again))
+                    await anyio.wait_all_tasks_blocked()
+                    waiting.append(number - len(begun) + 1)
+                    await anyio.sleep(gap)
+            return [number for number, _ in begun]
+
+        waiting = list[int]()
+        order = virtual_time.run(main, "trio")
+        assert sorted(order) == list(range(len(arrivals)))
+        for kind in (False, True):
+            same = [number for number in order if arrivals[number][0] is kind]
+            assert same == sorted(same)
+        for place, number in enumerate(order):
+            if not arrivals[number][0]:
+                overtakers = sum(other > number for other in order[:place])
+                assert overtakers <= max(0, waiting[number] - 1)
+                # At most one for each new request that was in front.
+                assert overtakers <= sum(other < number and not arrivals[other][0] for other in order[:place])
+
+    async def test_a_retry_is_second_again_after_other_retries(self) -> None:
+        """Retries that have begun do not send later ones further back."""
+        limiter, begun = FixedRate(1), list[tuple[Any, float]]()
+        async with anyio.create_task_group() as tasks:
+            for name in ["a", "r", "s", "t", "b", "c", "d", "e", "x"]:
+                tasks.start_soon(partial(use, limiter, begun, name, again=name in "rstx"))
+                await anyio.wait_all_tasks_blocked()
+                if name == "t":
+                    await anyio.sleep(3.5)
+        assert [name for name, _ in begun] == list("arstbxcde")
+
+    async def test_nobody_overtakes_the_queue(self) -> None:
+        """A request that comes in the moment in which a place becomes free waits behind those that wait for it."""
+        limiter, begun = FixedRate(100, max_in_flight=1), list[tuple[Any, float]]()
+        permit = await limiter.acquire()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(use, limiter, begun, "first")
+            await anyio.wait_all_tasks_blocked()
+            limiter.release(permit, OK)
+            await use(limiter, begun, "second")
+        assert [name for name, _ in begun] == ["first", "second"]
+
+    async def test_the_next_waiter_takes_over(self) -> None:
+        """If the waiter at the head is cancelled, or begins, the next one begins in time though nothing is in flight."""
+        limiter, began = FixedRate(1), anyio.current_time()
+        limiter.release(await limiter.acquire(), OK)
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as cancelled:
+            cancelled.start_soon(limiter.acquire)
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(2):
+                tasks.start_soon(limiter.acquire)
+            await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        assert anyio.current_time() == pytest.approx(began + 2)
 
     async def test_a_cancelled_waiter_leaves_the_queue(self) -> None:
         """Waiters that are cancelled, at the head or behind it, do not delay the others."""

@@ -7,7 +7,7 @@ import anyio
 import httpx
 import pytest
 
-from commenda_customers import AdaptiveLimiter, APIConnectionError, AsyncCustomersAPI, ServerError
+from commenda_customers import AdaptiveLimiter, APIConnectionError, AsyncCustomersAPI, FixedRate, RateLimiter, ServerError
 from raw_server import listing
 from script import URL, status
 
@@ -65,9 +65,9 @@ class Server:
         self.succeeded.append(began)
         return httpx.Response(200, json=listing("a", corporation_id=corporation, cursor=str(len(self.succeeded))))
 
-    def api(self) -> AsyncCustomersAPI:
+    def api(self, limiter: RateLimiter | None = None) -> AsyncCustomersAPI:
         client = httpx.AsyncClient(transport=httpx.MockTransport(self))
-        limiter = AdaptiveLimiter(max_in_flight=12)
+        limiter = AdaptiveLimiter(max_in_flight=12) if limiter is None else limiter
         return AsyncCustomersAPI(token="t", base_url=URL, http_client=client, rate_limit=limiter, timeout=3.0)
 
 
@@ -92,9 +92,18 @@ async def test_an_outage_costs_many_lists_no_more(kind: str, lasts: float, most:
     await read_through_an_outage(kind, lasts, most, 200)
 
 
-async def read_through_an_outage(kind: str, lasts: float, most: float, lists: int) -> None:
+@pytest.mark.parametrize("lists", [1, 12])
+@pytest.mark.parametrize("kind", ["502", "a connection that is refused"])
+async def test_a_fixed_rate_loses_nothing_in_an_outage(kind: str, lists: int) -> None:
+    """A limiter that learns no rate waits for a server all the same, and all go on within seconds at the same rate."""
+    await read_through_an_outage(kind, 60.0, 69.0, lists, FixedRate(40, max_in_flight=12))
+
+
+async def read_through_an_outage(
+    kind: str, lasts: float, most: float, lists: int, limiter: RateLimiter | None = None
+) -> None:
     server = Server(begins=20.0, lasts=lasts, fail=FAILURES[kind])
-    async with server.api() as api, anyio.create_task_group() as tasks:
+    async with server.api(limiter) as api, anyio.create_task_group() as tasks:
         for number in range(lists):
             tasks.start_soon(partial(read, api, f"corp_{number}", until=server.ends + 30))
     before = sum(10 <= at < 20 for at in server.succeeded) / 10

@@ -1,5 +1,7 @@
 """The requests of a client at its limiter: permits, attempts, deadlines."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -10,22 +12,100 @@ from commenda_customers import (
     AdaptiveLimiter,
     APITimeoutError,
     AsyncCustomersAPI,
+    CustomersError,
     Event,
     Feedback,
     FixedRate,
+    LimiterSnapshot,
     Permit,
     RateLimitError,
     RetryPolicy,
     ServerError,
 )
 from raw_server import listing
-from script import GOOD, Script, hang, status
+from script import GOOD, Answer, Script, hang, status
 
 pytestmark = pytest.mark.anyio
 
 
 async def _first_page(api: AsyncCustomersAPI) -> None:
     assert len(await api.list("corp_1")) == 1
+
+
+class Says(FixedRate):
+    """A limiter that says what a test wants, and takes note of what it is told."""
+
+    def __init__(self, *, is_half_open: bool = False, has_succeeded: bool = False, paused_for: float = 0.0) -> None:
+        super().__init__(1000)
+        self.says: dict[str, Any] = {"is_half_open": is_half_open, "paused_for": paused_for}
+        self.has_succeeded = has_succeeded
+        self.told: list[Feedback] = []
+        self.told_at: list[float] = []
+
+    def release(self, permit: Permit, feedback: Feedback) -> None:
+        super().release(permit, Feedback())
+        self.told.append(feedback)
+        self.told_at.append(anyio.current_time())
+
+    def snapshot(self) -> LimiterSnapshot:
+        succeeded_at = anyio.current_time() if self.has_succeeded else -math.inf
+        return replace(super().snapshot(), succeeded_at=succeeded_at, **self.says)
+
+
+class TestOutages:
+    """What a request makes of what its limiter knows."""
+
+    @pytest.mark.parametrize(
+        ("is_half_open", "has_succeeded", "least", "most"), [(False, False, 3, 3), (True, False, 6, 99), (True, True, 4, 4)]
+    )
+    @pytest.mark.parametrize("fault", [status(500), status(503), httpx.ConnectError("refused")], ids=repr)
+    async def test_only_an_outage_uses_no_attempts(
+        self, fault: Answer, is_half_open: bool, has_succeeded: bool, least: int, most: int
+    ) -> None:
+        """Attempts count unless the server takes nothing, and also then from the moment on that others succeed."""
+        limiter = Says(is_half_open=is_half_open, has_succeeded=has_succeeded)
+        script = Script(*[fault] * 100)
+        async with script.api(rate_limit=limiter, retry=RetryPolicy(max_attempts=3, deadline=100)) as api:
+            with pytest.raises(CustomersError):
+                await api.list("corp_1")
+        assert least <= len(script.times) <= most
+
+    @pytest.mark.parametrize("fault", [status(500), status(503), status(429), httpx.ConnectError("refused")], ids=repr)
+    async def test_a_limiter_is_told_how_long_a_request_fails(self, fault: Answer) -> None:
+        """The first failure is the first; the next attempts say when it was."""
+        limiter, script = Says(), Script(fault, fault, fault, GOOD)
+        async with script.api(rate_limit=limiter) as api:
+            await api.list("corp_1")
+        assert [feedback.failing_since for feedback in limiter.told] == [math.inf, *[limiter.told_at[0]] * 3]
+
+    @pytest.mark.parametrize(
+        ("fault", "told"),
+        [
+            (status(500), Feedback(is_answered=True, is_failed=True)),
+            (status(503), Feedback(is_answered=True, is_rejected=True)),
+            (status(429, retry_after="2"), Feedback(is_answered=True, is_throttled=True, wait=2.0)),
+            (status(503, retry_after="2"), Feedback(is_answered=True, is_throttled=True, wait=2.0)),
+            (httpx.ConnectError("refused"), Feedback(is_rejected=True)),
+            (httpx.ReadTimeout("slow"), Feedback(is_failed=True)),
+        ],
+        ids=repr,
+    )
+    async def test_a_limiter_is_told_what_failed(self, fault: Answer, told: Feedback) -> None:
+        """A refusal, what may be one, and any other failure are told apart."""
+        limiter = Says()
+        async with Script(fault, GOOD).api(rate_limit=limiter) as api:
+            await api.list("corp_1")
+        assert limiter.told[0] == told
+
+    async def test_a_pause_of_the_limiter_is_no_wait_of_the_policy(self) -> None:
+        """If the limiter holds the next attempt back, the policy does not wait as well, but keeps the deadline."""
+        script, limiter = Script(status(500), GOOD), Says(paused_for=7.0)
+        async with script.api(rate_limit=limiter) as api:
+            await api.list("corp_1")
+        assert script.times[0] == script.times[1]
+        async with Script(status(500)).api(rate_limit=limiter, retry=RetryPolicy(deadline=7)) as api:
+            with pytest.raises(ServerError):
+                await api.list("corp_1")
 
 
 class TestLimiter:

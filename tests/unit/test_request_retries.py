@@ -119,21 +119,18 @@ async def test_a_wait_of_a_day_is_raised_at_once(code: int, error: type[Customer
 
 
 async def test_an_outage_is_not_multiplied() -> None:
-    """Hundreds of requests together retry little while a server is down, and all succeed after that."""
+    """Hundreds of requests together ask a few times while a server is down, and all succeed after that."""
     up_at = anyio.current_time() + 20
 
     async def down_at_first(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=listing("a")) if anyio.current_time() >= up_at else status(503)
 
     script = Script(*[down_at_first] * 5000)
-    # By chance, one of 300 may use up the usual eight attempts in 20 s: once in some hundred runs.
-    retry = RetryPolicy(max_attempts=12)
-    async with script.api(rate_limit=None, retry=retry) as api, anyio.create_task_group() as tasks:
+    async with script.api() as api, anyio.create_task_group() as tasks:
         for _ in range(300):
             tasks.start_soon(_first_page, api)
-    # Without a budget: two retries of each of the 300 in the first second, one more in the next.
-    assert sum(1 <= at - script.times[0] < 20 for at in script.times) < 19 * 2 * 300 / 30 * 1.2
-    assert len(script.requests) < 1200
+    assert sum(at < up_at for at in script.times) < 40
+    assert len(script.requests) < 400
 
 
 async def test_timeout_and_deadline_end_a_request() -> None:

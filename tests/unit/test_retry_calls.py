@@ -1,13 +1,10 @@
 """Calls that are retried, with the waits of a policy."""
 
-from collections.abc import Awaitable, Callable
-
 import anyio
 import pytest
 
 from commenda_customers import APIConnectionError, APITimeoutError, CustomersError, RateLimitError, RetryPolicy
 from commenda_customers._attempt import Attempt
-from commenda_customers.retry import RetryBudget
 from retries import FAULT, retried, throttled
 
 
@@ -167,6 +164,60 @@ class TestCalls:
             await retried(call, RetryPolicy(), on_retry=note)
         assert len(waits) == 29 + 7
 
+    @pytest.mark.parametrize(
+        ("is_exempt", "paused_for", "is_stale", "waits"),
+        [
+            (False, 0.0, False, [0.5, 1, 2, 4, 8, 16, 30]),
+            (True, 0.0, False, [0.5, 1, 2, 4, 8, 16, 30]),  # a 429 that concerns its request alone
+            (True, 7.0, False, [7, 7, 7, 7, 7, 7, 7]),
+            (False, 0.0, True, [0, 0, 0, 0.5, 1, 2, 4]),
+        ],
+    )
+    async def test_which_waits_grow(
+        self, monkeypatch: pytest.MonkeyPatch, is_exempt: bool, paused_for: float, is_stale: bool, waits: list[float]
+    ) -> None:
+        """Each wait of the policy is twice the one before, also of attempts that do not count; the others are no step."""
+        monkeypatch.setattr("random.random", lambda: 1.0)
+        seen = list[float]()
+
+        async def call(attempt: Attempt) -> None:
+            if attempt.number > len(waits):
+                return
+            attempt.is_exempt, attempt.paused_for = is_exempt, paused_for
+            error = APIConnectionError("failed", transient=True)
+            error.is_stale_connection = is_stale
+            raise error
+
+        await retried(call, RetryPolicy(), on_retry=lambda _attempt, _error, wait: seen.append(wait))
+        assert seen == waits
+
+    async def test_a_pause_is_no_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pauses of the limiter between two waits of the policy do not make the second longer than twice the first."""
+        monkeypatch.setattr("random.random", lambda: 1.0)
+        seen = list[float]()
+
+        async def call(attempt: Attempt) -> None:
+            if attempt.number > 4:
+                return
+            attempt.is_exempt, attempt.paused_for = True, 3.0 * (attempt.number in (2, 3))
+            raise FAULT
+
+        await retried(call, RetryPolicy(), on_retry=lambda _attempt, _error, wait: seen.append(wait))
+        assert seen == [0.5, 3, 3, 1]
+
+    async def test_an_attempt_knows_how_long_the_request_fails(self) -> None:
+        """What an attempt has learned of its permit and of its failures is known to the next one."""
+
+        async def call(attempt: Attempt) -> tuple[bool, float, float]:
+            if attempt.number == 1:
+                attempt.had_permit, attempt.failing_since, attempt.failed_at = True, 1.0, 2.0
+                attempt.paused_for, attempt.is_exempt = 3.0, True
+                raise FAULT
+            assert (attempt.paused_for, attempt.is_exempt) == (0.0, False)
+            return attempt.had_permit, attempt.failing_since, attempt.failed_at
+
+        assert await retried(call, RetryPolicy()) == (True, 1.0, 2.0)
+
     async def test_a_wait_beyond_the_pause_is_kept(self) -> None:
         """The wait that the server asks for is kept, even where the limiter pauses for less."""
         began, asked = anyio.current_time(), 48 * 3600.0
@@ -180,10 +231,7 @@ class TestCalls:
         assert anyio.current_time() - began == pytest.approx(asked - 100)
 
     async def test_a_short_pause_is_kept_near_the_deadline(self) -> None:
-        """A page is not given up near the deadline, or in an outage, for a wait that it need not make."""
-        budget = RetryBudget()
-        for _ in range(100):
-            budget.spend()
+        """A page is not given up near the deadline for a wait that it need not make."""
 
         async def call(attempt: Attempt) -> str:
             if attempt.number == 1:
@@ -192,7 +240,7 @@ class TestCalls:
             return "done"
 
         for _ in range(50):
-            assert await retried(call, RetryPolicy(deadline=1), budget=budget) == "done"
+            assert await retried(call, RetryPolicy(deadline=1)) == "done"
 
     async def test_a_pause_past_the_deadline_is_not_begun(self) -> None:
         """The error is raised now if the pause is longer than the time that is left."""
@@ -218,55 +266,6 @@ class TestCalls:
             await retried(call, RetryPolicy(max_attempts=2), on_retry=lambda _attempt, _error, wait: waits.append(wait))
         assert waits[:3] == [0, 0, 0]
         assert len(waits) == 4
-
-    async def test_retries_are_quick_until_a_third_fails(self) -> None:
-        """Waits are short while two of three requests succeed, and long from the first retry on if more fail."""
-        budget, waits = RetryBudget(), list[float]()
-
-        async def call(failures: int) -> None:
-            async def call(attempt: Attempt) -> None:
-                if attempt.number <= failures:
-                    raise FAULT
-
-            await retried(call, RetryPolicy(), budget=budget, on_retry=lambda _attempt, _error, wait: waits.append(wait))
-
-        for _ in range(500):
-            await call(1)
-            await call(0)
-        assert max(waits) <= 0.5
-        for _ in range(200):
-            await call(1)
-        assert max(waits[-50:]) > 10
-        for _ in range(200):
-            await call(0)
-        waits.clear()
-        await call(1)
-        assert waits[0] <= 0.5
-
-    @pytest.mark.parametrize("kind", ["retry_after", "stale connection"])
-    async def test_only_backoffs_use_the_budget(self, kind: str) -> None:
-        """Retries that a server has asked for, or that follow a stale connection, do not lengthen the waits of others."""
-        budget, waits = RetryBudget(), list[float]()
-        error = throttled(1)
-        if kind == "stale connection":
-            error = APIConnectionError("closed", transient=True)
-            error.is_stale_connection = True
-
-        def failing_with(error: CustomersError) -> Callable[[Attempt], Awaitable[None]]:
-            async def call(attempt: Attempt) -> None:
-                if attempt.number == 1:
-                    raise error
-
-            return call
-
-        def note(_attempt: Attempt, _error: CustomersError, wait: float) -> None:
-            waits.append(wait)
-
-        for _ in range(200):
-            await retried(failing_with(error), RetryPolicy(), budget=budget)
-        for _ in range(20):
-            await retried(failing_with(FAULT), RetryPolicy(), budget=budget, on_retry=note)
-        assert max(waits) <= 0.5
 
 
 @pytest.mark.anyio

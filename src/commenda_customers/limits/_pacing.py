@@ -84,5 +84,4 @@ class Pacer:
         """Use a clock that is *by* seconds ahead. No request is in flight at this time."""
         self._recent = 0
         self._next_start += by
-        self._last_start += by
         self.controller.shift_times(by)

@@ -1,0 +1,361 @@
+"""What a controller makes of a lesson: each rule by itself, from a state in which no other rule applies."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from commenda_customers.limits._controller import Controller
+from commenda_customers.limits._outcomes import Kind, Outcome, Period, Trial
+
+OK, REFUSED, REJECTED, FAILED = Kind.SUCCESS, Kind.REFUSAL, Kind.REJECTION, Kind.FAILURE
+
+
+def knows(rate: float = 50.0, **state: Any) -> Controller:
+    """Return a controller that has held a rate, and holds it, for a period that began at 0."""
+    state = {"hold": math.inf, "round_trip": 0.1, "period": Period(0.0, grew_at=0.0), **state}
+    return Controller(rate=rate, has_worked=True, **state)
+
+
+def feed(
+    controller: Controller, *kinds: Kind, now: float, every: float = 0.02, wait: float | None = None, in_flight: int = 8
+) -> float:
+    """Let requests end at regular times, a tenth of a second after they began; return the time."""
+    for kind in kinds:
+        now = max(now + every, controller.paused_until + 0.1)
+        controller.observe(Outcome(kind, now - 0.1, now, in_flight, wait if kind is REFUSED else None))
+    return now
+
+
+class TestSlowStart:
+    """Before a rate is known."""
+
+    def test_a_burst_after_a_slow_start_is_learned(self) -> None:
+        """The first rate is that of the last few requests, not of all those that came before at five a second."""
+        controller = Controller()
+        now = feed(controller, *[OK] * 300, now=0.0, every=0.2)
+        feed(controller, *[OK] * 32, *[REFUSED] * 3, now=now, every=1 / 32)
+        assert 6.5 < controller.rate < 32
+
+    def test_responses_of_the_first_round_trips_count_in_full(self) -> None:
+        """Responses that come at once were under way for a round trip, so that their rate is not forgotten too early."""
+        controller = Controller()
+        for kind in [OK] * 200 + [REFUSED] * 3:
+            controller.observe(Outcome(kind, 0.0, 1.0, 8))
+        assert controller.rate == pytest.approx(0.98 * 200)
+
+    def test_idle_time_is_skipped(self) -> None:
+        """Time in which nothing was wanted does not make the learned rate lower."""
+        controller = Controller()
+        now = feed(controller, *[OK] * 20, now=0.0, every=0.1, in_flight=1)
+        feed(controller, *[OK] * 20, *[REFUSED] * 3, now=now + 100, every=0.1, in_flight=1)
+        assert 8 < controller.rate < 10
+
+    def test_a_window_that_is_not_used_does_not_grow(self) -> None:
+        """One request at a time proves nothing about many."""
+        controller = Controller()
+        feed(controller, *[OK] * 20, now=0.0, in_flight=1)
+        assert controller.window == 4
+        feed(controller, *[OK] * 4, now=10.0, in_flight=3)
+        assert controller.window > 4
+
+    def test_few_responses_halve_what_was_in_flight(self) -> None:
+        """Half of the requests that were in flight may be from then on, and always one."""
+        controller = Controller(window=40.0)
+        feed(controller, OK, *[REFUSED] * 3, now=0.0, in_flight=6)
+        assert controller.window == 3
+        now = feed(controller, OK, *[REFUSED] * 3, now=10.0, in_flight=1)
+        assert (controller.window, controller.let_pass) == (1, 4)
+        assert controller.allowance == 2
+        # The refusals were those of a window, so they do not count against a quota.
+        assert controller.period.refusals == 0
+        assert now < 20
+
+    @pytest.mark.parametrize(("wait", "least", "most"), [(None, 6.4, 7.3), (30.0, 0.2, 0.35)])
+    def test_naps_are_no_time_for_requests_but_waits_are(self, wait: float | None, least: float, most: float) -> None:
+        """A short pause is not part of the time in which requests got through; a wait that the server asks for is."""
+        controller = Controller()
+        now = feed(controller, *[OK, REFUSED, REFUSED, REFUSED] * 5, now=0.0, every=0.1, wait=wait)
+        feed(controller, *[OK] * 40, *[REFUSED] * 3, now=now, every=0.1)
+        assert least < controller.rate < most
+
+
+class TestGrowth:
+    """How a rate grows, and what a lesson in its growth teaches."""
+
+    @pytest.mark.parametrize(("rate", "round_trip", "unit"), [(50.0, 0.1, 4.0), (5.0, 0.1, 6.0), (50.0, 2.0, 12.0)])
+    def test_a_rate_doubles_in_a_unit(self, rate: float, round_trip: float, unit: float) -> None:
+        """Growth, with the cube of time, doubles a rate in 4 s, but not before 30 requests and six round trips."""
+        controller = knows(rate, hold=10.0, round_trip=round_trip)
+        rates = []
+        for part in (-1.0, 0.0, 0.5, 1.0):
+            controller.age = 10 + part * unit
+            rates.append(controller.present_rate / rate)
+        assert rates == pytest.approx([1, 1, 1.125, 2])
+
+    @pytest.mark.parametrize(("rate", "round_trip", "hold"), [(50.0, 0.1, 1.0), (5.0, 0.1, 6.0), (50.0, 2.0, 12.0)])
+    def test_a_doubled_rate_is_the_new_rate(self, rate: float, round_trip: float, hold: float) -> None:
+        """A rate that has doubled is held for a second, 15 requests at the old rate, or six round trips: the longest."""
+        controller = knows(rate / 2, hold=90.0, age=90.0, round_trip=round_trip)
+        controller.period.refusals = 1
+        while controller.present_rate < rate:
+            controller.age += 0.01
+        feed(controller, OK, now=1.0)
+        assert (controller.rate, controller.hold) == (pytest.approx(rate, rel=0.05), pytest.approx(hold, rel=0.05))
+        assert (controller.age, controller.period.refusals) == (controller.hold, 0)
+
+    def test_a_lesson_in_growth_takes_what_got_through_in_it(self) -> None:
+        """The next rate is a little less than what got through since the rate began to grow, and is held twice as long."""
+        controller = knows(10.0, hold=3.0, age=2.95)
+        now = feed(controller, *[OK] * 30, now=100.0, every=1 / 14)
+        assert controller.is_growing
+        feed(controller, *[REFUSED] * 2, now=now, every=0.01)
+        assert controller.rate == pytest.approx(0.98 * 14, rel=0.06)
+        assert (controller.hold, controller.age) == (6.0, 0.0)
+
+    def test_growth_that_fails_at_once_keeps_the_rate(self) -> None:
+        """A few requests in the first moments of growth say nothing: the rate becomes a little less than it was."""
+        controller = knows(10.0, hold=3.0, age=3.05)
+        controller.period.grew_at = 100.0
+        now = feed(controller, *[OK] * 3, now=100.0, every=0.001)
+        feed(controller, *[REFUSED] * 2, now=now, every=0.001)
+        assert controller.rate == pytest.approx(9.8)
+
+    @pytest.mark.parametrize(("hold", "longer"), [(1.0, 3.0), (3.0, 6.0), (10.0, 15.0), (15.0, 15.0)])
+    def test_holds_double_up_to_a_limit(self, hold: float, longer: float) -> None:
+        """A hold is twice as long after growth that has failed, up to 15 s."""
+        controller = knows(10.0, hold=hold, age=hold + 1)
+        feed(controller, *[REFUSED] * 2, now=100.0)
+        assert controller.hold == pytest.approx(longer, rel=0.03)
+
+    def test_a_refusal_in_growth_costs_two(self) -> None:
+        """While a higher rate is tried, the second refusal is a lesson; if refusals by chance are known, it is not."""
+        controller = knows(10.0, hold=3.0, age=4.0)
+        feed(controller, *[REFUSED] * 2, now=100.0)
+        assert controller.age == 0
+        controller = knows(10.0, hold=3.0, age=4.0, chance=0.05)
+        feed(controller, *[REFUSED] * 2, now=100.0)
+        assert controller.age > 3
+
+    def test_long_waits_in_growth_count(self) -> None:
+        """If the server made requests wait since the last lesson, what got through is measured over the waits too."""
+        controller = knows(10.0, hold=3.0, age=4.0)
+        controller.period = Period(0.0, successes=600, refusals=300, napped=30.0, grew_at=99.0, successes_growing=30)
+        feed(controller, *[REFUSED] * 2, now=100.0)
+        assert controller.rate == pytest.approx(0.98 * 6, rel=0.02)
+
+
+class TestFall:
+    """What a lesson at a steady rate teaches."""
+
+    @pytest.mark.parametrize(("successes", "rate"), [(400, 39.2), (900, 49.0), (50, 25.0)])
+    def test_it_falls_to_what_got_through(self, successes: int, rate: float) -> None:
+        """The rate becomes a little less than what got through: never more than a little less than before, nor half."""
+        controller = knows(50.0)
+        controller.period.successes = successes
+        controller.allowance = 0.0
+        feed(controller, REFUSED, now=10.0, every=0.0)
+        assert controller.rate == pytest.approx(rate, rel=0.01)
+        assert controller.hold < 2
+
+    def test_a_quota_changes_no_rate(self) -> None:
+        """Between two long waits nearly all got through: the rate stays, and so does its age."""
+        controller = knows(50.0, hold=99.0, age=42.0, allowance=0.0)
+        controller.period.successes = 300
+        feed(controller, REFUSED, now=10.0, wait=40.0)
+        assert (controller.rate, controller.age, controller.period.successes) == (50, 42, 0)
+
+    @pytest.mark.parametrize("late", [False, True])
+    def test_many_refusals_are_no_quota(self, late: bool) -> None:
+        """If many were refused between two long waits, a rate is learned, also if they were sent before the first wait."""
+        controller = knows(50.0, allowance=0.0, lesson_at=1.0)
+        controller.period.successes, controller.period.refusals = 100, 0 if late else 20
+        if late:
+            for _ in range(20):
+                controller.observe(Outcome(REFUSED, 0.9, 1.1, 8))
+        feed(controller, REFUSED, now=10.0, wait=40.0)
+        assert controller.rate < 50
+
+    def test_without_a_wait_there_is_no_quota(self) -> None:
+        """Nearly all got through before a lesson without a wait: it is a rate."""
+        controller = knows(50.0, allowance=0.0)
+        controller.period.successes = 300
+        feed(controller, REFUSED, now=10.0)
+        assert controller.rate < 50
+
+    def test_no_rate_is_lower_than_one_in_fifty_seconds(self) -> None:
+        """A server that takes next to nothing is asked all the same."""
+        controller = knows(0.03, allowance=0.0)
+        feed(controller, REFUSED, now=5000.0, wait=2.0)
+        assert controller.rate == 0.02
+
+    def test_a_rate_that_is_not_adapted_stays_unknown(self) -> None:
+        """Where the rate is somebody else's concern, lessons pause and teach none."""
+        controller = Controller(adapts=False, window=math.inf)
+        now = 0.0
+        for _ in range(20):
+            now = feed(controller, *[OK] * 60, *[REFUSED] * 8, now=now)
+            assert controller.paused_until > now - 0.1
+        assert not controller.is_limited
+        assert controller.window == math.inf
+
+
+class TestTrials:
+    """A cut of the rate tells a limit from chance."""
+
+    def test_refusals_at_a_steady_rate_begin_a_trial(self) -> None:
+        """The fourth refusal among 45 requests or more cuts the rate by a tenth, and by the part that was refused."""
+        controller = knows(50.0, hold=99.0)
+        now = feed(controller, *([OK] * 14 + [REFUSED]) * 3, now=1.0)
+        assert controller.trial is None
+        feed(controller, *[OK] * 14, REFUSED, now=now)
+        assert controller.trial == Trial(50.0, 99.0, pytest.approx(4 / 60))
+        assert controller.rate == pytest.approx(50 * 0.9 * 56 / 60)
+        assert controller.hold == math.inf
+
+    @pytest.mark.parametrize(
+        "period",
+        [
+            Period(0.0, successes=39, refusals=4),  # too few requests
+            Period(0.0, successes=1500, refusals=5),  # too few refusals for so many
+            Period(0.0, successes=100, refusals=40),  # too many for chance
+            Period(0.0, successes=100, refusals=8, successes_growing=10, refusals_growing=6),  # by growth
+        ],
+    )
+    def test_other_refusals_begin_none(self, period: Period) -> None:
+        """Refusals that are few, many, or explained by growth are tried neither one by one nor in a cluster."""
+        for allowance in (2.0, 0.0):
+            controller = knows(50.0, hold=math.inf, allowance=allowance)
+            controller.period = Period(**asdict(period))
+            feed(controller, REFUSED, now=30.0)
+            assert controller.trial is None
+
+    def test_refusals_that_are_known_to_be_chance_begin_none(self) -> None:
+        """Twice the known part is not suspicious yet."""
+        controller = knows(50.0, chance=0.05, allowance=2.0)
+        controller.period.successes, controller.period.refusals = 100, 9
+        feed(controller, REFUSED, now=30.0)
+        assert controller.trial is None
+
+    def test_a_cluster_may_begin_a_trial(self) -> None:
+        """Where a cluster of refusals would be a lesson, it is tried first whether it is chance."""
+        controller = knows(50.0, allowance=0.0)
+        controller.period.successes, controller.period.refusals = 60, 4
+        feed(controller, REFUSED, now=10.0)
+        assert controller.trial is not None
+        assert controller.paused_until > 10
+
+    @pytest.mark.parametrize(
+        ("refusals", "rate", "chance"),
+        [(0, 0.98 * 55 * 0.94, 0.0), (1, 0.98 * 55 * 0.94, 0.0), (4, 55.0, 0.053), (12, 0.98 * 50 * 0.84, 0.0)],
+    )
+    def test_the_judgement_of_a_trial(self, refusals: int, rate: float, chance: float) -> None:
+        """If refusals go on, they are chance; if they stop or one is left, the rate was too high; if they grow, much."""
+        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.06))
+        controller.period.successes, controller.period.refusals = 74 - refusals, refusals
+        feed(controller, OK, now=10.0)
+        assert controller.trial is None
+        assert (controller.rate, controller.chance) == (pytest.approx(rate, rel=0.01), pytest.approx(chance, abs=0.001))
+
+    def test_what_chance_refuses_is_let_pass(self) -> None:
+        """Where refusals are chance, more of them in a cluster are let pass, and successes earn more."""
+        controller = knows(50.0, chance=0.1, allowance=0.0)
+        feed(controller, *[OK] * 4, now=1.0)
+        assert controller.allowance == pytest.approx(1.0)
+        feed(controller, *[OK] * 100, now=2.0)
+        assert controller.allowance == pytest.approx(6.5)
+
+    def test_a_lesson_that_chance_does_not_explain_forgets_it(self) -> None:
+        """A cluster beyond what chance explains is a limit: refusals are chance no more, and no cut is undone."""
+        controller = knows(50.0, chance=0.02, uncut=80.0, allowance=0.0)
+        controller.period.successes, controller.period.refusals = 100, 40
+        feed(controller, REFUSED, now=10.0)
+        assert (controller.chance, controller.uncut) == (0.0, 0.0)
+
+    def test_a_lesson_in_a_trial_may_turn_out_to_be_a_limit(self) -> None:
+        """If a cluster ends a trial as chance and nothing gets through after it, what got through before is the rate."""
+        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.06), allowance=0.0)
+        controller.period.successes, controller.period.refusals = 70, 4
+        now = feed(controller, REFUSED, now=10.0)
+        assert (controller.rate, controller.chance > 0) == (55.0, True)
+        feed(controller, REFUSED, now=now)
+        assert (controller.rate, controller.chance) == (pytest.approx(0.98 * 7.0, rel=0.02), 0.0)
+
+
+class TestOutages:
+    """Nothing gets through: no rate is to blame."""
+
+    def test_rejections_that_go_on_are_an_outage(self) -> None:
+        """A lesson from rejections is taken back with the third pause in a row, and only then."""
+        controller = knows(50.0, hold=9.0, allowance=0.0)
+        controller.period.successes = 100
+        rates, now = [], 10.0
+        for _ in range(3):
+            now = feed(controller, REJECTED, now=now)
+            rates.append(controller.rate)
+        assert rates == [25.0, 25.0, 50.0]
+        assert controller.hold == 9
+
+    def test_refusals_that_go_on_are_a_limit(self) -> None:
+        """The server says that it is a limit, so the lesson stays."""
+        controller = knows(50.0, allowance=0.0)
+        controller.period.successes = 100
+        feed(controller, *[REFUSED] * 6, now=10.0)
+        assert controller.rate == 25
+
+    @pytest.mark.parametrize(("sent", "rate"), [(10.0, 50.0), (20.0, 25.0)])
+    def test_a_success_after_the_pause_confirms_a_lesson(self, sent: float, rate: float) -> None:
+        """Rejections followed by a success were a limit. One that was sent before the lesson confirms nothing."""
+        controller = knows(50.0, allowance=0.0)
+        controller.period.successes = 100
+        feed(controller, REJECTED, now=10.0)
+        controller.observe(Outcome(OK, sent, 20.1, 8))
+        controller.allowance = 0.0
+        controller.round_trip = 0.1
+        feed(controller, *[FAILED] * 9, now=30.0)
+        assert controller.is_half_open
+        assert controller.rate == rate
+
+    @pytest.mark.parametrize("kind", [FAILED, REJECTED])
+    def test_pauses_of_an_outage_do_not_count_as_time(self, kind: Kind) -> None:
+        """How long an outage lasts says nothing about the rate: the next lesson does not see it."""
+        controller = knows(50.0)
+        now = feed(controller, *[OK] * 100, now=0.0)
+        now = feed(controller, *[kind] * 25, now=now)
+        assert now > 40
+        now = feed(controller, *[OK] * 100, now=now)
+        feed(controller, *[REFUSED] * 12, now=now)
+        assert controller.rate > 30
+
+    def test_pauses_of_a_limit_count_as_time(self) -> None:
+        """While a limit refuses again and again, its pauses are part of the time in which so few got through."""
+        controller = knows(50.0)
+        now = feed(controller, *[OK] * 100, *[REFUSED] * 10, now=0.0)
+        assert (controller.rate, now > 20) == (pytest.approx(48, rel=0.05), True)
+        feed(controller, *[OK] * 100, *[REFUSED] * 10, now=now)
+        assert controller.rate == pytest.approx(24, rel=0.05)
+
+    def test_a_hint_in_an_outage_is_ignored(self) -> None:
+        """While the server is shut, a quota that is used up teaches nothing; otherwise it pauses without a strike."""
+        controller = knows(50.0, strikes=2, lesson_at=10.0)
+        before = asdict(controller)
+        controller.exhaust(Outcome(REFUSED, 11.0, 11.1, 8))
+        assert asdict(controller) == before
+        controller = knows(50.0)
+        controller.period.successes = 100
+        controller.exhaust(Outcome(REFUSED, 11.0, 11.1, 8))
+        assert (controller.paused_until > 11.1, controller.strikes) == (True, 0)
+
+    @pytest.mark.parametrize(("strikes", "until"), [(0, 10.4), (1, 10.4), (2, 40.1)])
+    def test_older_waits_count_only_while_it_is_half_open(self, strikes: int, until: float) -> None:
+        """Refusals of one cluster pause once, whatever they ask for, unless one request at a time finds out."""
+        controller = knows(50.0, strikes=strikes, lesson_at=10.0, paused_until=10.4)
+        controller.observe(Outcome(REFUSED, 9.9, 10.1, 8, 30.0))
+        assert controller.paused_until == pytest.approx(until)
+
+    def test_a_pause_is_never_shortened(self) -> None:
+        """A later pause that would end earlier changes nothing."""
+        controller = knows(50.0, strikes=1, lesson_at=10.0, paused_until=40.0)
+        controller.observe(Outcome(REFUSED, 10.1, 10.2, 8))
+        assert controller.paused_until == 40

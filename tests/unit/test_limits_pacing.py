@@ -1,0 +1,136 @@
+"""When the next request may begin: a pure decision, but for its jitter."""
+
+import math
+
+import pytest
+
+from commenda_customers.limits._controller import Controller
+from commenda_customers.limits._outcomes import Kind, Outcome
+from commenda_customers.limits._pacing import Pacer
+
+
+def shut(jitter: float, *, wait: float | None = None, naps: int = 6) -> tuple[Pacer, float]:
+    """Return a pacer whose jitter is fixed, after refusals that follow pauses; and the time."""
+    pacer, now = Pacer(Controller(has_worked=True, round_trip=0.1, rate=50.0, hold=math.inf), lambda: jitter), 0.0
+    for _ in range(naps + 2):  # two refusals are let pass
+        now = max(now, pacer.paused_until)
+        pacer.begin(now)
+        now += 0.1
+        pacer.end(now - 0.1, Outcome(Kind.REFUSAL, now - 0.1, now, 1, wait))
+    return pacer, now
+
+
+class TestJitter:
+    """Clients of one server do not all find out at the same moment whether it is back."""
+
+    def test_two_clients_do_not_return_at_the_same_moment(self) -> None:
+        """While the server is shut, a pause is longer by a random part of up to a quarter."""
+        delays = [pacer.delay(now) for pacer, now in (shut(jitter, naps=3) for jitter in (0.0, 0.5, 1.0))]
+        assert delays == pytest.approx([0.8, 0.9, 1.0])
+
+    @pytest.mark.parametrize("wait", [None, 60.0])
+    def test_a_pause_is_never_more_than_a_second_longer(self, wait: float | None) -> None:
+        """Of a long pause, a quarter would be much."""
+        (exact, now), (latest, then) = shut(0.0, wait=wait), shut(1.0, wait=wait)
+        assert latest.delay(then) - exact.delay(now) == pytest.approx(1.0)
+
+    @pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+    @pytest.mark.parametrize("naps", [1, 2, 6])
+    def test_a_wait_that_the_server_asks_for_is_never_shortened(self, jitter: float, naps: int) -> None:
+        """Jitter makes a wait longer, never shorter."""
+        pacer, now = shut(jitter, wait=30.0, naps=naps)
+        assert 30.0 <= pacer.delay(now) + 1e-9 <= 31.1
+
+    def test_the_first_pause_has_no_jitter(self) -> None:
+        """After the first pause, the learned rate spreads the requests."""
+        pacer, now = shut(1.0, naps=1)
+        assert pacer.delay(now) == pytest.approx(0.2)
+
+
+class TestPace:
+    """Requests begin evenly."""
+
+    def test_a_late_request_delays_none_behind_it(self) -> None:
+        """A timer that is late by some milliseconds does not slow down the rate, and one that is later sends no burst."""
+        pacer = Pacer(Controller(rate=10.0, hold=math.inf))
+        pacer.begin(0.0)
+        pacer.begin(0.108)
+        assert 0.108 + pacer.delay(0.108) == pytest.approx(0.2, abs=0.003)
+        pacer.begin(1.0)
+        assert 0.08 < pacer.delay(1.0) < 0.1
+
+    def test_a_learned_rate_begins_after_the_pause(self) -> None:
+        """The first request after a lesson begins at the end of the pause, and the second one interval later."""
+        pacer = Pacer(Controller(has_worked=True, rate=10.0, hold=math.inf, allowance=0.0))
+        pacer.end(0.0, Outcome(Kind.REFUSAL, 0.0, 0.1, 1, 5.0))
+        rate = pacer.controller.rate
+        assert pacer.delay(0.1) == pytest.approx(5.0)
+        pacer.begin(5.1)
+        assert pacer.delay(5.1) == pytest.approx(1 / rate, abs=1e-6)
+
+    def test_requests_from_before_a_lesson_do_not_count_as_in_flight(self) -> None:
+        """Of the requests in flight, those from before the last lesson neither block a probe nor free its place."""
+        pacer, now = shut(0.0)
+        now += pacer.delay(now)
+        pacer.begin(now)
+        pacer.end(0.0, None)
+        assert pacer.delay(now) == pytest.approx(4.0)
+        pacer.end(now, None)
+        assert pacer.delay(now) < 0.1
+
+    def test_requests_that_hang_since_before_a_lesson_block_no_probe(self) -> None:
+        """A probe is sent at the end of the pause, although requests from before it are still in flight."""
+        pacer, now = Pacer(Controller(has_worked=True, round_trip=0.1, rate=50.0, hold=math.inf), lambda: 0.0), 0.0
+        for _ in range(3):
+            pacer.begin(now)
+        for _ in range(4):
+            now = max(now, pacer.paused_until)
+            pacer.begin(now)
+            pacer.end(now, Outcome(Kind.REFUSAL, now, now + 0.1, 1))
+            now += 0.1
+        assert pacer.controller.is_half_open
+        assert pacer.delay(pacer.paused_until) == 0
+
+    def test_requests_of_another_event_loop_block_nothing(self) -> None:
+        """The requests of an event loop that has ended never end, so they are not in flight in the next one."""
+        pacer = Pacer()
+        for _ in range(4):
+            pacer.begin(0.0)
+        pacer.shift_times(1000.0)
+        assert pacer.delay(1000.0) == 0
+
+    def test_a_window_that_is_full_waits_for_a_response(self) -> None:
+        """While no rate is known, a request begins only when fewer are in flight than the window allows."""
+        pacer = Pacer()
+        for _ in range(4):
+            assert pacer.delay(0.0) == 0
+            pacer.begin(0.0)
+        assert pacer.delay(0.0) == math.inf
+        pacer.end(0.0, None)
+        assert pacer.delay(0.0) == 0
+
+
+@pytest.mark.parametrize("by", [-4096.0, 4096.0])
+def test_another_clock_changes_nothing(by: float) -> None:
+    """What was learned by one clock holds by another: pauses, paces and rates are as they would have been."""
+
+    def story(pacer: Pacer, by: float) -> list[float]:
+        now, seen = 0.0, list[float]()
+        for number in range(220):
+            if number in (30, 73, 78, 130, 201, 204):
+                pacer.shift_times(by)
+                now += by
+            delay = pacer.delay(now)
+            # Beginnings are multiples of a fraction of two, so that both clocks are equally exact.
+            now = math.ceil((now + delay) * 64) / 64
+            pacer.begin(now)
+            is_bad = number in (72, 73, 74, 76, 77, 200, 201, 202, 203, 204)
+            kind = Kind.REFUSAL if is_bad and number < 100 else Kind.FAILURE if is_bad else Kind.SUCCESS
+            failing_since = now if is_bad else math.inf
+            pacer.end(now, Outcome(kind, now, now + 0.125, 1, None, failing_since))
+            now += 0.125 + (3.0 if number % 50 == 49 else 0.0)
+            seen += [delay, pacer.controller.present_rate, pacer.controller.age, pacer.controller.window]
+        return seen
+
+    still, moved = (Pacer(jitter=lambda: 0.5) for _ in range(2))
+    assert story(still, 0.0) == pytest.approx(story(moved, by), rel=1e-6, abs=1e-6)
