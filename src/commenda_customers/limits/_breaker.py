@@ -15,7 +15,7 @@ from ._outcomes import Kind, Outcome
 
 NAP, LONGEST_NAP, LONGEST_OUTAGE_NAP = 0.2, 8.0, 4.0  # seconds; half of the first two: 95.0, 1.19; twice: 95.1, 1.17
 LONG_WAIT = 1.0  # seconds; most shorter waits are rounded up; half: 89.0, 1.84; twice: 95.5, 1.15
-FAILURES = 4  # in a row, after which a server that has worked is shut
+FAILURES = 4  # in a row, after which the server is shut: fewer pages may fail by themselves at the same time
 
 
 @dataclass(slots=True)

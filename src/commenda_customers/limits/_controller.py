@@ -129,7 +129,7 @@ class Controller(Breaker):
         if self.is_limited:
             self._age(now)
         elif period.successes >= 2 * SAMPLE and now - period.began >= 4 * self.round_trip:
-            # The first rate that is learned is that of the last few requests.
+            # Two samples over four round trips are enough. The first rate that is learned is that of the last few requests.
             period.forget_half(now)
 
     def _age(self, now: float) -> None:
