@@ -4,33 +4,22 @@ One page: permit, token, send, decode, retry.
 `PageFetcher` is what all requests of a client share; `_PageRequest` is the request for one page, over all its attempts.
 """
 
-import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import anyio
 
 from ._attempt import Attempt
 from ._cancellation import in_child_task
 from ._http import HTTPClient, RawResponse
+from ._reports import PageReporter
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
 from .auth import Secret, TokenAuth
 from .errors import APIConnectionError, APITimeoutError, AuthenticationError, CustomersError, InvalidResponseError
-from .events import (
-    Event,
-    Hook,
-    PageFailed,
-    PageFetched,
-    RequestFailed,
-    RequestSent,
-    ResponseReceived,
-    RetryScheduled,
-    Throttled,
-)
+from .events import Hook, RequestSent, ResponseReceived, Throttled
 from .limits import Feedback, LimiterSnapshot, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
@@ -38,28 +27,17 @@ from .retry import RetryPolicy, call_with_retries
 
 _A_DAY = 24 * 3600.0
 
-_logger = logging.getLogger("commenda_customers")
 
-
+@dataclass(frozen=True, eq=False, repr=False)
 class PageFetcher:
-    """What all requests of a client share."""
+    """What all requests of a client share. A copy with other options shares the connections, the token and the limiter."""
 
-    def __init__(
-        self,
-        http: HTTPClient,
-        auth: TokenAuth,
-        *,
-        limiter: RateLimiter | None,
-        retry: RetryPolicy,
-        timeout: float | None,
-        hooks: Sequence[Hook],
-    ) -> None:
-        self.http = http
-        self.auth = auth
-        self.limiter = limiter
-        self.retry = retry
-        self.timeout = timeout
-        self.hooks = hooks
+    http: HTTPClient
+    auth: TokenAuth
+    limiter: RateLimiter | None
+    retry: RetryPolicy
+    timeout: float | None
+    hooks: tuple[Hook, ...]
 
     async def fetch(self, query: CustomersQuery, cursor: str | None, *, max_wait: float | None = None) -> CustomerPage:
         """
@@ -68,28 +46,12 @@ class PageFetcher:
         Args:
             query: What to ask for.
             cursor: Where.
-            max_wait: Seconds that each attempt may wait for the limiter; `None` means no limit.
+            max_wait: Seconds for which the page may wait for the limiter, over all attempts; `None` means no limit.
 
         Raises:
             CustomersError: No usable page came, in all the attempts that the retry policy allows.
         """
         return await _PageRequest(self, query, cursor, max_wait).fetch()
-
-
-class _EventFields(TypedDict):
-    """Which page and attempt an event is about."""
-
-    corporation_id: str
-    cursor: str | None
-    attempt: int
-
-
-class _PageFields(_EventFields):
-    """What the events that end a page have in common."""
-
-    elapsed: float
-    waited: float
-    request_id: str | None
 
 
 class _Received(NamedTuple):
@@ -117,10 +79,8 @@ class _PageRequest:
         self._fetcher = fetcher
         self._max_wait = max_wait
         self._corporation_id = query.corporation_id
-        self._cursor = cursor
         self._params = query.to_params(cursor)
-        self._began = anyio.current_time()
-        self._waited = 0.0  # for the limiter
+        self._report = PageReporter(query.corporation_id, cursor, fetcher.hooks)
         self._token_was_renewed = False
         self._foreign_customers_came = False
 
@@ -130,15 +90,16 @@ class _PageRequest:
             attempt, received = await call_with_retries(
                 self._try_once,
                 self._fetcher.retry,
-                on_retry=self._report_retry,
+                max_wait=self._max_wait,
+                on_retry=self._report.retry,
                 on_deadline=self._report_deadline,
             )
         except CustomersError as error:
-            self._emit(PageFailed(**self._page_fields(error.attempts, error.request_id), error=error))
+            self._report.page_failed(error)
             raise
 
         page = received.page()
-        self._emit(PageFetched(**self._page_fields(attempt.number, received.request_id), customers=len(page)))
+        self._report.page_fetched(attempt.number, received.request_id, len(page))
         return page
 
     async def _try_once(self, attempt: Attempt) -> tuple[Attempt, _Received]:
@@ -160,24 +121,24 @@ class _PageRequest:
             received.page()
         except CustomersError as error:
             self._redact(error, secret)
-            self._locate(error, attempt.attempts_sent)
-            self._report_end(attempt, error)
+            self._report.locate(error, attempt.attempts_sent)
+            self._report.attempt_failed(attempt, error)
             raise
 
         return received
 
     async def _with_permit(self, attempt: Attempt, secret: Secret) -> _Received:
-        """Send when the limiter allows it. Waiting for the first permit is not a failure, so the deadline is suspended."""
+        """Send when the limiter allows it. Waiting for the first permit is not a failure: see `Deadline`."""
         limiter = self._fetcher.limiter
         if limiter is None:
             return await self._with_connection(attempt, secret)
 
-        again, began = attempt.had_permit, anyio.current_time()
+        again, deadline = attempt.had_permit, attempt.deadline
         try:
-            with nullcontext() if again else attempt.deadline.suspended():
-                permit = await limiter.acquire(again=again, max_wait=self._max_wait)
+            with deadline.at_limiter(again=again):
+                permit = await limiter.acquire(again=again, max_wait=deadline.left_to_wait)
         finally:
-            self._waited += anyio.current_time() - began
+            self._report.waited = deadline.waited
 
         attempt.had_permit, feedback = True, Feedback()
         try:
@@ -201,10 +162,10 @@ class _PageRequest:
             attempt.failing_since = min(attempt.failing_since, attempt.failed_at)
             attempt.is_exempt = feedback.is_throttled or is_outage
         if feedback.is_throttled:
-            self._emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
+            self._report.emit(Throttled(**self._report.fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
     async def _with_connection(self, attempt: Attempt, secret: Secret) -> _Received:
-        """Send when a connection is free. Waiting for one is not a failure: it counts for neither timeout nor deadline."""
+        """Send when a connection is free. Waiting for one is not a failure: it is no part of the timeout. See `Deadline`."""
         connections = self._fetcher.http.connections
         try:
             connections.acquire_nowait()
@@ -218,13 +179,13 @@ class _PageRequest:
 
     async def _send(self, attempt: Attempt, secret: Secret) -> _Received:
         """Send, and report it in the context of the caller: the child task has a copy of it."""
-        timeout, fields = self._fetcher.timeout, self._fields(attempt.number)
+        timeout, fields = self._fetcher.timeout, self._report.fields(attempt.number)
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
-        self._emit(RequestSent(**fields))
+        self._report.emit(RequestSent(**fields))
         with anyio.move_on_after(timeout):
             received = await in_child_task(partial(self._exchange, secret))
             elapsed = received.at - attempt.in_flight_since
-            self._emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
+            self._report.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
             return received
 
         # Reached only when the timeout has cancelled the attempt.
@@ -278,19 +239,6 @@ class _PageRequest:
             transient=not came_before,
         )
 
-    def _fields(self, attempt: int) -> _EventFields:
-        return {"corporation_id": self._corporation_id, "cursor": self._cursor, "attempt": attempt}
-
-    def _page_fields(self, attempts: int, name: str | None) -> _PageFields:
-        elapsed = anyio.current_time() - self._began
-        return {**self._fields(attempts), "elapsed": elapsed, "waited": self._waited, "request_id": name}
-
-    def _locate(self, error: CustomersError, attempts: int) -> None:
-        """Say in *error* which page it is about, and after how many attempts."""
-        error.corporation_id = self._corporation_id
-        error.cursor = self._cursor
-        error.attempts = attempts
-
     @staticmethod
     def _redact(error: CustomersError, secret: Secret) -> None:
         """Take the token out of *error*, in case the server has repeated it."""
@@ -301,21 +249,9 @@ class _PageRequest:
         if secret.is_shown_by(error.__cause__):
             error.__cause__ = error.__context__ = None
 
-    def _report_end(self, attempt: Attempt, error: CustomersError) -> None:
-        """Report that *error* ended an attempt, if it was in flight."""
-        if attempt.in_flight_since is not None:
-            elapsed = anyio.current_time() - attempt.in_flight_since
-            attempt.in_flight_since = None
-            self._emit(RequestFailed(**self._fields(attempt.number), error=error, elapsed=elapsed))
-
-    def _report_retry(self, attempt: Attempt, error: CustomersError, wait: float) -> None:
-        self._emit(RetryScheduled(**self._fields(attempt.number), error=error, wait=wait))
-
-    def _report_deadline(self, attempt: Attempt, error: APITimeoutError) -> None:
-        self._locate(error, error.attempts)
-        self._report_end(attempt, error)
-
-    def _emit(self, event: Event) -> None:
-        _logger.debug("%s", event)
-        for hook in self._fetcher.hooks:
-            hook(event)
+    def _report_deadline(self, attempt: Attempt, error: CustomersError) -> None:
+        limiter = self._fetcher.limiter
+        if limiter is not None and attempt.deadline.came_at_limiter:
+            error.retry_after = limiter.estimate_wait()
+        self._report.locate(error, error.attempts)
+        self._report.attempt_failed(attempt, error)
