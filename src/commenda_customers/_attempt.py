@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import anyio
@@ -12,14 +12,22 @@ from ._secret import Secret
 
 class Deadline:
     """
-    The deadline of one request. It can be suspended while the request waits for its first permit or for a connection.
+    The time that one page has.
+
+    A page of a job may wait for its turn: the time until its first permit, and until a connection is free, does not count.
+    With `max_wait` somebody waits for the page. Then all time counts.
 
     Attributes:
         scope: Is cancelled at the deadline.
+        waited: Seconds for which the page has waited for the limiter.
+        came_at_limiter: Whether the deadline came while a page with `max_wait` waited for the limiter.
     """
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, *, max_wait: float | None = None) -> None:
         self.scope = anyio.CancelScope(deadline=math.inf if seconds is None else anyio.current_time() + seconds)
+        self.waited = 0.0
+        self.came_at_limiter = False
+        self._max_wait = max_wait
         self._began = anyio.current_time()
 
     @property
@@ -27,9 +35,32 @@ class Deadline:
         """Seconds since it began, without those for which it was suspended."""
         return anyio.current_time() - self._began
 
+    @property
+    def left_to_wait(self) -> float | None:
+        """Seconds for which the limiter may still hold the page back; `None` means no limit."""
+        if self._max_wait is None:
+            return None
+
+        return max(0.0, min(self._max_wait - self.waited, self.scope.deadline - anyio.current_time()))
+
+    @contextmanager
+    def at_limiter(self, *, again: bool) -> Generator[None]:
+        """Count the time of a block as a wait for the limiter, for the first permit of the page or *again*."""
+        began = anyio.current_time()
+        try:
+            with nullcontext() if again else self.suspended():
+                yield
+        finally:
+            self.waited += anyio.current_time() - began
+            self.came_at_limiter = self._max_wait is not None and self.scope.cancel_called
+
     @contextmanager
     def suspended(self) -> Generator[None]:
-        """Do not count the time of a block."""
+        """Do not count the time of a block, unless somebody waits for the page."""
+        if self._max_wait is not None:
+            yield
+            return
+
         suspended_at, deadline = anyio.current_time(), self.scope.deadline
         self.scope.deadline = math.inf
         try:

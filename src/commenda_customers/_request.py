@@ -4,19 +4,18 @@ One page: permit, token, send, decode, retry.
 `PageFetcher` is what all requests of a client share; `_PageRequest` is the request for one page, over all its attempts.
 """
 
-import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import anyio
 
 from ._attempt import Attempt
 from ._cancellation import in_child_task
 from ._http import HTTPClient, RawResponse
+from ._reports import PageReporter, report
 from ._secret import Secret
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
 from .auth import TokenAuth
@@ -28,17 +27,7 @@ from .errors import (
     InvalidResponseError,
     TokenError,
 )
-from .events import (
-    Event,
-    Hook,
-    PageFailed,
-    PageFetched,
-    RequestFailed,
-    RequestSent,
-    ResponseReceived,
-    RetryScheduled,
-    Throttled,
-)
+from .events import Event, Hook, RequestSent, ResponseReceived, Throttled
 from .limits import Feedback, LimiterSnapshot, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
@@ -46,34 +35,21 @@ from .retry import RetryPolicy, call_with_retries
 
 _A_DAY = 24 * 3600.0
 
-_logger = logging.getLogger("commenda_customers")
 
-
+@dataclass(frozen=True, eq=False, repr=False)
 class PageFetcher:
-    """What all requests of a client share."""
+    """What all requests of a client share. A copy with other options shares the connections, the token and the limiter."""
 
-    def __init__(
-        self,
-        http: HTTPClient,
-        auth: TokenAuth,
-        *,
-        limiter: RateLimiter | None,
-        retry: RetryPolicy,
-        timeout: float | None,
-        hooks: Sequence[Hook],
-    ) -> None:
-        self.http = http
-        self.auth = auth
-        self.limiter = limiter
-        self.retry = retry
-        self.timeout = timeout
-        self.hooks = hooks
+    http: HTTPClient
+    auth: TokenAuth
+    limiter: RateLimiter | None
+    retry: RetryPolicy
+    timeout: float | None
+    hooks: tuple[Hook, ...]
 
     def emit(self, event: Event) -> None:
-        """Log an event, and pass it to all hooks."""
-        _logger.debug("%s", event)
-        for hook in self.hooks:
-            hook(event)
+        """Report an event that belongs to no request."""
+        report(event, self.hooks)
 
     async def fetch(self, query: CustomersQuery, cursor: str | None, *, max_wait: float | None = None) -> CustomerPage:
         """
@@ -82,28 +58,12 @@ class PageFetcher:
         Args:
             query: What to ask for.
             cursor: Where.
-            max_wait: Seconds that each attempt may wait for the limiter; `None` means no limit.
+            max_wait: Seconds for which the page may wait for the limiter, over all attempts; `None` means no limit.
 
         Raises:
             CustomersError: No usable page came, in all the attempts that the retry policy allows.
         """
         return await _PageRequest(self, query, cursor, max_wait).fetch()
-
-
-class _EventFields(TypedDict):
-    """Which page and attempt an event is about."""
-
-    corporation_id: str
-    cursor: str | None
-    attempt: int
-
-
-class _PageFields(_EventFields):
-    """What the events that end a page have in common."""
-
-    elapsed: float
-    waited: float
-    request_id: str | None
 
 
 class _Received(NamedTuple):
@@ -134,8 +94,7 @@ class _PageRequest:
         self._collect_invalid = query.selection.collect_invalid
         self._cursor = cursor
         self._params = query.to_params(cursor)
-        self._began = anyio.current_time()
-        self._waited = 0.0  # for the limiter
+        self._report = PageReporter(query.corporation_id, cursor, fetcher.hooks)
         self._new_token_was_refused = False
         self._foreign_customers_came = False
 
@@ -145,22 +104,23 @@ class _PageRequest:
             attempt, received = await call_with_retries(
                 self._try_once,
                 self._fetcher.retry,
-                on_retry=self._report_retry,
+                max_wait=self._max_wait,
+                on_retry=self._report.retry,
                 on_deadline=self._report_deadline,
             )
         except CustomersError as error:
-            self._fetcher.emit(PageFailed(**self._page_fields(error.attempts, error.request_id), error=error))
+            self._report.page_failed(error)
             raise
 
         page = received.page()
-        self._fetcher.emit(PageFetched(**self._page_fields(attempt.number, received.request_id), customers=len(page)))
+        self._report.page_fetched(attempt.number, received.request_id, len(page))
         return page
 
     async def _try_once(self, attempt: Attempt) -> tuple[Attempt, _Received]:
         try:
             return attempt, await self._fetcher.auth.call(attempt, partial(self._send_and_accept, attempt))
         except TokenError as error:
-            self._locate(error, attempt.number)
+            self._report.locate(error, attempt.number)
             raise
 
     async def _send_and_accept(self, attempt: Attempt) -> _Received:
@@ -173,24 +133,24 @@ class _PageRequest:
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):
                 # The server may not know the new token yet. A second time, that is no reason.
                 error.transient, self._new_token_was_refused = not self._new_token_was_refused, True
-            self._locate(error, attempt.attempts_sent)
-            self._report_end(attempt, error)
+            self._report.locate(error, attempt.attempts_sent)
+            self._report.attempt_failed(attempt, error)
             raise
 
         return received
 
     async def _with_permit(self, attempt: Attempt) -> _Received:
-        """Send when the limiter allows it. Waiting for the first permit is not a failure, so the deadline is suspended."""
+        """Send when the limiter allows it. Waiting for the first permit is not a failure: see `Deadline`."""
         limiter = self._fetcher.limiter
         if limiter is None:
             return await self._with_connection(attempt)
 
-        again, began = attempt.had_permit, anyio.current_time()
+        again, deadline = attempt.had_permit, attempt.deadline
         try:
-            with nullcontext() if again else attempt.deadline.suspended():
-                permit = await limiter.acquire(again=again, max_wait=self._max_wait)
+            with deadline.at_limiter(again=again):
+                permit = await limiter.acquire(again=again, max_wait=deadline.left_to_wait)
         finally:
-            self._waited += anyio.current_time() - began
+            self._report.waited = deadline.waited
 
         attempt.had_permit, feedback = True, Feedback()
         try:
@@ -214,10 +174,10 @@ class _PageRequest:
             attempt.failing_since = min(attempt.failing_since, attempt.failed_at)
             attempt.is_exempt = feedback.is_throttled or is_outage
         if feedback.is_throttled:
-            self._fetcher.emit(Throttled(**self._fields(attempt.number), pause=now.paused_for, rate=now.rate))
+            self._report.emit(Throttled(**self._report.fields(attempt.number), pause=now.paused_for, rate=now.rate))
 
     async def _with_connection(self, attempt: Attempt) -> _Received:
-        """Send when a connection is free. Waiting for one is not a failure: it counts for neither timeout nor deadline."""
+        """Send when a connection is free. Waiting for one is not a failure: it is no part of the timeout. See `Deadline`."""
         connections = self._fetcher.http.connections
         try:
             connections.acquire_nowait()
@@ -231,15 +191,15 @@ class _PageRequest:
 
     async def _send(self, attempt: Attempt) -> _Received:
         """Send, and report it in the context of the caller: the child task has a copy of it."""
-        timeout, fields = self._fetcher.timeout, self._fields(attempt.number)
+        timeout, fields = self._fetcher.timeout, self._report.fields(attempt.number)
         # Another request may have renewed the token while this one waited.
         attempt.secret = secret = self._fetcher.auth.newest()
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
-        self._fetcher.emit(RequestSent(**fields))
+        self._report.emit(RequestSent(**fields))
         with anyio.move_on_after(timeout):
             received = await in_child_task(partial(self._exchange, secret))
             elapsed = received.at - attempt.in_flight_since
-            self._fetcher.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
+            self._report.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
             return received
 
         # Reached only when the timeout has cancelled the attempt.
@@ -300,29 +260,9 @@ class _PageRequest:
             transient=not came_before,
         )
 
-    def _fields(self, attempt: int) -> _EventFields:
-        return {"corporation_id": self._corporation_id, "cursor": self._cursor, "attempt": attempt}
-
-    def _page_fields(self, attempts: int, name: str | None) -> _PageFields:
-        elapsed = anyio.current_time() - self._began
-        return {**self._fields(attempts), "elapsed": elapsed, "waited": self._waited, "request_id": name}
-
-    def _locate(self, error: CustomersError, attempts: int) -> None:
-        """Say in *error* which page it is about, and after how many attempts."""
-        error.corporation_id = self._corporation_id
-        error.cursor = self._cursor
-        error.attempts = attempts
-
-    def _report_end(self, attempt: Attempt, error: CustomersError) -> None:
-        """Report that *error* ended an attempt, if it was in flight."""
-        if attempt.in_flight_since is not None:
-            elapsed = anyio.current_time() - attempt.in_flight_since
-            attempt.in_flight_since = None
-            self._fetcher.emit(RequestFailed(**self._fields(attempt.number), error=error, elapsed=elapsed))
-
-    def _report_retry(self, attempt: Attempt, error: CustomersError, wait: float) -> None:
-        self._fetcher.emit(RetryScheduled(**self._fields(attempt.number), error=error, wait=wait))
-
-    def _report_deadline(self, attempt: Attempt, error: APITimeoutError) -> None:
-        self._locate(error, error.attempts)
-        self._report_end(attempt, error)
+    def _report_deadline(self, attempt: Attempt, error: CustomersError) -> None:
+        limiter = self._fetcher.limiter
+        if limiter is not None and attempt.deadline.came_at_limiter:
+            error.retry_after = limiter.estimate_wait()
+        self._report.locate(error, error.attempts)
+        self._report.attempt_failed(attempt, error)

@@ -2,6 +2,9 @@
 
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import replace
+from enum import Enum
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self, Unpack
@@ -12,6 +15,7 @@ from ._checks import check_not_async, check_positive, check_type
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
 from ._http import AnyAsyncClient, HTTPClient, may_pass
+from ._reports import show_log
 from ._request import PageFetcher
 from .auth import TokenProvider, token_auth, wrap_token
 from .checkpoint import Checkpoint, check_resume
@@ -27,6 +31,18 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 
 
+class _Unchanged(Enum):
+    """What an option of `with_options` is that is not given: `None` has a meaning of its own."""
+
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+UNCHANGED = _Unchanged.UNCHANGED
+
+
 class AsyncCustomersAPI:
     """
     A client of `GET /customers`, for asyncio and trio.
@@ -35,8 +51,14 @@ class AsyncCustomersAPI:
             async for customer in api.list("corp_123"):
                 print(customer.id, customer.name)
 
-    Make one client and keep it: it holds the connections. It belongs to the event loop in which it is first used.
+    Make one client and keep it: it holds the connections. It belongs to the event loop in which it is first used. Where a
+    request needs other options, `with_options` returns a client that shares all else.
+
+    The environment variable `COMMENDA_LOG` writes the log to stderr: `warning` (retries), `info` (also each page) or `debug`
+    (all events). It is read when the first client is made. In a program, use the logger `commenda_customers`.
     """
+
+    _is_derived = False  # made by `with_options`: the connections belong to another client
 
     def __init__(
         self,
@@ -79,12 +101,9 @@ class AsyncCustomersAPI:
         # Before anything else: the traceback of an error below must not show the token.
         secret = wrap_token(token)
         del token
-        if timeout is not None:
-            check_positive("timeout", timeout)
+        show_log()
         check_positive("max_response_bytes", max_response_bytes)
         check_type("max_response_bytes", max_response_bytes, int)
-        if retry is not None:
-            check_type("retry", retry, RetryPolicy)
         limiter = AdaptiveLimiter() if rate_limit == "adaptive" else rate_limit
         if limiter is not None:
             check_type("rate_limit", limiter, RateLimiter)
@@ -92,18 +111,14 @@ class AsyncCustomersAPI:
                 raise TypeError(f"rate_limit: expected a limiter, got its class; write {limiter.__name__}(...)")
             for name in ("release", "snapshot", "estimate_wait"):
                 check_not_async(f"rate_limit.{name}", getattr(limiter, name))
-        hooks = tuple(check_type("hooks", hooks, Iterable))
-        for index, hook in enumerate(hooks):
-            check_type(f"hooks[{index}]", hook, Callable)
-            check_not_async(f"hooks[{index}]", hook)
         base_url = base_url or os.environ.get("COMMENDA_BASE_URL") or DEFAULT_BASE_URL
         self._fetcher = PageFetcher(
             HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
             token_auth(secret, may_pass),
             limiter=limiter,
-            retry=retry or RetryPolicy(),
-            timeout=timeout,
-            hooks=hooks,
+            retry=RetryPolicy() if retry is None else _checked_retry(retry),
+            timeout=_checked_timeout(timeout),
+            hooks=_checked_hooks(hooks),
         )
 
     @property
@@ -116,7 +131,43 @@ class AsyncCustomersAPI:
         """The limiter, for its `snapshot()` and `estimate_wait()`; `None` if there is none."""
         return self._fetcher.limiter
 
+    def with_options(
+        self,
+        *,
+        timeout: float | _Unchanged | None = UNCHANGED,
+        retry: RetryPolicy | _Unchanged = UNCHANGED,
+        hooks: Sequence[Hook] | _Unchanged = UNCHANGED,
+    ) -> Self:
+        """
+        Return a client with other options, which shares the connections, the token and the limiter of this one.
+
+            page = await api.with_options(timeout=5).list("corp_123")
+
+        It costs nothing: make one for a single call, or keep it. It is not closed. `async with` and `aclose` are a
+        `RuntimeError`, because the connections belong to this client. When this client is closed, so is the other.
+
+        Args:
+            timeout: Seconds for one attempt. `None`: no limit. By default unchanged.
+            retry: What is retried, and when. By default unchanged.
+            hooks: The hooks, in place of those of this client; `()`: none. By default unchanged.
+
+        Raises:
+            ValueError: An argument is out of range.
+            TypeError: An argument has a wrong type.
+        """
+        fetcher = self._fetcher
+        other = copy(self)
+        other._is_derived = True  # noqa: SLF001 - it is of this class
+        other._fetcher = replace(  # noqa: SLF001
+            fetcher,
+            timeout=fetcher.timeout if timeout is UNCHANGED else _checked_timeout(timeout),
+            retry=fetcher.retry if retry is UNCHANGED else _checked_retry(retry),
+            hooks=fetcher.hooks if hooks is UNCHANGED else _checked_hooks(hooks),
+        )
+        return other
+
     async def __aenter__(self) -> Self:
+        self._check_owner()
         await self._fetcher.http.open()
         return self
 
@@ -127,7 +178,14 @@ class AsyncCustomersAPI:
 
     async def aclose(self) -> None:
         """Close the connections. May be called again. Any other use is a `RuntimeError` from now on."""
+        self._check_owner()
         await self._fetcher.http.aclose()
+
+    def _check_owner(self) -> None:
+        if self._is_derived:
+            raise RuntimeError(
+                "a client made by with_options is neither entered nor closed: it shares the connections of another client"
+            )
 
     def list(
         self,
@@ -151,9 +209,10 @@ class AsyncCustomersAPI:
                 `None`: the beginning of the list.
             resume: A checkpoint of an earlier run. Customers that it yielded are skipped. If the checkpoint does not
                 know the corporation, the list starts from the beginning. `None`: no earlier run.
-            max_wait: Seconds that an attempt may wait for the rate limiter. If it would take longer, `RateLimitError` is
-                raised at once, with the expected wait in `retry_after`. For web requests, which should fail fast. 0: do
-                not wait. `None`: no limit.
+            max_wait: Seconds for which a page may wait for the rate limiter, over all attempts. If it would take longer,
+                `RateLimitError` is raised at once, with the expected wait in `retry_after`. For web requests, where
+                somebody waits: so the deadline of the retry policy counts the waiting too. 0: do not wait. `None`: no
+                limit, and the deadline does not count the time until the first permit.
             invalid_customers: What happens if rows of a page are not valid customers. `"raise"`: the page is refused with
                 `InvalidResponseError`. `"collect"`: the page has all valid customers, and the other rows as
                 `CustomerPage.invalid_customers`; each is also an event, `InvalidCustomerReceived`.
@@ -252,3 +311,21 @@ def _is_collect(name: str, choice: str) -> bool:
         raise ValueError(f'{name}: must be "raise" or "collect", got {choice!r}')
 
     return choice == "collect"
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None:
+        check_positive("timeout", timeout)
+    return timeout
+
+
+def _checked_retry(retry: RetryPolicy) -> RetryPolicy:
+    return check_type("retry", retry, RetryPolicy)
+
+
+def _checked_hooks(hooks: Sequence[Hook]) -> tuple[Hook, ...]:
+    hooks = tuple(check_type("hooks", hooks, Iterable))
+    for index, hook in enumerate(hooks):
+        check_type(f"hooks[{index}]", hook, Callable)
+        check_not_async(f"hooks[{index}]", hook)
+    return hooks

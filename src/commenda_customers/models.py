@@ -58,24 +58,22 @@ class Address(_Model):
     Where a customer receives goods. Needs `extend=["shipping_address"]`.
 
     The API documents two spellings of the street lines, `line1` and `address_line_1`. Both are read into `line1`.
-
-    Attributes:
-        line1: First street line.
-        line2: Second street line.
-        line3: Third street line.
-        city: City.
-        state: Subdivision, the part of its ISO 3166-2 code after the hyphen.
-        postal_code: Postal code, in the form of its country.
-        country: ISO 3166 code of two letters.
     """
 
     line1: str | None = Field(default=None, validation_alias=AliasChoices("line1", "address_line_1"))
+    """First street line."""
     line2: str | None = Field(default=None, validation_alias=AliasChoices("line2", "address_line_2"))
+    """Second street line."""
     line3: str | None = Field(default=None, validation_alias=AliasChoices("line3", "address_line_3"))
+    """Third street line."""
     city: str | None = None
+    """City."""
     state: str | None = None
+    """Subdivision, the part of its ISO 3166-2 code after the hyphen."""
     postal_code: str | None = None
+    """Postal code, in the form of its country."""
     country: str | None = None
+    """ISO 3166 code of two letters."""
 
     def model_post_init(self, _context: Any, /) -> None:
         """Read the other spelling of a street line if the first one is null."""
@@ -90,59 +88,51 @@ class Address(_Model):
 
 
 class ExemptionMetadata(_Model):
-    """
-    A summary of a customer's tax exemptions. Needs `extend=["exemption_metadata"]`.
-
-    Attributes:
-        total_certificates: Number of exemption certificates.
-        certificate_types: Types of these certificates, for example `SINGLE_STATE`.
-        total_exempted_states: Number of states with an exemption.
-        exempted_states: Those states.
-        active_exemptions_count: Number of exemptions that are active.
-        inactive_exemptions_count: Number of exemptions that are inactive.
-        expired_exemptions_count: Number of exemptions that have expired.
-        non_expired_exemptions_count: Number of exemptions that have not expired.
-    """
+    """A summary of a customer's tax exemptions. Needs `extend=["exemption_metadata"]`."""
 
     total_certificates: int | None = None
+    """Number of exemption certificates."""
     certificate_types: _Strings | None = None
+    """Types of these certificates, for example `SINGLE_STATE`."""
     total_exempted_states: int | None = None
+    """Number of states with an exemption."""
     exempted_states: _Strings | None = None
+    """Those states."""
     active_exemptions_count: int | None = None
+    """Number of exemptions that are active."""
     inactive_exemptions_count: int | None = None
+    """Number of exemptions that are inactive."""
     expired_exemptions_count: int | None = None
+    """Number of exemptions that have expired."""
     non_expired_exemptions_count: int | None = None
+    """Number of exemptions that have not expired."""
 
 
 class Customer(_Model):
-    """
-    A customer of one corporation.
-
-    Attributes:
-        id: The API's identifier of the customer.
-        corporation_id: The corporation that the customer belongs to.
-        name: Name of the customer.
-        email: E-mail address.
-        created_at: When the customer was created, in UTC.
-        external_id: The identifier that the caller gave when the customer was created.
-        source_platform: Where the customer was imported from, for example `SHOPIFY`.
-        source_platform_id: The customer's identifier there.
-        business_identification_number: VAT id, EIN, GST number, or the like.
-        shipping_address: Present with `extend=["shipping_address"]`.
-        exemption_metadata: Present with `extend=["exemption_metadata"]`.
-    """
+    """A customer of one corporation."""
 
     id: str
+    """The API's identifier of the customer."""
     corporation_id: str
+    """The corporation that the customer belongs to."""
     name: str | None = None
+    """Name of the customer."""
     email: str | None = None
+    """E-mail address."""
     created_at: _UTCDatetime | None = None
+    """When the customer was created, in UTC."""
     external_id: str | None = None
+    """The identifier that the caller gave when the customer was created."""
     source_platform: str | None = None
+    """Where the customer was imported from, for example `SHOPIFY`."""
     source_platform_id: str | None = None
+    """The customer's identifier there."""
     business_identification_number: str | None = None
+    """VAT id, EIN, GST number, or the like."""
     shipping_address: Address | None = None
+    """Present with `extend=["shipping_address"]`."""
     exemption_metadata: ExemptionMetadata | None = None
+    """Present with `extend=["exemption_metadata"]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,22 +155,18 @@ class InvalidCustomer:
 
 @dataclass(frozen=True, slots=True)
 class CustomerPage:
-    """
-    One page of a corporation's customer list. Iterable and sized.
-
-    Attributes:
-        corporation_id: The corporation. Every customer of the page belongs to it.
-        customers: The customers, in the server's order. A page may be empty; the list ends only where there is no cursor.
-        total_customers: How many customers match the query, as the server counts them; `None` if it did not say.
-        cursor: The cursor of the next page; `None` on the last page.
-        invalid_customers: The rows that are not valid, with `invalid_customers="collect"`.
-    """
+    """One page of a corporation's customer list. Iterable and sized."""
 
     corporation_id: str
+    """The corporation. Every customer of the page belongs to it."""
     customers: tuple[Customer, ...]
+    """The customers, in the server's order. A page may be empty; the list ends only where there is no cursor."""
     total_customers: int | None = None
+    """How many customers match the query, as the server counts them; `None` if it did not say."""
     cursor: str | None = None
+    """The cursor of the next page; `None` on the last page."""
     invalid_customers: tuple[InvalidCustomer, ...] = ()
+    """The rows that are not valid, with `invalid_customers="collect"`."""
 
     def __iter__(self) -> Iterator[Customer]:
         return iter(self.customers)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Self, TypedDict, Unpack, cast
+from typing import Any, Literal, Self, TypedDict, Unpack, cast
 from urllib.parse import urlencode
 
 __all__ = ["CustomerFilters"]
@@ -17,18 +17,32 @@ _MAX_QUERY_LENGTH = 60_000
 
 
 class CustomerFilters(TypedDict, total=False):
-    """The filters of a list: keyword arguments of `AsyncCustomersAPI.list`, whose documentation explains each."""
+    """
+    The filters of a list: keyword arguments of `AsyncCustomersAPI.list` and `AsyncCustomersAPI.stream`.
+
+    `None` leaves a filter out. Editors complete the values that the vendor documents; any other text is sent as it is.
+    """
 
     name: str | None
+    """Only customers with exactly this name."""
     search_term: str | None
-    source_platforms: Sequence[str] | None
+    """Only customers with this text in their name."""
+    source_platforms: Sequence[Literal["SHOPIFY"] | str] | None
+    """Only customers imported from one of these platforms, such as `SHOPIFY`."""
     source_platform_ids: Sequence[str] | None
-    extend: Sequence[str] | None
-    certificate_types: Sequence[str] | None
+    """Only customers with one of these ids at their platform."""
+    extend: Sequence[Literal["shipping_address", "exemption_metadata"] | str] | None
+    """Parts to add to each customer: `shipping_address`, `exemption_metadata`."""
+    certificate_types: Sequence[Literal["SINGLE_STATE", "MULTI_STATE", "BLANKET"] | str] | None
+    """Only customers with one of these certificates: `SINGLE_STATE`, `MULTI_STATE`, `BLANKET`."""
     exemption_jurisdiction: str | None
-    expiration_status: str | None
-    exemption_status: str | None
+    """Only customers with an exemption in this jurisdiction, such as `US_CA`."""
+    expiration_status: Literal["ACTIVE", "EXPIRED"] | str | None
+    """Only customers with a certificate in this state of expiry: `ACTIVE`, `EXPIRED`."""
+    exemption_status: Literal["ACTIVE", "INACTIVE"] | str | None
+    """Only customers with an exemption in this status: `ACTIVE`, `INACTIVE`."""
     has_exemption: bool | None
+    """`True`: only customers that have exemptions. `False`: only those that have none."""
 
 
 def _text(name: str, value: object) -> str:

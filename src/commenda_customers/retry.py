@@ -7,15 +7,15 @@ This is the only file that imports tenacity.
 import math
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._attempt import Attempt, Deadline
 from ._checks import check_positive
-from .errors import APIConnectionError, APITimeoutError, CustomersError
+from .errors import APIConnectionError, APITimeoutError, CustomersError, RateLimitError
 
 __all__ = ["RetryPolicy"]
 
@@ -61,7 +61,8 @@ class RetryPolicy:
             failure in an outage, which only the deadline bounds.
         deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut.
             A wait that would reach the deadline is not begun: the last error is raised instead. The time in which a request
-            waits for its first permit of the limiter, or for a free connection, does not count.
+            waits for its first permit of the limiter, or for a free connection, counts only with the `max_wait` of
+            `AsyncCustomersAPI.list`: then all time counts.
         initial_wait: The longest wait after the first attempt, in seconds.
         max_wait: The longest wait of all, in seconds, unless the server asks for more.
         max_retry_after: Seconds. If the server asks to wait longer, its error is raised at once, with that time in
@@ -128,9 +129,12 @@ class RetryPolicy:
 class _Retries:
     """The retries of one request, as tenacity's callbacks. `after` and `before_sleep` count; the others only read."""
 
-    def __init__(self, policy: RetryPolicy, on_retry: Callable[[Attempt, CustomersError, float], None]) -> None:
-        self.attempt = Attempt(0, Deadline(policy.deadline))
+    def __init__(
+        self, policy: RetryPolicy, max_wait: float | None, on_retry: Callable[[Attempt, CustomersError, float], None]
+    ) -> None:
+        self.attempt = Attempt(0, Deadline(policy.deadline, max_wait=max_wait))
         self.last_error: CustomersError | None = None
+        self.held_back: RateLimitError | None = None
         self._policy = policy
         self._on_retry = on_retry
         self._failures = 0  # attempts that count
@@ -157,16 +161,27 @@ class _Retries:
         """Return the seconds to wait before the next attempt; infinity is to give up."""
         if self._is_resend:
             return 0.0
+
+        error, deadline, paused_for = _error_of(state), self.attempt.deadline, self.attempt.paused_for
+        left = deadline.left_to_wait
+        if left is not None and paused_for > left:
+            if (
+                replace(self._policy, deadline=None).wait_after(error, attempt=self._failures, elapsed=0, jitter=0)
+                is not None
+            ):
+                self.held_back = _held_back(paused_for, left, self.attempt, error)
+            return math.inf
+
         wait = self._policy.wait_after(
-            _error_of(state),
+            error,
             attempt=self._failures,
-            elapsed=self.attempt.deadline.elapsed,
+            elapsed=deadline.elapsed,
             jitter=random.random(),
             backoffs=self._backoffs,
-            paused_for=self.attempt.paused_for,
+            paused_for=paused_for,
         )
         # The rest of the wait is the limiter's.
-        return math.inf if wait is None else wait - self.attempt.paused_for
+        return math.inf if wait is None else wait - paused_for
 
     def stop(self, state: RetryCallState) -> bool:
         """Return whether to give up."""
@@ -193,8 +208,9 @@ async def call_with_retries(
     call: Callable[[Attempt], Awaitable[T]],
     policy: RetryPolicy,
     *,
+    max_wait: float | None = None,
     on_retry: Callable[[Attempt, CustomersError, float], None],
-    on_deadline: Callable[[Attempt, APITimeoutError], None],
+    on_deadline: Callable[[Attempt, CustomersError], None],
 ) -> T:
     """
     Make attempts until one returns, or until *policy* gives up.
@@ -204,14 +220,17 @@ async def call_with_retries(
             is raised at once. It sets `paused_for` if the limiter pauses, and `is_exempt` if the attempt does not count
             as failed.
         policy: Decides.
+        max_wait: Seconds for which the limiter may hold the call back, over all attempts; the deadline then counts all
+            time. `None` means no limit.
         on_retry: Called before each wait, with the error of the attempt and the seconds until the next.
-        on_deadline: Called when the deadline has cut an attempt, with the error that is raised next.
+        on_deadline: Called when there is no time for another attempt or for its end, with the error that is raised next.
 
     Raises:
         CustomersError: The error of the last attempt.
         APITimeoutError: The deadline cut the last attempt.
+        RateLimitError: With *max_wait*, the limiter holds the next attempt back for longer than that or the deadline allow.
     """
-    retries = _Retries(policy, on_retry)
+    retries = _Retries(policy, max_wait, on_retry)
     # A new object for each call: concurrent calls through one tenacity object would mix their attempts.
     retrying = AsyncRetrying(
         retry=retry_if_exception(_is_transient),
@@ -227,24 +246,41 @@ async def call_with_retries(
         return await call(retries.next_attempt())
 
     with retries.attempt.deadline.scope:
-        return await retrying(attempt_once)
+        try:
+            return await retrying(attempt_once)
+        except CustomersError:
+            if retries.held_back is None:
+                raise
 
-    error = _deadline_error(policy.deadline, retries.attempt, retries.last_error)
+    error = retries.held_back or _deadline_error(policy.deadline, retries.attempt, retries.last_error)
     on_deadline(retries.attempt, error)
     raise error from retries.last_error
 
 
-def _deadline_error(deadline: float | None, attempt: Attempt, last_error: CustomersError | None) -> APITimeoutError:
-    message = f"no complete response within the deadline of {deadline:g} s"
-    if last_error is None:
-        return APITimeoutError(message, attempts=attempt.attempts_sent, transient=True)
-
-    return APITimeoutError(
-        f"{message}; before that: {last_error.message}",
-        attempts=attempt.attempts_sent,
-        status_code=last_error.status_code,
-        request_id=last_error.request_id,
-        retry_after=last_error.retry_after,
-        body_excerpt=last_error.body_excerpt,
-        transient=True,
+def _held_back(paused_for: float, left: float, attempt: Attempt, last_error: CustomersError) -> RateLimitError:
+    return RateLimitError(
+        f"the rate limiter would hold the request back for about {paused_for:.1f} s, longer than max_wait and the deadline "
+        f"leave ({left:.1f} s); before that: {last_error.message}",
+        **_last_response(attempt, last_error) | {"retry_after": max(paused_for, last_error.retry_after or 0.0)},
     )
+
+
+def _deadline_error(deadline: float | None, attempt: Attempt, last_error: CustomersError | None) -> CustomersError:
+    message = f"no complete response within the deadline of {deadline:g} s"
+    error: type[CustomersError] = APITimeoutError
+    if attempt.deadline.came_at_limiter:
+        message = (
+            f"the rate limiter held the request back for {attempt.deadline.waited:.1f} s; the deadline is {deadline:g} s"
+        )
+        error = RateLimitError
+    if last_error is not None:
+        message += f"; before that: {last_error.message}"
+
+    return error(message, **_last_response(attempt, last_error))
+
+
+def _last_response(attempt: Attempt, last_error: CustomersError | None) -> dict[str, Any]:
+    """Return what an error without a response of its own says about the last one."""
+    names = ("status_code", "request_id", "retry_after", "body_excerpt")
+    fields = {name: getattr(last_error, name, None) for name in names}
+    return {**fields, "attempts": attempt.attempts_sent, "transient": True}

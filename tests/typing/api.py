@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
-from typing import assert_type
+from typing import Literal, assert_type
 
 import httpx
 import httpx2
@@ -75,6 +75,14 @@ async def clients(own: httpx.AsyncClient, other: httpx2.AsyncClient) -> None:
     AsyncCustomersAPI(token=provider, http_client=other, hooks=[on_event], retry=RetryPolicy(max_attempts=None, deadline=60))
 
 
+async def options(api: AsyncCustomersAPI) -> None:
+    assert_type(api.with_options(timeout=None), AsyncCustomersAPI)
+    await api.with_options(timeout=2, retry=RetryPolicy(deadline=2), hooks=[on_event]).list("corp_123", max_wait=2)
+    api.with_options(retry=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    api.with_options(timeout="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    api.with_options(token="other")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
 async def limits(limiter: RateLimiter) -> None:
     AsyncCustomersAPI("token", rate_limit=None)
     AsyncCustomersAPI("token", rate_limit=limiter)
@@ -124,8 +132,14 @@ async def lists(api: AsyncCustomersAPI) -> None:
 
     filters: CustomerFilters = {"search_term": "acme"}
     api.list("corp_123", **filters)
+    # Editors complete the documented values; others are allowed.
+    documented: Literal["shipping_address", "exemption_metadata"] = "exemption_metadata"
+    undocumented: list[str] = ["tax_ids"]
+    api.list("corp_123", extend=[documented, "tax_ids"], certificate_types=["MULTI_STATE", "PURPOSE_WHOLESALE"])
+    api.list("corp_123", extend=undocumented, expiration_status="EXPIRED", exemption_status="REVOKED")
     # Mistakes that a type checker must find.
     api.list("corp_123", serch_term="acme")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    api.list("corp_123", extend=[1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     api.list("corp_123", limit="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

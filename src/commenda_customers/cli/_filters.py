@@ -17,16 +17,16 @@ def filter_options(command: F) -> F:
     """Add an option for each of `CustomerFilters` to a command, with the text that the library's help has for it."""
     help_texts = dict(re.findall(r"^ +- `(\w+)`: (.+)$", inspect.getdoc(AsyncCustomersAPI.list) or "", re.MULTILINE))
     for name, hint in reversed(get_type_hints(CustomerFilters).items()):
-        command = _option(name, get_args(hint)[0], help_texts.get(name, ""))(command)
+        command = _option(name, get_args(hint), help_texts.get(name, ""))(command)
 
     return command
 
 
-def _option(name: str, declared: Any, help_text: str) -> Callable[[F], F]:
+def _option(name: str, types: tuple[Any, ...], help_text: str) -> Callable[[F], F]:
     flag = f"--{name.replace('_', '-')}"
-    if declared is bool:
+    if bool in types:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
-    if declared is str:
+    if str in types:
         return click.option(flag, name, metavar="TEXT", help=help_text)
 
     help_text = f"{help_text} Separate several values by commas, or repeat the option."
