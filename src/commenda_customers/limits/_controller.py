@@ -21,8 +21,9 @@ arguments, in seconds of any steady clock. What may begin, and when, is decided 
    is used up at full speed, and waited for.
 7. *An outage* (`_breaker.py`) changes no rate. All resume at the rate that was known.
 
-The constants were found by simulation, over servers like those of `benchmarks/limits.py`: 95.4 % of the limit is used in the
-mean, and 1.12 % of the requests are refused. Most comments say what half of a value and twice of it do to these two.
+The constants were found by simulation, over servers like those of `benchmarks/limits.py`: 95.0 % of the limit is used in the
+mean, and 1.19 % of the requests are refused. Most comments say what half of a value and twice of it did to these two, when
+they were 95.4 and 1.12.
 """
 
 import math
