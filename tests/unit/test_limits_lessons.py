@@ -333,7 +333,7 @@ class TestOutages:
         controller = knows(50.0)
         now = feed(controller, *[OK] * 100, *[REFUSED] * 10, now=0.0)
         assert (controller.rate, now > 20) == (pytest.approx(48, rel=0.05), True)
-        feed(controller, *[OK] * 100, *[REFUSED] * 10, now=now)
+        feed(controller, *[OK] * 30, *[REFUSED] * 4, now=now)
         assert controller.rate == pytest.approx(24, rel=0.05)
 
     def test_a_hint_in_an_outage_is_ignored(self) -> None:
