@@ -3,8 +3,8 @@
 import inspect
 import math
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -32,3 +32,21 @@ def check_not_async(name: str, function: Callable[..., object]) -> None:
     """Refuse a coroutine function where the result is not awaited: its body would never run."""
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         raise TypeError(f"{name}: must be an ordinary function, not async; its result is not awaited")
+
+
+def check_callables(name: str, functions: Iterable[T]) -> tuple[T, ...]:
+    """Return *functions* if each can be called and is not async."""
+    given = tuple(check_type(name, functions, Iterable))
+    for index, function in enumerate(given):
+        check_type(f"{name}[{index}]", function, Callable)
+        check_not_async(f"{name}[{index}]", cast("Callable[..., object]", function))
+
+    return given
+
+
+def is_collect(name: str, choice: str) -> bool:
+    """Return whether *choice* is `"collect"`; refuse it if it is not `"raise"` either."""
+    if choice not in ("raise", "collect"):
+        raise ValueError(f'{name}: must be "raise" or "collect", got {choice!r}')
+
+    return choice == "collect"

@@ -1,7 +1,7 @@
 """`AsyncCustomersAPI`: checks its arguments and puts the other parts together."""
 
 import os
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from enum import Enum
@@ -11,7 +11,7 @@ from typing import Literal, Self, Unpack
 
 from pydantic import SecretStr
 
-from ._checks import check_not_async, check_positive, check_type
+from ._checks import check_callables, check_not_async, check_positive, check_type, is_collect
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
 from ._http import AnyAsyncClient, HTTPClient, may_pass
@@ -118,7 +118,7 @@ class AsyncCustomersAPI:
             limiter=limiter,
             retry=RetryPolicy() if retry is None else _checked_retry(retry),
             timeout=_checked_timeout(timeout),
-            hooks=_checked_hooks(hooks),
+            hooks=check_callables("hooks", hooks),
         )
 
     @property
@@ -162,7 +162,7 @@ class AsyncCustomersAPI:
             fetcher,
             timeout=fetcher.timeout if timeout is UNCHANGED else _checked_timeout(timeout),
             retry=fetcher.retry if retry is UNCHANGED else _checked_retry(retry),
-            hooks=fetcher.hooks if hooks is UNCHANGED else _checked_hooks(hooks),
+            hooks=fetcher.hooks if hooks is UNCHANGED else check_callables("hooks", hooks),
         )
         return other
 
@@ -237,7 +237,7 @@ class AsyncCustomersAPI:
 
         Later errors, while the list is fetched, are `CustomersError`s.
         """
-        collect_invalid = _is_collect("invalid_customers", invalid_customers)
+        collect_invalid = is_collect("invalid_customers", invalid_customers)
         query = Selection.build(limit=limit, collect_invalid=collect_invalid, **filters).of(corporation_id)
         if max_wait is not None:
             check_positive("max_wait", max_wait, or_zero=True)
@@ -279,14 +279,14 @@ class AsyncCustomersAPI:
             ValueError: An argument breaks a rule of the API page, or the checkpoint was made with other filters.
             TypeError: An argument has a wrong type.
         """
-        collect_invalid = _is_collect("invalid_customers", invalid_customers)
+        collect_invalid = is_collect("invalid_customers", invalid_customers)
         selection = Selection.build(limit=limit, collect_invalid=collect_invalid, **filters)
         if isinstance(corporation_ids, str | bytes):
             raise TypeError(f"corporation_ids: expected an iterable of ids, got {type(corporation_ids).__name__}")
         check_type("corporation_ids", corporation_ids, Iterable | AsyncIterable)
         check_type("concurrency", concurrency, int)
         check_positive("concurrency", concurrency)
-        _is_collect("errors", errors)
+        is_collect("errors", errors)
         if max_failures is not None:
             check_positive("max_failures", max_failures, or_zero=True)
             check_type("max_failures", max_failures, int)
@@ -306,13 +306,6 @@ class AsyncCustomersAPI:
         )
 
 
-def _is_collect(name: str, choice: str) -> bool:
-    if choice not in ("raise", "collect"):
-        raise ValueError(f'{name}: must be "raise" or "collect", got {choice!r}')
-
-    return choice == "collect"
-
-
 def _checked_timeout(timeout: float | None) -> float | None:
     if timeout is not None:
         check_positive("timeout", timeout)
@@ -321,11 +314,3 @@ def _checked_timeout(timeout: float | None) -> float | None:
 
 def _checked_retry(retry: RetryPolicy) -> RetryPolicy:
     return check_type("retry", retry, RetryPolicy)
-
-
-def _checked_hooks(hooks: Sequence[Hook]) -> tuple[Hook, ...]:
-    hooks = tuple(check_type("hooks", hooks, Iterable))
-    for index, hook in enumerate(hooks):
-        check_type(f"hooks[{index}]", hook, Callable)
-        check_not_async(f"hooks[{index}]", hook)
-    return hooks

@@ -178,6 +178,8 @@ class Controller(Breaker):
             self.before = Learned(self.rate, self.hold, self.chance, self.trial)
         period = self.period
         if not self.adapts:
+            # The rate stays too high, so the pause has to do what a lower rate would do.
+            wait = max(wait, LONG_WAIT)
             self._begin_period(now)
         elif not self.is_limited and period.successes < SAMPLE / 4:  # too few to learn a rate from
             self.window = max(1.0, min(self.window, outcome.in_flight) / 2)
