@@ -266,6 +266,14 @@ class TestTrials:
         assert controller.trial is None
         assert (controller.rate, controller.chance) == (pytest.approx(rate, rel=0.01), pytest.approx(chance, abs=0.001))
 
+    def test_a_cluster_in_a_trial_restores_what_is_let_pass(self) -> None:
+        """After a pause in a trial, single refusals are let pass again."""
+        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.06), allowance=0.0)
+        now = feed(controller, REFUSED, OK, now=10.0)
+        pause = controller.paused_until
+        feed(controller, REFUSED, REFUSED, now=now)
+        assert controller.paused_until == pause
+
     def test_one_refusal_does_not_show_chance(self) -> None:
         """A single refusal in a trial may be the last of a rate that was too high."""
         controller = knows(50.0, trial=Trial(55.0, 3.0, 0.03))
