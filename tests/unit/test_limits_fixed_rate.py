@@ -70,6 +70,23 @@ class TestFixedRate:
                 limiter.release(permit, OK)
             await anyio.sleep(1)
 
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_another_event_loop_has_another_clock(self, backend: str) -> None:
+        """A request of an event loop that has ended counts for the time that is left of its period, by any clock."""
+        limiter = FixedRate(1, per=10)
+
+        async def use_later() -> None:
+            await anyio.sleep(1000)
+            limiter.release(await limiter.acquire(), OK)
+
+        async def use_again() -> float:
+            began = anyio.current_time()
+            limiter.release(await limiter.acquire(), OK)
+            return anyio.current_time() - began
+
+        virtual_time.run(use_later, backend)
+        assert 0 < virtual_time.run(use_again, backend) <= 10
+
     async def test_it_says_when_the_server_takes_nothing(self) -> None:
         """What the retry policy has to know of an outage, it learns from the snapshot."""
         limiter = FixedRate(100)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from commenda_customers import Feedback, Permit
 from commenda_customers.limits._controller import Controller
-from commenda_customers.limits._outcomes import Kind, Outcome, Period, Trial
+from commenda_customers.limits._outcomes import Kind, Outcome, Period, Trial, outcome_of
 
 OK, REFUSED, REJECTED, FAILED = Kind.SUCCESS, Kind.REFUSAL, Kind.REJECTION, Kind.FAILURE
 
@@ -159,6 +160,13 @@ class TestFall:
         assert controller.rate == pytest.approx(rate, rel=0.01)
         assert controller.hold < 2
 
+    def test_naps_are_no_time_in_which_requests_were_wanted(self) -> None:
+        """Short pauses of the controller are not part of the time in which the others got through."""
+        controller = knows(50.0, allowance=0.0)
+        controller.period = Period(0.0, successes=100, refusals=50, napped=0.8)
+        feed(controller, REFUSED, now=3.0, every=0.0)
+        assert controller.rate == pytest.approx(0.98 * 100 / 2.2)
+
     def test_a_quota_changes_no_rate(self) -> None:
         """Between two long waits nearly all got through: the rate stays, and so does its age."""
         controller = knows(50.0, hold=99.0, age=42.0, allowance=0.0)
@@ -258,6 +266,34 @@ class TestTrials:
         assert controller.trial is None
         assert (controller.rate, controller.chance) == (pytest.approx(rate, rel=0.01), pytest.approx(chance, abs=0.001))
 
+    def test_a_cluster_in_a_trial_restores_what_is_let_pass(self) -> None:
+        """After a pause in a trial, single refusals are let pass again."""
+        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.06), allowance=0.0)
+        now = feed(controller, REFUSED, OK, now=10.0)
+        pause = controller.paused_until
+        feed(controller, REFUSED, REFUSED, now=now)
+        assert controller.paused_until == pause
+
+    def test_one_refusal_does_not_show_chance(self) -> None:
+        """A single refusal in a trial may be the last of a rate that was too high."""
+        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.03))
+        controller.period.successes, controller.period.refusals = 73, 1
+        feed(controller, OK, now=10.0)
+        assert (controller.rate, controller.chance) == (pytest.approx(0.98 * 55 * 0.97), 0.0)
+
+    def test_chance_returns_to_the_rate_before_the_first_cut(self) -> None:
+        """If refusals turn out to be chance, all cuts are undone, and not the last one alone."""
+        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.06), uncut=80.0)
+        controller.period.successes, controller.period.refusals = 70, 4
+        feed(controller, OK, now=10.0)
+        assert controller.rate == 80
+
+    def test_refusals_in_growth_are_counted_apart(self) -> None:
+        """Growth explains its own refusals: they are not suspicious later."""
+        controller = knows(10.0, hold=3.0, age=4.0, chance=0.05)
+        feed(controller, OK, REFUSED, now=100.0)
+        assert (controller.period.successes_growing, controller.period.refusals_growing) == (1, 1)
+
     def test_what_chance_refuses_is_let_pass(self) -> None:
         """Where refusals are chance, more of them in a cluster are let pass, and successes earn more."""
         controller = knows(50.0, chance=0.1, allowance=0.0)
@@ -281,6 +317,38 @@ class TestTrials:
         assert (controller.rate, controller.chance > 0) == (55.0, True)
         feed(controller, REFUSED, now=now)
         assert (controller.rate, controller.chance) == (pytest.approx(0.98 * 7.0, rel=0.02), 0.0)
+
+
+def test_the_past_weighs_half() -> None:
+    """Half of what happened is forgotten, of successes, refusals and time alike."""
+    period = Period(0.0, successes=60, refusals=4)
+    period.forget_half(10.0)
+    assert period == Period(5.0, successes=30, refusals=2)
+
+
+def test_what_is_skipped_is_no_time_of_growth() -> None:
+    """Time in which nothing was wanted counts neither since the lesson nor since the rate began to grow."""
+    period = Period(0.0, grew_at=3.0)
+    period.skip(2.0)
+    assert (period.began, period.grew_at) == (2.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("feedback", "kind"),
+    [
+        (Feedback(is_answered=True), OK),
+        (Feedback(is_answered=True, is_throttled=True, wait=3.0, failing_since=0.5), REFUSED),
+        (Feedback(is_answered=True, is_rejected=True, failing_since=0.5), REJECTED),
+        (Feedback(is_rejected=True), REJECTED),
+        (Feedback(is_failed=True, failing_since=0.5), FAILED),
+    ],
+    ids=repr,
+)
+def test_an_outcome_says_what_the_client_has_said(feedback: Feedback, kind: Kind) -> None:
+    """All that a client says of a request, but for its quota, is in its outcome."""
+    outcome = outcome_of(Permit(1.0, 3), feedback, 2.0)
+    assert outcome == Outcome(kind, 1.0, 2.0, 3, feedback.wait, feedback.failing_since, feedback.is_answered)
+    assert outcome_of(Permit(1.0, 3), Feedback(), 2.0) is None
 
 
 class TestOutages:
@@ -317,23 +385,25 @@ class TestOutages:
         assert controller.is_half_open
         assert controller.rate == rate
 
-    @pytest.mark.parametrize("kind", [FAILED, REJECTED])
-    def test_pauses_of_an_outage_do_not_count_as_time(self, kind: Kind) -> None:
+    def test_pauses_of_an_outage_do_not_count_as_time(self) -> None:
         """How long an outage lasts says nothing about the rate: the next lesson does not see it."""
         controller = knows(50.0)
         now = feed(controller, *[OK] * 100, now=0.0)
-        now = feed(controller, *[kind] * 25, now=now)
+        now = feed(controller, *[FAILED] * 25, now=now)
         assert now > 40
         now = feed(controller, *[OK] * 100, now=now)
-        feed(controller, *[REFUSED] * 12, now=now)
-        assert controller.rate > 30
+        controller.period.refusals, controller.allowance = 100, 0.0  # too many for a trial
+        feed(controller, REFUSED, now=now)
+        assert controller.rate > 28
 
     def test_pauses_of_a_limit_count_as_time(self) -> None:
         """While a limit refuses again and again, its pauses are part of the time in which so few got through."""
         controller = knows(50.0)
         now = feed(controller, *[OK] * 100, *[REFUSED] * 10, now=0.0)
         assert (controller.rate, now > 20) == (pytest.approx(48, rel=0.05), True)
-        feed(controller, *[OK] * 30, *[REFUSED] * 4, now=now)
+        now = feed(controller, *[OK] * 100, now=now)
+        controller.period.refusals, controller.allowance = 100, 0.0  # too many for a trial
+        feed(controller, REFUSED, now=now)
         assert controller.rate == pytest.approx(24, rel=0.05)
 
     def test_a_hint_in_an_outage_is_ignored(self) -> None:
