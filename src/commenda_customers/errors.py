@@ -175,8 +175,8 @@ class RateLimitError(APIStatusError):
     """
     429: too many requests, and the retry policy allows no further wait. `retry_after` is the wait that the server asks for.
 
-    Or the limiter would hold the page back for longer than `max_wait` or its deadline allow. `retry_after` is the expected wait,
-    and `status_code` that of the response before, if one came.
+    Or the limiter would hold the page back for longer than `max_wait` or its deadline allow. `retry_after` is the expected
+    wait, and `status_code` that of the response before, if one came.
     """
 
 

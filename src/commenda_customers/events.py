@@ -16,8 +16,8 @@ The events of one page, in order:
 Hooks run in the context of the task that asked for the page: a `ContextVar` that a hook sets for `RequestSent` has that
 value in the event that ends the attempt. A request that is cancelled has no further event.
 
-All events are in the log `commenda_customers` too: `RetryScheduled` at WARNING, `PageFetched` and `PageFailed` at INFO, the others
-at DEBUG.
+All events are in the log `commenda_customers` too: `RetryScheduled` at WARNING, `PageFetched` and `PageFailed` at INFO, the
+others at DEBUG.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, Event, FixedRate, PageFetched, RateLimitError, RetryPolicy
+from commenda_customers import AsyncCustomersAPI, FixedRate, RateLimitError, RetryPolicy
 from commenda_customers.testing import Emulator
 from raw_server import TOKEN, RawServer, listing, ok
 
