@@ -258,11 +258,13 @@ async def call_with_retries(
 
 
 def _held_back(paused_for: float, left: float, attempt: Attempt, last_error: CustomersError) -> RateLimitError:
-    return RateLimitError(
+    error = RateLimitError(
         f"the rate limiter would hold the request back for about {paused_for:.1f} s, longer than max_wait and the deadline "
         f"leave ({left:.1f} s); before that: {last_error.message}",
-        **_last_response(attempt, last_error) | {"retry_after": max(paused_for, last_error.retry_after or 0.0)},
+        **_last_response(attempt, last_error),
     )
+    error.retry_after = max(paused_for, last_error.retry_after or 0.0)
+    return error
 
 
 def _deadline_error(deadline: float | None, attempt: Attempt, last_error: CustomersError | None) -> CustomersError:
