@@ -32,11 +32,11 @@ class Pacer:
         controller = self.controller
         if now < self.paused_until:
             return self.paused_until - now
-        if self._recent and self._recent >= controller.window:
-            return math.inf
         if self._recent and controller.is_half_open:
             # A probe that hangs must not keep the others waiting for its timeout.
             return max(0.0, self._last_start + LONGEST_OUTAGE_NAP - now)
+        if self._recent and self._recent >= controller.window:
+            return math.inf
         return max(0.0, self._next_start - now)
 
     def begin(self, now: float) -> None:
