@@ -87,8 +87,9 @@ def foreign_corporation(page: CustomerPage) -> str | None:
         if customer.corporation_id != page.corporation_id:
             return one_line(customer.corporation_id)
     for row in page.invalid_customers:
-        if isinstance(row.raw, dict):
-            owner = cast("dict[str, object]", row.raw).get("corporation_id", page.corporation_id)
+        raw: object = row.raw
+        if isinstance(raw, dict):
+            owner = cast("dict[str, object]", raw).get("corporation_id", page.corporation_id)
             if owner != page.corporation_id:
                 return one_line(str(owner))
 

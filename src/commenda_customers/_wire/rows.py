@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -56,11 +56,15 @@ def take_rows(content: object) -> list[Any] | None:
     envelope = cast("dict[str, Any]", content)
     listing = envelope["data"] if isinstance(envelope.get("data"), dict) else envelope
     rows = listing.get("customers")
-    if not isinstance(rows, list):
+    if not _is_list(rows):
         return None
 
     listing["customers"] = []
     return rows
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def validate_rows(rows: Sequence[Any], *, most: int) -> tuple[tuple[Customer, ...], tuple[InvalidCustomer, ...]]:

@@ -103,14 +103,13 @@ class Controller(Breaker):
 
         self.period.began = min(self.period.began, outcome.sent)
         self.period.skip(self.idle_before(outcome, 1 / self.present_rate))
-        match outcome.kind:
-            case Kind.SUCCESS:
-                self._succeeded(outcome)
-            case Kind.REFUSAL | Kind.REJECTION:
-                self._refused(outcome)
-            case _ if self.is_shut_by(outcome):
-                self.strikes = max(self.strikes, 1)
-                self._strike(outcome)
+        if outcome.kind is Kind.SUCCESS:
+            self._succeeded(outcome)
+        elif outcome.kind is not Kind.FAILURE:
+            self._refused(outcome)
+        elif self.is_shut_by(outcome):
+            self.strikes = max(self.strikes, 1)
+            self._strike(outcome)
 
     def exhaust(self, outcome: Outcome) -> None:
         """Learn from a quota that a response says is used up."""
