@@ -265,7 +265,7 @@ class AsyncCustomersAPI:
             concurrency: Corporations that are fetched at once. Each has at most one page in flight or ready while the
                 program works. A program that does not ask for more stops the requests (back-pressure).
             errors: `"raise"`: the first corporation that fails ends the stream with its error. `"collect"`: the others
-                continue; but an `AuthenticationError` ends the stream, because all use one token. Either way
+                continue; but an `AuthenticationError` or a `TokenError` ends it, because all use one token. Either way
                 `stream.failures` has the errors.
             max_failures: With `errors="collect"`, the number of corporations that may fail. If one more fails, its error
                 ends the stream. `None`: no limit.
