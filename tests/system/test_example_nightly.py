@@ -59,6 +59,8 @@ def make_lists(draw: random.Random) -> dict[str, list[Any]]:
         if index % 40 == 0:
             for row in invalid_rows(name):
                 rows.insert(draw.randrange(len(rows) + 1), row)
+        if size > 100:
+            rows[50] = rows[150] = None  # the same row of two pages
         lists[name] = rows
     return lists
 
