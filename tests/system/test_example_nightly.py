@@ -234,15 +234,21 @@ def test_it_tells_of_customers_that_are_missing(serve: ServeEmulator, tmp_path: 
     assert Counter(name for name, _id in job.customers()) == {"corp_1": 5, "corp_2": 12}
 
 
-def test_a_run_of_another_night_is_not_resumed(serve: ServeEmulator, tmp_path: Path) -> None:
-    """A run that was stopped a day ago is started anew, because what it has is old."""
+@pytest.mark.parametrize(("hours", "resumes"), [(0, True), (24, False)])
+def test_only_a_run_of_the_same_night_is_resumed(hours: int, resumes: bool, serve: ServeEmulator, tmp_path: Path) -> None:
+    """A run that was stopped resumes from its last page, but a day later it starts anew, because what it has is old."""
     job = Job(tmp_path, ["corp_1"])
     server = serve({"corp_1": 250}, faults=[faults.Hang(at=[3])])
-    job.kill_when(lambda: len(server.requests) == 3, delay=0)
+
+    def has_saved_two_pages() -> bool:
+        return len(server.requests) == 3 and job.rows("select count(*) from customers") == [(200,)]
+
+    job.kill_when(has_saved_two_pages, delay=0)
     with closing(sqlite3.connect(tmp_path / "customers.sqlite")) as db, db:
-        db.execute("update unfinished set run = run - 24 * 3600 * 1000000000")
+        db.execute("update unfinished set run = run - ? * 3600 * 1000000000", (hours,))
+    asked = len(server.requests)
     assert job.run() == 0
-    assert "cursor" not in server.requests[3].params
+    assert ("cursor" in server.requests[asked].params) is resumes
     assert len(job.customers()) == 250
 
 
