@@ -3,16 +3,13 @@
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import re
-import runpy
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 import pytest
 
 from commenda_customers.testing import Emulator, faults
+from forks import fork
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = ROOT / "examples" / "export_jsonl.py"
@@ -36,26 +34,10 @@ TROUBLE = [
 KILLS = ["start"] * 4 + ["middle"] * 14 + ["end"] * 4
 STEPS = range(1, 9)
 
-# Starting Python takes longer than a kill. So most processes are forked from one that has imported everything.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["anyio._backends._asyncio", "commenda_customers", "httpx", "pytest"])
 
-
-def run_program(folder: Path, environment: Mapping[str, str], errors: Path, steps: int | None) -> None:
-    """Run the program in this process."""
-    warnings.simplefilter("error")
-    sys.stderr = errors.open("w")
-    os.chdir(folder)
-    os.environ.update(environment)
-    sys.argv = [str(PROGRAM), *CORPORATIONS]
-    if steps is not None:
-        die_after(steps)
-    runpy.run_path(str(PROGRAM), run_name="__main__")
-
-
-def die_after(steps: int) -> None:
+def die_after(steps: int | None) -> None:
     """Let this process kill itself after so many steps of writing: a file opened, synced or renamed."""
-    left = steps
+    left = steps or -1
     io_open = io.open
 
     def step(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,10 +85,8 @@ class Folder:
 
     def fork(self, *, steps: int | None = None) -> Any:
         """Start the program faster."""
-        environment = {name: os.environ[name] for name in ("COMMENDA_BASE_URL", "COMMENDA_API_TOKEN")}
-        process = FORKS.Process(target=run_program, args=(self.path, environment, self.errors, steps))
-        process.start()
-        return process
+        prepare = partial(die_after, steps)
+        return fork(PROGRAM, *CORPORATIONS, folder=self.path, errors=self.errors, prepare=prepare)
 
     def data_bytes(self) -> bytes:
         return self.data.read_bytes() if self.data.exists() else b""

@@ -4,19 +4,16 @@ import ast
 import asyncio
 import inspect
 import json
-import random
 import re
 import signal
 import socket
-import sqlite3
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,6 @@ from commenda_customers.testing import Emulator, faults
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-NIGHTLY = ROOT / "examples" / "nightly_sqlite.py"
 Serve = Callable[..., Emulator]
 
 
@@ -47,7 +43,7 @@ def run(program: str | Path, *args: str, cwd: Path) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize(
-    ("heading", "name"), [("A web service with FastAPI", "service.py"), ("A nightly job into SQLite", NIGHTLY.name)]
+    ("heading", "name"), [("A web service with FastAPI", "service.py"), ("A nightly job into SQLite", "nightly.py")]
 )
 def test_the_page_shows_the_examples(heading: str, name: str) -> None:
     """A program that is in the examples is on the page as the same text."""
@@ -251,57 +247,3 @@ def test_a_proxy_and_a_private_authority(how: str, monkeypatch: pytest.MonkeyPat
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.split()[1] == "customers"
     assert set(proxy.asked) == {"CONNECT api.example:443 HTTP/1.1"}
-
-
-class TestNightlyJob:
-    """The job that brings customers into SQLite."""
-
-    def _rows(self, folder: Path) -> list[tuple[str, str]]:
-        with closing(sqlite3.connect(folder / "customers.sqlite")) as db:
-            assert db.execute("select count(*) from unfinished").fetchone() == (0,)
-            return db.execute("select corporation_id, id from customers order by 1, 2").fetchall()
-
-    def _held(self, *servers: tuple[Emulator, str]) -> list[tuple[str, str]]:
-        return sorted((name, customer["id"]) for server, name in servers for customer in server.customers(name))
-
-    def _kill(self, folder: Path, is_time: Callable[[], bool], delay: float = 0) -> None:
-        with subprocess.Popen([sys.executable, NIGHTLY, "corp_1", "corp_2"], cwd=folder) as process:
-            while not is_time() and process.poll() is None:
-                time.sleep(0.0005)
-            time.sleep(delay)
-            process.kill()
-
-    def test_it_survives_kills(self, serve: Serve, tmp_path: Path) -> None:
-        """Killed at any moment of a transaction and run again, it has every customer once."""
-        server = serve({"corp_1": 900, "corp_2": 730}, latency=0.01, faults=[faults.Drop(probability=0.05)])
-        journal = tmp_path / "customers.sqlite-journal"  # exists as long as a transaction is open
-        draw = random.Random(8)
-        for _ in range(4):
-            goal = len(server.requests) + draw.randrange(2, 5)
-
-            def is_time(goal: int = goal) -> bool:
-                return len(server.requests) >= goal and journal.exists()
-
-            self._kill(tmp_path, is_time, delay=draw.uniform(0, 0.004))
-        done = run(NIGHTLY, "corp_1", "corp_2", cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert self._rows(tmp_path) == self._held((server, "corp_1"), (server, "corp_2"))
-
-    def test_it_resumes(self, serve: Serve, tmp_path: Path) -> None:
-        """After a kill it does not fetch the lists from their beginning again."""
-        server = serve({"corp_1": 900, "corp_2": 730}, faults=[faults.Hang(at=[9, 10])])
-        self._kill(tmp_path, lambda: len(server.requests) == 10)
-        assert run(NIGHTLY, "corp_1", "corp_2", cwd=tmp_path).returncode == 0
-        assert all("cursor" in request.params for request in server.requests[10:])
-        assert self._rows(tmp_path) == self._held((server, "corp_1"), (server, "corp_2"))
-
-    def test_it_follows_the_server_from_night_to_night(self, serve: Serve, tmp_path: Path) -> None:
-        """New customers come, deleted ones go; those of a corporation that failed stay, and the exit code tells of it."""
-        names: Sequence[str] = ("corp_1", "corp_2", "corp_3")
-        first = serve({"corp_1": 150, "corp_2": 150, "corp_3": 150})
-        assert run(NIGHTLY, *names, cwd=tmp_path).returncode == 0
-        second = serve({"corp_1": 120, "corp_2": 260})
-        done = run(NIGHTLY, *names, cwd=tmp_path)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-        assert done.stderr.startswith("the server answered 404")
-        assert self._rows(tmp_path) == self._held((second, "corp_1"), (second, "corp_2"), (first, "corp_3"))
