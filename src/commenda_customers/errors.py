@@ -227,7 +227,7 @@ class CursorLoopError(InvalidResponseError):
 
 
 class ListChangedError(InvalidResponseError):
-    """A run cannot resume: the page of its checkpoint has none of the customers that were already yielded from it."""
+    """A run cannot resume: the page of its checkpoint no longer has any of the customers that the earlier run yielded."""
 
 
 class TokenError(CustomersError):

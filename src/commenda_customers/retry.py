@@ -46,7 +46,7 @@ class RetryPolicy:
     - the statuses 408, 425, 429, and every 5xx except 501, 505 and 511;
     - responses that were cut or are not JSON; and, only once, a response with customers of another corporation;
     - a token provider that failed with an `OSError` or a transport error of httpx or httpx2; and, only once, a new token
-      that the server refuses, because the server may not know that token yet.
+      that the server refuses. The server may not know that token yet.
 
     The wait before the next attempt is random between zero and a bound (full jitter). The bound is `initial_wait` at first,
     and doubles with each wait up to `max_wait`. If the server says how long to wait, the client waits at least that long,

@@ -83,7 +83,7 @@ class RateLimiter(Protocol):
     cancellation. `release`, `snapshot` and `estimate_wait` must be ordinary methods, because a cancelled task cannot await.
     If one of them is a coroutine function, the client refuses the limiter.
 
-    The client never opens or closes a limiter. A limiter may have resources of its own, such as a connection to a store that
+    The client never opens or closes a limiter. A limiter may have its own resources, such as a connection to a store that
     several processes share: enter it around the client, `async with MyLimiter() as limiter, AsyncCustomersAPI(rate_limit=
     limiter) as api`.
     """
@@ -110,7 +110,7 @@ class RateLimiter(Protocol):
 
         If the request was not successful, the client reads `snapshot()` next. If `paused_for` is above 0, `acquire` must
         hold the next attempt back for that time. If it is 0, the retry policy waits. A throttled request does not count as
-        a failed attempt. A failed request does not count either while the limiter is half open.
+        a failed attempt. While the limiter is half open, a failed request does not count either.
         """
         ...
 
