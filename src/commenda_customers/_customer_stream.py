@@ -14,7 +14,7 @@ from ._fan_out import FanOut
 from ._iteration import Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
-from .errors import AuthenticationError, CustomersError, chain
+from .errors import AuthenticationError, CustomersError, TokenError, chain
 from .events import Event
 from .models import Customer, CustomerPage
 from .progress import CorporationProgress, CorporationState, StreamProgress
@@ -88,6 +88,7 @@ class CustomerStream:
             CustomersError: A corporation failed, and `errors` is `"raise"`; or more corporations than `max_failures`
                 failed. Another stream resumes from the error's `checkpoint`.
             AuthenticationError: The server refused the token, whatever `errors` is: no other corporation can be read.
+            TokenError: The token provider failed, whatever `errors` is.
             ValueError: The id of a corporation is given twice, or breaks a rule of the API page.
             TypeError: The id of a corporation is not a `str`.
         """
@@ -166,7 +167,7 @@ class _StreamIteration(Iteration):
                 if isinstance(delivery.outcome, PageBuffer):
                     return self._begin(delivery.outcome)
                 self._fail(delivery.corporation_id, delivery.outcome)
-                if isinstance(delivery.outcome, AuthenticationError) or len(self.failures) > self._max_failures:
+                if isinstance(delivery.outcome, AuthenticationError | TokenError) or len(self.failures) > self._max_failures:
                     self._fan_out.fail(delivery.outcome)
                     continue  # to where it is raised
                 for link in chain(delivery.outcome):

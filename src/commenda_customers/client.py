@@ -271,8 +271,8 @@ class AsyncCustomersAPI:
             concurrency: Corporations that the stream fetches at the same time. Each has at most one page in flight or ready
                 while the program works. If the program does not ask for more, the requests stop (back-pressure).
             errors: `"raise"`: the first corporation that fails ends the stream with its error. `"collect"`: the other
-                corporations continue. But an `AuthenticationError` ends the stream, because all corporations use the same
-                token. In both cases `stream.failures` has the errors.
+                corporations continue. But an `AuthenticationError` or a `TokenError` ends the stream, because all
+                corporations use the same token. In both cases `stream.failures` has the errors.
             max_failures: With `errors="collect"`, the number of corporations that may fail. If one more fails, its error
                 ends the stream. `None`: no limit.
             limit: Customers per page, 1 to 100. With a checkpoint, the limit may differ from that of the earlier run.

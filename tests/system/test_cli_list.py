@@ -26,6 +26,33 @@ class TestList:
         assert customers == [Customer.model_validate(customer) for customer in expected]
         assert complained == ""
 
+    def test_invalid_rows_can_be_skipped(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """By default an invalid row is an error; with `--skip-invalid` the others are printed, and the row is named."""
+        good = {"id": "a", "corporation_id": "corp_1"}
+        serve({"corp_1": [good, {**good, "id": "b", "name": 5}, None]})
+        assert main(["list", "corp_1"]) == 1
+        printed, complained = capfd.readouterr()
+        assert printed == ""
+        assert "row 1 (id 'b'): name: Input should be a valid string" in " ".join(complained.split())
+        assert main(["list", "corp_1", "--skip-invalid"]) == 0
+        printed, complained = capfd.readouterr()
+        assert [json.loads(line)["id"] for line in printed.splitlines()] == ["a"]
+        assert complained.splitlines() == [
+            "not valid: row 1 of a page, id 'b': name: Input should be a valid string",
+            "not valid: row 2 of a page, id None: the row is not an object",
+        ]
+
+    def test_missing_customers_are_a_warning(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """If the server counts more customers than it sends, a warning says so; a list from a cursor is no whole list."""
+
+        class Miscount(faults.Fault):
+            def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
+                return {**listing, "total_customers": 7}
+
+        serve({"corp_1": 5}, faults=[Miscount()])
+        assert main(["list", "corp_1"]) == 0
+        assert capfd.readouterr().err == "warning: the server counted 7 customers, but sent 5\n"
+
     @pytest.mark.parametrize(("flag", "is_json"), [("--json", True), ("--table", False)])
     def test_the_form_can_be_chosen(
         self, flag: str, is_json: bool, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]

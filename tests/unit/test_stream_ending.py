@@ -14,6 +14,7 @@ from commenda_customers import (
     NotFoundError,
     PermissionDeniedError,
     ServerError,
+    TokenError,
 )
 from commenda_customers.testing import Emulator
 from lists import Lists, again, equal
@@ -38,6 +39,21 @@ async def read(stream: CustomerStream, seen: list[str]) -> None:
 
 class TestTokens:
     """The token is everybody's."""
+
+    async def test_a_provider_that_fails_ends_the_stream(self) -> None:
+        """A token provider that does not recover fails no corporation after the other."""
+        server, calls = Emulator(MANY), list[None]()
+
+        async def provide() -> str:
+            calls.append(None)
+            raise ConnectionRefusedError("the identity provider is down")
+
+        async with connected(server, provide) as api:
+            with pytest.raises(TokenError) as caught:
+                await read(api.stream(MANY, concurrency=4, errors="collect"), [])
+        assert caught.value.checkpoint is not None
+        assert len(calls) <= 4 * 8
+        assert not server.requests
 
     @pytest.mark.parametrize("is_renewed", [False, True])
     async def test_a_revoked_token_ends_the_stream(self, is_renewed: bool) -> None:

@@ -34,7 +34,9 @@ class Reply:
     @classmethod
     def json(cls, status: int, content: Any, headers: Mapping[str, str] | None = None) -> Self:
         """Return a reply with *content* as JSON."""
-        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        # Half of a character, which no UTF-8 can hold, is written as an escape: `\\ud83d`.
+        body = text.encode("utf-8", errors="backslashreplace")
         return cls(status, {"Content-Type": "application/json", **(headers or {})}, body)
 
     @classmethod
