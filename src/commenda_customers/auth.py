@@ -1,5 +1,5 @@
 """
-Where the token comes from: given once, or by a provider that is called again when the token is about to expire.
+Where the token comes from: a fixed token, or a provider that the client calls again before the token expires.
 
 `_secret.py` keeps it secret.
 """
@@ -39,26 +39,26 @@ _logger = logging.getLogger("commenda_customers")
 
 class Token:
     """
-    A token, and for how long it is good. A `TokenProvider` may return one.
+    A token, and how long it is valid. A `TokenProvider` may return a `Token`.
 
-    It is renewed when a tenth of its life is left, or one minute if that is less. Its value is in no repr, and it cannot be
-    pickled.
+    The client renews the token when a tenth of its lifetime is left, or one minute if that is less. The `repr` does not show
+    the value. You cannot pickle a `Token`.
 
     Attributes:
-        value: The token. Nothing shows it.
-        expires_in: Seconds for which it is good, counted from when the provider returns. `None`: not known.
+        value: The token. No repr, log or error shows it.
+        expires_in: Seconds for which the token is valid, from the moment the provider returns. `None`: not known.
     """
 
     __slots__ = ("expires_in", "value")
 
     def __init__(self, value: str | SecretStr, expires_in: float | None = None) -> None:
         """
-        Check nothing but the time; the value is checked when it is used.
+        Check only the time. The client checks the value when it uses the token.
 
         Args:
             value: The token.
-            expires_in: Seconds for which it is good, such as `expires_in` of an OAuth response (RFC 6749, section 5.1).
-                0: it is used for the requests that wait for it, and no longer. `None`: until the server refuses it.
+            expires_in: Seconds for which the token is valid, such as `expires_in` of an OAuth response (RFC 6749, section
+                5.1). 0: only the requests that are waiting for the token use it. `None`: until the server refuses it.
 
         Raises:
             ValueError: *expires_in* is negative.
@@ -79,11 +79,13 @@ class Token:
 
 TokenProvider = Callable[[], Awaitable[str | SecretStr | Token]]
 """
-An async callable that returns a token. It is called for the first request, again after a 401, and before a `Token` expires.
+An async callable that returns a token. The client calls it for the first request, after a 401, and before a `Token`
+expires.
 
-Only one call runs at a time, and all requests that wait for it share its outcome. If it raises an `OSError`, such as a
-`TimeoutError`, or a transport error of httpx or httpx2, the attempt fails with a `TokenError` and is retried. Every other
-exception reaches your program as it is. It may raise a `TokenError` itself, with `transient=True` if it may pass.
+Only one call runs at a time. All requests that wait for this call share its outcome. The provider may raise an `OSError`,
+such as a `TimeoutError`, or a transport error of httpx or httpx2. Then the attempt fails with a `TokenError`, and the
+client retries. Every other exception reaches your program unchanged. The provider may also raise a `TokenError` itself,
+with `transient=True` for a temporary error.
 """
 
 

@@ -1,4 +1,4 @@
-"""What a list or a stream has yielded, as plain data. It outlives the program, and another run resumes from it."""
+"""What a list or a stream has yielded, as plain data. A program can save it, and another run can resume from it."""
 
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
@@ -29,13 +29,15 @@ class Position(_Record):
     Attributes:
         corporation_id: The corporation.
         cursor: The cursor of the page at which the run stopped; `None` is the first page.
-        yielded: The ids of the customers of that page that were yielded, and of earlier ones that may have been pushed on
-            to it by insertions. When the page is fetched again, they are skipped.
-        invalid: The ids of the rows of that page that were reported as invalid. They are not reported again.
-        customers: How many customers of the corporation were yielded in all.
-        invalid_customers: How many rows of the corporation were reported as invalid in all.
-        limit: The `limit` with which that page was fetched; `None` before the first page.
-        loop_cursor: A cursor of this page that leads back to an earlier page. It is not followed.
+        yielded: The ids of the customers of that page that the run yielded. Insertions may move customers from an earlier
+            page to this page, so it also has ids of earlier customers. A run that resumes fetches the page again and skips
+            all these customers.
+        invalid: The ids of the rows of that page that the run reported as invalid. A run that resumes does not report them
+            again.
+        customers: How many customers of the corporation all runs have yielded.
+        invalid_customers: How many rows of the corporation all runs have reported as invalid.
+        limit: The `limit` of the request for that page; `None` before the first page.
+        loop_cursor: A cursor of this page that leads back to an earlier page. The SDK does not follow it.
     """
 
     corporation_id: Annotated[str, Field(min_length=1)]
@@ -50,18 +52,19 @@ class Position(_Record):
 
 class Checkpoint(_Record):
     """
-    Exactly what a list or a stream has yielded. Pass it as `resume=`; the next customer is the one after the last yielded.
+    Exactly what a list or a stream has yielded. Pass it as `resume=`: the next run starts after the last yielded customer.
 
-    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. For each finished corporation
-    it holds 12 characters. For each started one it holds the ids of at most two pages, mostly of less than one.
+    Write it with `model_dump_json()`, and read it with `Checkpoint.model_validate_json(text)`. For each finished
+    corporation it holds 12 characters. For each corporation that has started, it holds the ids of at most two pages,
+    usually of less than one.
 
     Attributes:
         version: The version of this format.
-        query: A fingerprint of the filters. Another query has other cursors.
-        positions: The corporations that are started and not finished.
+        query: A fingerprint of the filters. Cursors are valid only for the same filters.
+        positions: The corporations that have started and are not finished.
         finished: A key of 12 characters for each finished corporation.
-        customers: How many customers of finished corporations were yielded.
-        invalid_customers: How many rows of finished corporations were reported as invalid.
+        customers: How many customers of finished corporations all runs have yielded.
+        invalid_customers: How many rows of finished corporations all runs have reported as invalid.
     """
 
     version: int = _VERSION

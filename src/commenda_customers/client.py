@@ -51,11 +51,13 @@ class AsyncCustomersAPI:
             async for customer in api.list("corp_123"):
                 print(customer.id, customer.name)
 
-    Make one client and keep it: it holds the connections. It belongs to the event loop in which it is first used. Where a
-    request needs other options, `with_options` returns a client that shares all else.
+    Create one client and keep it, because the client holds the connections. The client belongs to the event loop in which
+    you first use it. If a request needs other options, `with_options` returns a client with these options. It shares
+    everything else.
 
-    The environment variable `COMMENDA_LOG` writes the log to stderr: `warning` (retries), `info` (also each page) or `debug`
-    (all events). It is read when the first client is made. In a program, use the logger `commenda_customers`.
+    Set the environment variable `COMMENDA_LOG` to write the log to stderr: `warning` (retries), `info` (also each page) or
+    `debug` (all events). The SDK reads the variable when you create the first client. In a program, use the logger
+    `commenda_customers`.
     """
 
     _is_derived = False  # made by `with_options`: the connections belong to another client
@@ -73,25 +75,26 @@ class AsyncCustomersAPI:
         hooks: Sequence[Hook] = (),
     ) -> None:
         """
-        Nothing is opened before `async with` or the first request.
+        Create a client. It opens no connection before `async with` or the first request.
 
         Args:
-            token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns one
-                (`TokenProvider`). It is called for the first request, again after a 401, and before a `Token` expires, one
-                call at a time. `None`: the environment variable `COMMENDA_API_TOKEN`.
+            token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns a token
+                (`TokenProvider`). The client calls it for the first request, after a 401, and before a `Token` expires.
+                Only one call runs at a time. `None`: the environment variable `COMMENDA_API_TOKEN`.
             base_url: The address of the API. `None`: the environment variable `COMMENDA_BASE_URL`, or else the vendor's
-                indirect-tax API. Plain `http` is for loopback only.
-            http_client: Your own `httpx.AsyncClient` or `httpx2.AsyncClient`, with its transport, proxies, certificates
-                and hooks. You close it. Its timeout, auth and redirect settings are not used. Its pool should have 100
-                connections, or as many as you have requests in flight: waiting in the pool counts as part of an attempt.
-            retry: What is retried, and when. `None`: `RetryPolicy()`.
-            rate_limit: The limiter of all requests of the client. `"adaptive"`: an `AdaptiveLimiter` of its own, which
-                learns the server's limit. `FixedRate(10)` keeps a limit that you know. Clients that share a token should
-                share one limiter. `None`: no limiter; each request that gets a 429 backs off by itself.
-            timeout: Seconds for one attempt by the wall clock, from connecting to the last byte; 30 by default. `None`: no
-                limit. Calls of a token provider count against the deadline of `retry` only.
-            max_response_bytes: The largest response, in bytes after decompression; 32 MiB by default. The page made of it
-                can take thirty times as much memory, if its customers are as short as possible.
+                indirect-tax API. Plain `http` is allowed for loopback only.
+            http_client: Your own `httpx.AsyncClient` or `httpx2.AsyncClient`, with its transport, proxies, certificates and
+                hooks. You must close it yourself. The SDK ignores its timeout, auth and redirect settings. Its pool should
+                have 100 connections, or as many as you have requests in flight: the wait for a connection is part of an
+                attempt.
+            retry: Which failures the client retries, and when. `None`: `RetryPolicy()`.
+            rate_limit: The limiter of all requests of the client. `"adaptive"`: a new `AdaptiveLimiter`, which learns the
+                server's limit. `FixedRate(10)` keeps to a limit that you know. Clients that share a token should share one
+                limiter. `None`: no limiter; each request that gets a 429 backs off by itself.
+            timeout: Total seconds for one attempt, from connecting to the last byte; 30 by default. `None`: no limit. Calls
+                of a token provider count only towards the deadline of `retry`.
+            max_response_bytes: The largest response, in bytes after decompression; 32 MiB by default. If its customers are
+                as short as possible, the page can need thirty times as much memory.
             hooks: Callables that receive the events of `commenda_customers.events`.
 
         Raises:
@@ -139,16 +142,17 @@ class AsyncCustomersAPI:
         hooks: Sequence[Hook] | _Unchanged = UNCHANGED,
     ) -> Self:
         """
-        Return a client with other options, which shares the connections, the token and the limiter of this one.
+        Return a client with other options. It shares the connections, the token and the limiter of this client.
 
             page = await api.with_options(timeout=5).list("corp_123")
 
-        It costs nothing: make one for a single call, or keep it. It is not closed. `async with` and `aclose` are a
-        `RuntimeError`, because the connections belong to this client. When this client is closed, so is the other.
+        This costs nothing: create a client for a single call, or keep it. Do not close the new client: `async with` and
+        `aclose` raise `RuntimeError`, because this client owns the connections. When you close this client, you also close
+        the new one.
 
         Args:
             timeout: Seconds for one attempt. `None`: no limit. By default unchanged.
-            retry: What is retried, and when. By default unchanged.
+            retry: Which failures the client retries, and when. By default unchanged.
             hooks: The hooks, in place of those of this client; `()`: none. By default unchanged.
 
         Raises:
@@ -177,7 +181,7 @@ class AsyncCustomersAPI:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections. May be called again. Any other use is a `RuntimeError` from now on."""
+        """Close the connections. You may call it again. After that, any other use raises `RuntimeError`."""
         self._check_owner()
         await self._fetcher.http.aclose()
 
@@ -204,20 +208,22 @@ class AsyncCustomersAPI:
         Args:
             corporation_id: The corporation.
             limit: Customers per page, 1 to 100. The API's own default is 10; 100 needs the fewest requests. With a
-                checkpoint, it may differ from that of the earlier run.
-            cursor: Where to begin: the `cursor` of a `CustomerPage` or of an error, with the same corporation and filters.
+                checkpoint, the limit may differ from that of the earlier run.
+            cursor: Where to start: the `cursor` of a `CustomerPage` or of an error, with the same corporation and filters.
                 `None`: the beginning of the list.
-            resume: A checkpoint of an earlier run. Customers that it yielded are skipped. If the checkpoint does not
-                know the corporation, the list starts from the beginning. `None`: no earlier run.
-            max_wait: Seconds for which a page may wait for the rate limiter, over all attempts. If it would take longer,
-                `RateLimitError` is raised at once, with the expected wait in `retry_after`. For web requests, where
-                somebody waits: so the deadline of the retry policy counts the waiting too. 0: do not wait. `None`: no
-                limit, and the deadline does not count the time until the first permit.
-            invalid_customers: What happens if rows of a page are not valid customers. `"raise"`: the page is refused with
-                `InvalidResponseError`. `"collect"`: the page has all valid customers, and the other rows as
-                `CustomerPage.invalid_customers`; each is also an event, `InvalidCustomerReceived`.
-            **filters: Filters of the list, and parts to add to it. `None` leaves a filter out. The API documents neither
-                how it combines several filters nor most values; the values in parentheses come from other endpoints.
+            resume: A checkpoint of an earlier run. The list skips the customers that the earlier run yielded. If the
+                checkpoint does not contain the corporation, the list starts from the beginning. `None`: no earlier run.
+            max_wait: Seconds for which a page may wait for the rate limiter, over all attempts. If it would wait longer,
+                the client raises `RateLimitError` immediately, with the expected wait in `retry_after`. Use it for web
+                requests, where somebody waits for the page. With `max_wait`, the deadline of the retry policy includes the
+                wait for the limiter. 0: do not wait. `None`: no limit, and the deadline does not include the wait for the
+                first permit.
+            invalid_customers: What happens if rows of a page are not valid customers. `"raise"`: the client refuses the
+                page with `InvalidResponseError`. `"collect"`: the page has all valid customers, and the invalid rows as
+                `CustomerPage.invalid_customers`. For each invalid row there is also an event, `InvalidCustomerReceived`.
+            **filters: Filters of the list, and parts to add to it. `None` leaves a filter out. The API page does not say
+                how the server combines several filters, and it documents few values. The values in parentheses come from
+                other endpoints.
 
                 - `name`: Only customers with exactly this name.
                 - `search_term`: Only customers with this text in their name.
@@ -231,11 +237,11 @@ class AsyncCustomersAPI:
                 - `has_exemption`: Only customers that have exemptions, or only those that have none.
 
         Raises:
-            ValueError: An argument breaks a rule of the API page (section *Query parameters*), or the checkpoint was
-                made with other filters.
+            ValueError: An argument breaks a rule of the API page (section *Query parameters*), or the checkpoint has other
+                filters.
             TypeError: An argument has a wrong type.
 
-        Later errors, while the list is fetched, are `CustomersError`s.
+        Later, while the client fetches the list, it raises only subclasses of `CustomersError`.
         """
         collect_invalid = is_collect("invalid_customers", invalid_customers)
         query = Selection.build(limit=limit, collect_invalid=collect_invalid, **filters).of(corporation_id)
@@ -260,23 +266,23 @@ class AsyncCustomersAPI:
         Return the customers of many corporations as one stream, in bounded memory; enter it with `async with`.
 
         Args:
-            corporation_ids: The corporations, each once. Ids are consumed one by one, when a corporation can start. An
-                async generator is closed with the stream, within five seconds.
-            concurrency: Corporations that are fetched at once. Each has at most one page in flight or ready while the
-                program works. A program that does not ask for more stops the requests (back-pressure).
-            errors: `"raise"`: the first corporation that fails ends the stream with its error. `"collect"`: the others
-                continue; but an `AuthenticationError` or a `TokenError` ends it, because all use one token. Either way
-                `stream.failures` has the errors.
+            corporation_ids: The corporations, each once. The stream takes the next id only when a corporation can start. At
+                its end, the stream closes an async generator of ids, within five seconds.
+            concurrency: Corporations that the stream fetches at the same time. Each has at most one page in flight or ready
+                while the program works. If the program does not ask for more, the requests stop (back-pressure).
+            errors: `"raise"`: the first corporation that fails ends the stream with its error. `"collect"`: the other
+                corporations continue. But an `AuthenticationError` or a `TokenError` ends the stream, because all
+                corporations use the same token. In both cases `stream.failures` has the errors.
             max_failures: With `errors="collect"`, the number of corporations that may fail. If one more fails, its error
                 ends the stream. `None`: no limit.
-            limit: Customers per page, 1 to 100. With a checkpoint, it may differ from that of the earlier run.
-            resume: A checkpoint of an earlier stream or list. Customers that it yielded are skipped, and so are finished
-                corporations. The ids may differ from those of the earlier run, and come in another order.
+            limit: Customers per page, 1 to 100. With a checkpoint, the limit may differ from that of the earlier run.
+            resume: A checkpoint of an earlier stream or list. The stream skips the customers that the earlier run yielded,
+                and finished corporations. The ids may differ from those of the earlier run, and may come in another order.
             invalid_customers: As for `list`. `"collect"` also counts the rows in `progress.invalid`.
             **filters: As for `list`.
 
         Raises:
-            ValueError: An argument breaks a rule of the API page, or the checkpoint was made with other filters.
+            ValueError: An argument breaks a rule of the API page, or the checkpoint has other filters.
             TypeError: An argument has a wrong type.
         """
         collect_invalid = is_collect("invalid_customers", invalid_customers)

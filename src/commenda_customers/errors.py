@@ -1,5 +1,5 @@
 """
-Everything that the SDK raises at run time.
+All errors that the SDK raises at run time.
 
 The tree:
 
@@ -21,8 +21,8 @@ The tree:
 
 There are four kinds: no complete response came (`APIConnectionError`), the server responded with an error
 (`APIStatusError`), the response is not a valid page (`InvalidResponseError`), or there is no token to send (`TokenError`).
-Usage errors are outside this tree: a wrong
-argument is a `ValueError` or a `TypeError`, use after close is a `RuntimeError`.
+Usage errors are outside this tree. A wrong argument raises `ValueError` or `TypeError`. Use after close raises
+`RuntimeError`.
 
 All errors hold plain data, survive `pickle`, and never hold the token.
 """
@@ -84,12 +84,12 @@ class CustomersError(Exception):
         corporation_id: The corporation.
         cursor: The cursor of the page that failed; `None` is the first page. Another list can begin there (`cursor=`),
             unless the server refused it (`CursorRejectedError`) or it is part of a loop (`CursorLoopError`).
-        attempts: How many attempts were made: sent, or failed because the token provider did.
+        attempts: How many attempts the SDK made. An attempt in which the token provider failed counts too.
         status_code: The HTTP status of the response, if one came.
         request_id: The server's name for the request, if it gave one.
         retry_after: Seconds that the server asked to wait, if it did.
-        body_excerpt: The beginning of the response's body. Never of a body that may hold customers.
-        transient: Whether the same request may succeed later. Only these errors are retried.
+        body_excerpt: The beginning of the response's body. `None` if the body may hold customers.
+        transient: Whether the same request may succeed later. The SDK retries only transient errors.
         checkpoint: What the list or stream had yielded when it raised this error. Pass it as `resume=`.
     """
 
@@ -145,10 +145,10 @@ class APIConnectionError(CustomersError):
     No complete response came: the connection could not be opened, broke, or its certificate is not trusted.
 
     Attributes:
-        is_stale_connection: Whether the request went out on a connection kept from an earlier request, and no response
-            came. A server may close such a connection at any moment, so the request is sent again at once.
-        is_rejection: Whether the connection was refused, or closed before any response came. Some servers do that instead of
-            a 429.
+        is_stale_connection: Whether the client sent the request on a connection from an earlier request, and no response
+            came. A server may close such a connection at any moment, so the client sends the request again immediately.
+        is_rejection: Whether the server refused the connection, or closed it before any response came. Some servers do that
+            instead of sending a 429.
     """
 
     is_stale_connection: bool = False
@@ -164,19 +164,20 @@ class APIStatusError(CustomersError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the server refused a parameter; `body_excerpt` holds what it said."""
+    """400: the server refused a parameter; `body_excerpt` has the server's message."""
 
 
 class CursorRejectedError(BadRequestError):
     """
     400, 410 or 422 to a request with a cursor: most likely, the server no longer accepts the cursor.
 
-    It never accepts it again, so this is not retried. The API page does not say how long a cursor is valid. A cursor waits
-    while the program works on the pages that are ready: in a stream, up to `concurrency` times the work on one page. To
-    read the list, restart it: `error.checkpoint.without(error.corporation_id)`.
+    The server never accepts that cursor again, so the SDK does not retry. The API page does not say how long a cursor is
+    valid. A cursor grows older while the program works on the pages that are ready. In a stream, this takes up to
+    `concurrency` times the work on one page. To read the list, restart it:
+    `error.checkpoint.without(error.corporation_id)`.
 
     Attributes:
-        cursor_age: Seconds from the page that gave the cursor to this response. `None` if this run did not receive the
+        cursor_age: Seconds from the page that contained the cursor to this response. `None` if this run did not receive the
             cursor: it is from a checkpoint, or from your program.
     """
 
@@ -191,8 +192,8 @@ class AuthenticationError(APIStatusError):
     """
     401: the token is missing, wrong or expired.
 
-    With a token provider, a new token was refused as well, and once more after a wait: a server may not accept a new token
-    at once.
+    With a token provider, the server has also refused a new token twice: immediately, and again after a wait. The SDK makes
+    the second attempt because some servers do not accept a new token immediately.
     """
 
 
@@ -208,8 +209,8 @@ class RateLimitError(APIStatusError):
     """
     429: too many requests, and the retry policy allows no further wait. `retry_after` is the wait that the server asks for.
 
-    Or the limiter would hold the page back for longer than `max_wait` or its deadline allow. `retry_after` is the expected
-    wait, and `status_code` that of the response before, if one came.
+    Or: the page would wait for the limiter for longer than `max_wait` or its deadline allows. Then `retry_after` is the
+    expected wait. `status_code` is the status of the previous response, if one came.
     """
 
 
@@ -222,16 +223,17 @@ class InvalidResponseError(CustomersError):
 
 
 class CursorLoopError(InvalidResponseError):
-    """The server's cursors form a loop. `cursor` is the one that was repeated."""
+    """The server's cursors form a loop. `cursor` is the repeated cursor."""
 
 
 class ListChangedError(InvalidResponseError):
-    """A run cannot resume: the page of its checkpoint has none of the customers that were already yielded from it."""
+    """A run cannot resume: the page of its checkpoint no longer has any of the customers that the earlier run yielded."""
 
 
 class TokenError(CustomersError):
     """
-    The token provider failed in a way that may pass, as often as the retry policy allows. `__cause__` is its exception.
+    The token provider failed with a temporary error, and still failed when the retry policy gave up. `__cause__` is the
+    exception of the provider.
 
-    A provider may raise it too: with `transient=True` it is retried.
+    A provider may raise this error itself. With `transient=True`, the SDK retries.
     """

@@ -1,8 +1,8 @@
 """
 What happens to a request, as frozen records.
 
-Pass callables as `AsyncCustomersAPI(hooks=[...])`; each is called with every event, in order, on the event loop. A hook
-should return quickly. An exception that it raises is not caught: it reaches the caller of the SDK.
+Pass callables as `AsyncCustomersAPI(hooks=[...])`. The SDK calls each hook with every event, in order, on the event loop. A
+hook should return quickly. If a hook raises an exception, it reaches the caller of the SDK.
 
 The events of one page, in order:
 
@@ -13,12 +13,12 @@ The events of one page, in order:
     RetryScheduled     if another attempt follows; then again from RequestSent
     PageFetched, or PageFailed
 
-When a page is consumed that has invalid rows, `InvalidCustomerReceived` comes for each.
+If a page has invalid rows, `InvalidCustomerReceived` comes for each of them when the program reaches that page.
 
-Hooks run in the context of the task that asked for the page: a `ContextVar` that a hook sets for `RequestSent` has that
-value in the event that ends the attempt. A request that is cancelled has no further event.
+Hooks run in the context of the task that requests the page. If a hook sets a `ContextVar` at `RequestSent`, the variable
+still has that value in the event that ends the attempt. A cancelled request has no further event.
 
-All events are in the log `commenda_customers` too: `RetryScheduled` at WARNING, `PageFetched` and `PageFailed` at INFO, the
+The log `commenda_customers` has all events too: `RetryScheduled` at WARNING, `PageFetched` and `PageFailed` at INFO, the
 others at DEBUG.
 """
 
@@ -62,7 +62,8 @@ class _AttemptEvent(Event):
     Something that happened to an attempt.
 
     Attributes:
-        attempt: Which attempt of the page it was; the first is 1. In the events that end a page, the last.
+        attempt: The number of the attempt for this page; the first is 1. The events that end a page have the number of the
+            last attempt.
     """
 
     attempt: int
@@ -80,8 +81,8 @@ class ResponseReceived(_AttemptEvent):
 
     Attributes:
         status_code: The HTTP status.
-        size: Bytes of the body, after decompression; of an error, as much as could be read.
-        elapsed: Seconds from the event `RequestSent` to the last byte. Opening a connection is part of it.
+        size: Bytes of the body, after decompression. For an error response, the bytes that the client could read.
+        elapsed: Seconds from the event `RequestSent` to the last byte. This includes the time to open a connection.
     """
 
     status_code: int
@@ -92,10 +93,10 @@ class ResponseReceived(_AttemptEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFailed(_AttemptEvent):
     """
-    An attempt failed, the last one included.
+    An attempt failed. The last attempt of a page has this event too.
 
     Attributes:
-        error: Why. `error.transient` tells whether it is worth another attempt.
+        error: Why the attempt failed. `error.transient` says whether another attempt may succeed.
         elapsed: Seconds since the event `RequestSent`.
     """
 
@@ -123,7 +124,8 @@ class Throttled(_AttemptEvent):
     The server refused a request because of a limit: a 429, or a 503 with a wait.
 
     Attributes:
-        pause: Seconds for which no request begins; 0 if the limiter took it for a refusal that concerns its request alone.
+        pause: Seconds for which no request begins; 0 if the limiter lets the refusal pass, so that only its own request
+            waits.
         rate: Requests per second that may begin after the pause; `None` if the limiter knows no rate.
     """
 
@@ -151,8 +153,8 @@ class PageFetched(_PageEvent):
     Attributes:
         customers: Customers on the page.
         attempts: How many attempts were sent; the same as `attempt`.
-        elapsed: Seconds since the page was asked for: attempts, waits and decoding.
-        waited: Seconds of these that were spent waiting for the limiter.
+        elapsed: Seconds since the program requested the page: attempts, waits and decoding.
+        waited: The part of `elapsed` in which the page waited for the limiter.
         request_id: The server's name for the last request, if it gave one.
     """
 
@@ -162,14 +164,14 @@ class PageFetched(_PageEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageFailed(_PageEvent):
     """
-    A page could not be fetched, and its error is raised.
+    The SDK could not fetch a page, and raises the error.
 
     Attributes:
         error: The error.
-        attempts: How many attempts were made; the same as `attempt`. 0: the page failed before the first, at the limiter
-            or at the deadline.
-        elapsed: Seconds since the page was asked for.
-        waited: Seconds of these that were spent waiting for the limiter.
+        attempts: How many attempts the SDK made; the same as `attempt`. 0: the page failed before the first attempt, at the
+            limiter or at the deadline.
+        elapsed: Seconds since the program requested the page.
+        waited: The part of `elapsed` in which the page waited for the limiter.
         request_id: The server's name for the last request, if it gave one.
     """
 
@@ -181,7 +183,8 @@ class InvalidCustomerReceived(Event):
     """
     A row of a page is not a valid customer, and `invalid_customers` is `"collect"`.
 
-    It comes when the page is consumed, before its first customer. A run that resumes does not report a row with an id again.
+    The event comes when the program reaches the page, before the first customer of the page. If the row has an id, a run
+    that resumes does not report the row again.
 
     Attributes:
         customer: The row, and what is wrong with it.

@@ -1,9 +1,9 @@
 """
 What the API returns, as immutable pydantic models.
 
-A customer needs an `id` and a `corporation_id`. The API page marks no field as required or nullable, so every other field
-may be absent or null; both become `None`. Undocumented fields are kept in `model_extra`. Enumerations are open: an
-undocumented value is kept as it is.
+A customer needs an `id` and a `corporation_id`. The API page does not say which fields are required or nullable. So every
+other field may be absent or null; both become `None`. `model_extra` has the undocumented fields. Enumerations are open:
+undocumented values stay unchanged.
 """
 
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Address(_Model):
     """
     Where a customer receives goods. Needs `extend=["shipping_address"]`.
 
-    The API documents two spellings of the street lines, `line1` and `address_line_1`. Both are read into `line1`.
+    The API page documents two names for the street lines: `line1` and `address_line_1`. Both become `line1`.
     """
 
     line1: str | None = Field(default=None, validation_alias=AliasChoices("line1", "address_line_1"))
@@ -138,12 +138,13 @@ class Customer(_Model):
 @dataclass(frozen=True, slots=True)
 class InvalidCustomer:
     """
-    A row of a page that is not a valid customer. Its `repr` shows no data of the customer but the id.
+    A row of a page that is not a valid customer. Its `repr` shows only the id, and no other data of the customer.
 
     Attributes:
-        index: The row on the page as the server sent it; the first is 0.
+        index: The position of the row on the page, as the server sent it; the first is 0.
         id: The API's identifier of the customer, if the row has one.
-        errors: What is wrong, one text for each field, such as `name: Input should be a valid string`. No values.
+        errors: What is wrong, one text for each field, such as `name: Input should be a valid string`. The texts never
+            contain values.
         raw: The row, parsed from JSON. It may be anything: an object, a list, a number, `None`.
     """
 
@@ -160,9 +161,9 @@ class CustomerPage:
     corporation_id: str
     """The corporation. Every customer of the page belongs to it."""
     customers: tuple[Customer, ...]
-    """The customers, in the server's order. A page may be empty; the list ends only where there is no cursor."""
+    """The customers, in the server's order. A page may be empty. The list ends only if there is no cursor."""
     total_customers: int | None = None
-    """How many customers match the query, as the server counts them; `None` if it did not say."""
+    """How many customers match the query, as the server counts them; `None` if it sent no count."""
     cursor: str | None = None
     """The cursor of the next page; `None` on the last page."""
     invalid_customers: tuple[InvalidCustomer, ...] = ()

@@ -1,4 +1,4 @@
-"""What a stream has yielded so far, in numbers. They are cheap to read at any time."""
+"""How much a stream has yielded so far. Reading these numbers is cheap at any time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class CorporationProgress:
         customers_before: Customers that earlier runs have yielded, according to the checkpoint.
         invalid: Rows that this stream has reported as invalid.
         invalid_before: Rows that earlier runs have reported as invalid.
-        total_customers: How many there are, as the server last counted them; `None` if it did not say.
+        total_customers: The number of customers, according to the server's last count; `None` if the server sent no count.
     """
 
     state: CorporationState = CorporationState.READING
@@ -40,7 +40,7 @@ class CorporationProgress:
 
     @property
     def remaining(self) -> int | None:
-        """About how many customers remain; `None` if the server has not said how many there are."""
+        """About how many customers remain; `None` if the server has not sent a count."""
         if self.state is CorporationState.FINISHED:
             return 0
         if self.total_customers is None:
@@ -51,9 +51,10 @@ class CorporationProgress:
     @property
     def shortfall(self) -> int | None:
         """
-        How many customers the server counted and did not send: 0 if none, `None` if it never counted or is not finished.
+        How many customers the server counted but did not send; 0 if it sent all.
 
-        This is no error, because a list may change while it is read.
+        `None` if the server never sent a count, or if the corporation is not finished. A shortfall is not an
+        error, because a list may change while the stream reads it.
         """
         if self.state is not CorporationState.FINISHED or self.total_customers is None:
             return None
@@ -67,13 +68,13 @@ class CorporationProgress:
 @dataclass(slots=True)
 class StreamProgress:
     """
-    What a stream has yielded. A page counts as soon as its first customer was yielded.
+    How much a stream has yielded. A page counts as soon as the stream has yielded its first customer.
 
     Attributes:
-        corporations: Each corporation that was started or has failed, by its id.
+        corporations: Each corporation that has started or failed, by its id.
         pages: Pages of all corporations.
         customers: Customers of all corporations.
-        invalid: Rows that were reported as invalid.
+        invalid: Rows that this stream has reported as invalid.
         finished: Corporations that this stream has finished.
         failed: Corporations that have failed.
         customers_before: Customers that earlier runs have yielded, according to the checkpoint.
@@ -94,16 +95,16 @@ class StreamProgress:
 
     @property
     def reading(self) -> int:
-        """Corporations that are started, and neither finished nor failed."""
+        """The number of corporations that have started, and have neither finished nor failed."""
         return len(self._started)
 
     @property
     def remaining(self) -> int | None:
         """
-        About how many customers remain of the corporations that are started.
+        About how many customers remain of the corporations that have started.
 
-        The others are unknown until their first page. `None` before the first page of the stream, and if the server has not
-        said how many customers there are.
+        The numbers of the other corporations are unknown until their first page. `None` before the first page of the
+        stream, and if the server has not sent a count.
         """
         known = [left for each in self._started.values() if (left := each.remaining) is not None]
         return sum(known) if known or (self.corporations and not self._started) else None

@@ -1,5 +1,5 @@
 """
-What is retried, and after how long: a pure decision, and its adapter to tenacity.
+Which failures the SDK retries, and after how long: a pure decision, and its adapter to tenacity.
 
 This is the only file that imports tenacity.
 """
@@ -38,35 +38,35 @@ def is_transient_status(status: int) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """
-    How one request is retried. Every request is a GET, so a retry is always safe.
+    How the client retries the request for a page. Every request is a GET, so a retry is always safe.
 
-    Errors that are `transient` are retried:
+    The client retries errors that are `transient`:
 
-    - connections that could not be opened, broke, or took longer than `timeout`; not certificates that are not trusted;
+    - connections that could not be opened, broke, or took longer than `timeout`, but not untrusted certificates;
     - the statuses 408, 425, 429, and every 5xx except 501, 505 and 511;
-    - responses that were cut or are not JSON, and, once, a response with customers of another corporation;
-    - a token provider that failed with an `OSError` or a transport error of httpx or httpx2, and, once, a new token that the
-      server refuses, because it may not know that token yet.
+    - responses that were cut or are not JSON; and, only once, a response with customers of another corporation;
+    - a token provider that failed with an `OSError` or a transport error of httpx or httpx2; and, only once, a new token
+      that the server refuses. The server may not know that token yet.
 
-    The wait before the next attempt is random between zero and `initial_wait`, then twice that, four times that, and so on
-    up to `max_wait` (full jitter). If the server says how long to wait, the wait is at least that long, and up to
-    `initial_wait` longer, so that many clients do not return at the same moment. A request that failed because the server
-    closed a kept connection is sent again at once, the first time.
+    The wait before the next attempt is random between zero and a bound (full jitter). The bound is `initial_wait` at first,
+    and doubles with each wait up to `max_wait`. If the server says how long to wait, the client waits at least that long,
+    and up to `initial_wait` longer. So many clients do not return at the same moment. If a request fails because the server
+    closed an idle connection, the client sends it again immediately, up to three times.
 
-    Zero and less are refused. `None`, where it is allowed, means no limit.
+    All numbers must be above zero. `None`, where it is allowed, means no limit.
 
     Attributes:
-        max_attempts: Attempts of one request, the first one included. These do not count: sending again with a new token
-            after a 401 or at once after a stale connection; with a limiter, also a refusal because of a limit, and a
-            failure in an outage, which only the deadline bounds.
-        deadline: Seconds for one request over all attempts, waits and calls of a token provider. A running attempt is cut.
-            A wait that would reach the deadline is not begun: the last error is raised instead. The time in which a request
-            waits for its first permit of the limiter, or for a free connection, counts only with the `max_wait` of
-            `AsyncCustomersAPI.list`: then all time counts.
+        max_attempts: Attempts for one page, including the first. Some attempts do not count: a second request with a new
+            token after a 401, and an immediate resend after a stale connection. With a limiter, a refusal because of a
+            limit and a failure in an outage do not count either. Only the deadline limits those.
+        deadline: Seconds for one page, over all attempts, waits and calls of a token provider. The deadline cancels a
+            running attempt. If a wait would reach the deadline, the client does not wait: it raises the last error instead.
+            Normally the wait for the first permit from the limiter, and for a free connection, does not count. With the
+            `max_wait` of `AsyncCustomersAPI.list`, all time counts.
         initial_wait: The longest wait after the first attempt, in seconds.
         max_wait: The longest wait of all, in seconds, unless the server asks for more.
-        max_retry_after: Seconds. If the server asks to wait longer, its error is raised at once, with that time in
-            `retry_after`. The client neither retries too early nor sleeps for a day.
+        max_retry_after: Seconds. If the server asks for a longer wait, the client raises the error immediately, with that
+            time in `retry_after`. So it does not retry too early, and does not sleep for a day.
     """
 
     max_attempts: int | None = 8
@@ -100,11 +100,12 @@ class RetryPolicy:
 
         Args:
             error: How the last attempt failed.
-            attempt: How many attempts have failed, this one included, of those that count.
+            attempt: How many failed attempts count, including this one.
             elapsed: Seconds since the first attempt began.
             jitter: A random number from 0 to 1.
-            backoffs: How many waits before this one grew; by default `attempt - 1`.
-            paused_for: Seconds for which a limiter holds the next attempt back. It spreads requests, so there is no jitter.
+            backoffs: How many times the bound of the wait has doubled; by default `attempt - 1`.
+            paused_for: Seconds for which a limiter holds the next attempt back. The limiter spreads requests, so there is
+                no jitter.
         """
         if not error.transient or (self.max_attempts is not None and attempt >= self.max_attempts):
             return None

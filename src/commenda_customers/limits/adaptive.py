@@ -19,14 +19,14 @@ _QUOTA_HINTS = 3
 
 class AdaptiveLimiter(QueueingLimiter):
     """
-    Learns how many requests the server takes, from its refusals and from the headers of its quota.
+    Learns how many requests the server accepts, from its refusals and from its quota headers.
 
-    While no limit is known it limits the number of requests in flight: four at first, and one more after each response. A
-    single refusal concerns its request alone. When refusals come in clusters, all requests pause, and then begin evenly, a
-    little below the rate that the server accepted. A higher rate is tried from time to time. If the server takes nothing at
-    all, one request at a time finds out whether it does again.
+    While the limiter knows no limit, it limits the number of requests in flight: four at first, and one more after each
+    response. A single refusal concerns its request alone. When refusals come in clusters, all requests pause. Then the
+    limiter spreads them evenly, at a rate slightly below the one that the server accepted. From time to time it tries a
+    higher rate. If the server accepts no requests, one request at a time tests whether it accepts them again.
 
-    One limiter stands for one quota: pass it to all clients that share a token.
+    One limiter represents one quota: pass it to all clients that share a token.
     """
 
     def __init__(self, *, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
@@ -37,8 +37,8 @@ class AdaptiveLimiter(QueueingLimiter):
             max_in_flight: The most requests in flight, over all clients that share the limiter; 100 by default.
 
         Raises:
-            ValueError: It is not above zero.
-            TypeError: It is not an int.
+            ValueError: *max_in_flight* is not above zero.
+            TypeError: *max_in_flight* is not an int.
         """
         super().__init__(max_in_flight)
         self._pacer = Pacer(jitter=random.random)
@@ -63,7 +63,7 @@ class AdaptiveLimiter(QueueingLimiter):
         return max((ahead + 1) * controller.round_trip / window, ahead / controller.present_rate)
 
     def snapshot(self) -> LimiterSnapshot:
-        """Return the present state."""
+        """Return the current state."""
         controller = self._controller
         return LimiterSnapshot(
             rate=controller.present_rate if controller.is_limited else None,

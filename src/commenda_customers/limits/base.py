@@ -1,4 +1,4 @@
-"""The protocol of a limiter, and the values that it exchanges with the client."""
+"""The protocol of a limiter, and the data that a limiter and the client exchange."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Permit:
 
     Attributes:
         sent: When the request began, in seconds of the event loop's clock.
-        in_flight: Requests in flight at that time, this one included.
+        in_flight: Requests in flight at that time, including this one.
     """
 
     sent: float
@@ -28,14 +28,14 @@ class Feedback:
     The outcome of a request.
 
     Attributes:
-        is_answered: Whether a response came, whatever its status.
+        is_answered: Whether a response came, with any status.
         is_throttled: Whether the server refused the request because of a limit: a 429, or a 503 with a wait.
-        is_rejected: Whether it may have been refused because of a limit: a 503 without a wait, or a connection that was
-            refused or closed before a response came.
-        is_failed: Whether it failed in any other way that may pass: a 5xx, a timeout, a response that was cut.
+        is_rejected: Whether the server may have refused the request because of a limit: a 503 without a wait, or a
+            connection that the server refused or closed before a response came.
+        is_failed: Whether the request failed with another temporary error: a 5xx, a timeout, a response that was cut.
         wait: Seconds that the server asked to wait; `None` if it did not say.
-        failing_since: When the request failed for the first time, by the event loop's clock; infinity if it had not. If
-            others have succeeded since, it fails by itself.
+        failing_since: When the request for this page failed for the first time, by the event loop's clock; infinity if it
+            has never failed. If other requests have succeeded since, the page fails by itself.
         remaining: Requests left in the quota, according to the server; `None` if it did not say.
     """
 
@@ -51,7 +51,7 @@ class Feedback:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterSnapshot:
     """
-    The present state of a limiter.
+    The current state of a limiter.
 
     Attributes:
         rate: The most requests per second that may begin; `None` while no limit is known.
@@ -59,9 +59,9 @@ class LimiterSnapshot:
         max_in_flight: The most requests that may be in flight.
         waiting: Requests that wait for a permit.
         paused_for: Seconds until any request may begin; 0 if there is no pause.
-        is_half_open: Whether the server takes nothing, and one request alone finds out if it takes any again.
-        let_pass: Refusals so far that concerned their request alone.
-        succeeded_at: When a request succeeded last, by the event loop's clock; minus infinity if none has.
+        is_half_open: Whether the server accepts no requests, and one request at a time tests whether it accepts them again.
+        let_pass: Refusals so far that the limiter let pass: only the refused request waited.
+        succeeded_at: The time of the last success, by the event loop's clock; minus infinity if no request has succeeded.
     """
 
     rate: float | None
@@ -77,13 +77,13 @@ class LimiterSnapshot:
 @runtime_checkable
 class RateLimiter(Protocol):
     """
-    Gives permits to requests. One object stands for one quota: clients that share a token share it.
+    Gives permits to requests. One limiter represents one quota: clients that share a token should share the limiter.
 
-    The client calls `acquire` before each attempt and `release` after it, whatever its outcome, also if it was cancelled.
-    `release`, `snapshot` and `estimate_wait` are ordinary methods, since a cancelled task cannot await; a limiter in which
-    one of them is a coroutine function is refused.
+    The client calls `acquire` before each attempt. It calls `release` after each attempt, with any outcome, even after a
+    cancellation. `release`, `snapshot` and `estimate_wait` must be ordinary methods, because a cancelled task cannot await.
+    If one of them is a coroutine function, the client refuses the limiter.
 
-    The client never opens or closes a limiter. A limiter may have resources of its own, such as a connection to a store that
+    The client never opens or closes a limiter. A limiter may have its own resources, such as a connection to a store that
     several processes share: enter it around the client, `async with MyLimiter() as limiter, AsyncCustomersAPI(rate_limit=
     limiter) as api`.
     """
@@ -93,29 +93,31 @@ class RateLimiter(Protocol):
         Wait until a request may begin.
 
         Args:
-            again: An earlier attempt of the request had a permit, so it does not queue behind new requests.
-            max_wait: Seconds, 0 or more, after which to raise; `None` means no limit.
+            again: Whether an earlier attempt for the same page had a permit. Such a retry does not queue behind new
+                requests.
+            max_wait: The longest wait in seconds, 0 or more; `None` means no limit.
 
         Raises:
-            RateLimitError: It takes longer than *max_wait*; `retry_after` is the expected wait. An `AdaptiveLimiter` that
-                knows no limit lets the request begin instead, if fewer than `max_in_flight` are in flight.
+            RateLimitError: The wait would be longer than *max_wait*; `retry_after` is the expected wait. There is one
+                exception: if an `AdaptiveLimiter` knows no limit, and fewer than `max_in_flight` requests are in flight, it
+                lets the request begin.
         """
         ...
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """
-        Give a permit back, with the outcome of the request.
+        Return a permit to the limiter, with the outcome of the request.
 
-        If the request was not successful, the client reads `snapshot()` next. If `paused_for` is above 0, `acquire` is
-        expected to hold the next attempt back for so long; if it is 0, the retry policy waits. A throttled request does not
-        count as a failed attempt, and neither does a failed one while the limiter is half open.
+        If the request was not successful, the client reads `snapshot()` next. If `paused_for` is above 0, `acquire` must
+        hold the next attempt back for that time. If it is 0, the retry policy waits. A throttled request does not count as
+        a failed attempt. While the limiter is half open, a failed request does not count either.
         """
         ...
 
     def estimate_wait(self) -> float:
-        """Return about how many seconds a request would wait if it came now. May be called in any thread."""
+        """Return about how many seconds a new request would wait now. You may call it from any thread."""
         ...
 
     def snapshot(self) -> LimiterSnapshot:
-        """Return the present state. May be called in any thread."""
+        """Return the current state. You may call it from any thread."""
         ...

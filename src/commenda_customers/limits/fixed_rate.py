@@ -19,8 +19,8 @@ class FixedRate(QueueingLimiter):
     """
     Lets at most *limit* requests begin in any period of *per* seconds.
 
-    A request that the server refuses all the same is retried by itself. If refusals come in clusters, all requests pause.
-    If the server takes nothing at all, one request at a time finds out whether it does again.
+    The server may still refuse a request. A single refusal concerns its request alone. If refusals come in clusters, all
+    requests pause. If the server accepts no requests, one request at a time tests whether it accepts them again.
     """
 
     def __init__(self, limit: int, *, per: float = 1.0, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
@@ -30,8 +30,9 @@ class FixedRate(QueueingLimiter):
         Args:
             limit: Requests, 1 or more.
             per: Seconds; 1 by default.
-            max_in_flight: The most requests in flight, over all clients that share the limiter; 100 by default. Not more
-                than there are connections: requests that wait for a connection are sent later than the limiter intended.
+            max_in_flight: The most requests in flight, over all clients that share the limiter; 100 by default. It should
+                not exceed the number of connections: a request that waits for a connection starts later than the limiter
+                intended.
 
         Raises:
             ValueError: A number is not above zero, or too large.
@@ -60,7 +61,7 @@ class FixedRate(QueueingLimiter):
         return max(begins_at, self._pacer.paused_until, now) - now + rounds * self.per
 
     def snapshot(self) -> LimiterSnapshot:
-        """Return the present state."""
+        """Return the current state."""
         controller = self._pacer.controller
         return LimiterSnapshot(
             rate=self.limit / self.per,
