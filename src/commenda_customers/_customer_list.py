@@ -98,10 +98,9 @@ class _ListIteration(Iteration):
             raise StopAsyncIteration
 
         self._buffer = buffer
-        self._report_invalid(buffer)
         return buffer
 
-    def _count(self, customers: int) -> None:
+    def _count(self, customers: int, *, invalid: int = 0) -> None:
         """A list has no progress to keep."""
 
 

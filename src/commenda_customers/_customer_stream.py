@@ -191,21 +191,20 @@ class _StreamIteration(Iteration):
         self.progress.pages += 1
         if buffer.page.total_customers is not None:
             progress.total_customers = buffer.page.total_customers
-        progress.invalid += len(buffer.page.invalid_customers)
-        self.progress.invalid += len(buffer.page.invalid_customers)
-        self._report_invalid(buffer)
         self._count(0)  # an empty last page ends its corporation
         return buffer
 
-    def _count(self, customers: int) -> None:
-        """Count customers of the present page that are about to be yielded."""
+    def _count(self, customers: int, *, invalid: int = 0) -> None:
+        """Count rows of the present page that are about to be yielded or reported."""
         buffer = self._buffer
         if buffer is None:
             return  # an empty last page, which was counted when it came
 
         corporation_id = buffer.start.corporation_id
         self._corporations[corporation_id].customers += customers
+        self._corporations[corporation_id].invalid += invalid
         self.progress.customers += customers
+        self.progress.invalid += invalid
         if buffer.is_used_up and buffer.page.cursor is None:
             self._buffer = None
             self._builder.finish(buffer.end)

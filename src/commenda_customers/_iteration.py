@@ -90,14 +90,13 @@ class Iteration(ABC):
         """Replace `_buffer` by the next page and return it; raise `StopAsyncIteration` after the last."""
 
     @abstractmethod
-    def _count(self, customers: int) -> None:
-        """Count customers of the present page that are about to be yielded."""
+    def _count(self, customers: int, *, invalid: int = 0) -> None:
+        """Count rows of the present page that are about to be yielded or reported."""
 
     async def next_customer(self) -> Customer:
         """Return the next customer; raise `StopAsyncIteration` after the last."""
-        buffer = self._buffer
-        while buffer is None or (customer := buffer.take_one()) is None:
-            buffer = await self._fetch_buffer()
+        while (customer := self._take_one()) is None:
+            await self._fetch_buffer()
 
         self._count(1)
         return customer
@@ -108,17 +107,30 @@ class Iteration(ABC):
         if buffer is None or buffer.is_used_up:
             buffer = await self._fetch_buffer()
 
+        self._report_invalid(buffer)
         page = buffer.take_rest()
         self._count(len(page))
         return page
 
+    def _take_one(self) -> Customer | None:
+        """Return the next customer of the present page, after its invalid rows were reported."""
+        if self._buffer is None:
+            return None
+
+        buffer = self._buffer
+        self._report_invalid(buffer)
+        return buffer.take_one()
+
     def _report_invalid(self, buffer: PageBuffer) -> None:
-        """Report the invalid rows of a page that is about to be consumed."""
-        buffer.is_reported = True
-        for row in buffer.page.invalid_customers:
-            self._emit(
-                InvalidCustomerReceived(corporation_id=buffer.page.corporation_id, cursor=buffer.cursor, customer=row)
-            )
+        """Report the invalid rows of a page. If a hook raises, the next step goes on with the next row."""
+        while (row := buffer.report_one()) is not None:
+            self._count(0, invalid=1)
+            event = InvalidCustomerReceived(corporation_id=buffer.page.corporation_id, cursor=buffer.cursor, customer=row)
+            try:
+                self._emit(event)
+            except StopAsyncIteration as exc:
+                # It would silently end the list.
+                raise RuntimeError("a hook raised StopAsyncIteration") from exc
 
     def checkpoint(self) -> Checkpoint:
         """Return a record of what was yielded."""

@@ -33,7 +33,7 @@ import anyio
 
 from .checkpoint import Position
 from .errors import CursorLoopError, CursorRejectedError, ListChangedError
-from .models import Customer, CustomerPage
+from .models import Customer, CustomerPage, InvalidCustomer
 from .query import MAX_LIMIT, CustomersQuery
 
 Fetch = Callable[[CustomersQuery, str | None], Awaitable[CustomerPage]]
@@ -50,14 +50,26 @@ class PageBuffer:
         start: Where another run resumes if none of them was taken.
         cursor: The cursor of the page.
         taken: How many of them were taken.
-        is_reported: Whether its invalid rows were reported.
+        reported: How many of its invalid rows were reported.
+        nameless: How many invalid rows without an id there are from the page at `start` to this one, both included. They
+            are reported again by another run.
     """
 
     page: CustomerPage
     start: Position
     cursor: str | None
     taken: int = 0
-    is_reported: bool = False
+    reported: int = 0
+    nameless: int = 0
+
+    def report_one(self) -> InvalidCustomer | None:
+        """Return the next invalid row; `None` after the last."""
+        rows = self.page.invalid_customers
+        if self.reported >= len(rows):
+            return None
+
+        self.reported += 1
+        return rows[self.reported - 1]
 
     def take_one(self) -> Customer | None:
         """Return the next customer; `None` after the last."""
@@ -76,8 +88,8 @@ class PageBuffer:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether all customers were taken."""
-        return self.taken >= len(self.page.customers)
+        """Whether all customers were taken, and all invalid rows reported."""
+        return self.taken >= len(self.page.customers) and self.reported >= len(self.page.invalid_customers)
 
     @property
     def is_at_end(self) -> bool:
@@ -91,12 +103,13 @@ class PageBuffer:
 
         That is this page, even when all of it was taken: the next run compares it, and so detects that the list has changed.
         """
-        return _advanced(self.start, self.page, taken=self.taken, is_reported=self.is_reported)
+        return _advanced(self.start, self.page, taken=self.taken, reported=self.reported)
 
     @property
     def end(self) -> Position:
         """The position after the last row."""
-        return _advanced(self.start, self.page, taken=len(self.page), is_reported=True)
+        end = _after(self.start, self.page)
+        return end.model_copy(update={"invalid_customers": end.invalid_customers + self.nameless})
 
 
 class PageReader:
@@ -113,6 +126,7 @@ class PageReader:
         self._may_be_reported = start.invalid if start else ()  # ids of invalid rows that an earlier run has reported
         self._overlap_confirmed = not self._may_reappear and not self._may_be_reported
         self._limit_before = start.limit if start else None
+        self._nameless = 0  # invalid rows without an id since the page of the position
         # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it
         # finds a loop after that page by itself; a cursor that leads to an earlier page must be in the position.
         self._fetched: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
@@ -160,7 +174,7 @@ class PageReader:
         invalid, reported = _without(page.invalid_customers, self._may_be_reported)
         rest = replace(page, customers=customers, invalid_customers=invalid) if reappeared or reported else page
         if not self._overlap_confirmed and (_has_ids(page) or page.cursor is None):
-            self._check_overlap(page, is_known=bool(reappeared or reported))
+            self._check_overlap(page)
 
         if _has_ids(page):
             self._overlap_confirmed = True
@@ -168,13 +182,17 @@ class PageReader:
             self._may_reappear = _missing(self._may_reappear, reappeared)
             self._may_be_reported = _missing(self._may_be_reported, reported)
             yielded, known = self._may_reappear + reappeared, self._may_be_reported + reported
+            # A run that resumes at this page does not see the rows without an id before it again.
+            count = start.invalid_customers + self._nameless
+            self._nameless = 0
             update = {"cursor": self._cursor, "yielded": yielded, "invalid": known, "limit": self._limit}
-            start = start.model_copy(update=update)
+            start = start.model_copy(update={**update, "invalid_customers": count})
+        self._nameless += sum(row.id is None for row in page.invalid_customers)
         self._fetched[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._fetched.get(_digest(page.cursor), self._filled) < self._filled:
             start = start.model_copy(update={"loop_cursor": page.cursor})
-        self._start = None if page.cursor is None else _advanced(start, rest, taken=len(rest), is_reported=True)
-        buffer = PageBuffer(rest, start, self._cursor)
+        self._start = None if page.cursor is None else _after(start, rest)
+        buffer = PageBuffer(rest, start, self._cursor, nameless=self._nameless)
         self._cursor, self._given_at = page.cursor, anyio.current_time()
         return buffer
 
@@ -182,23 +200,22 @@ class PageReader:
     def _limit(self) -> int:
         return self.query.selection.limit
 
-    def _begins_with_known(self, page: CustomerPage) -> bool:
-        return any(customer.id in self._may_reappear for customer in page.customers[:1]) or any(
-            row.index == 0 and row.id in self._may_be_reported for row in page.invalid_customers[:1]
-        )
-
-    def _check_overlap(self, page: CustomerPage, *, is_known: bool) -> None:
+    def _check_overlap(self, page: CustomerPage) -> None:
         """Refuse the first page that holds customers if it does not continue what an earlier run has yielded."""
+        # A row may have become valid in the meantime, or invalid.
+        came, known = _ids_of(page), {*self._may_reappear, *self._may_be_reported}
+        is_known = not known.isdisjoint(came)
         has_other_limit = self._limit_before not in (None, self._limit)
-        if is_known and (not has_other_limit or self._begins_with_known(page)):
+        if is_known and (not has_other_limit or came[0] in known):
             return
 
         message = "the list has changed: the page at which the checkpoint was taken "
         if is_known:
             message += "begins with a customer that was not yielded from it, so others may come twice"
         else:
-            known = len(self._may_reappear) + len(self._may_be_reported)
-            message += f"has none of the {known} customers that were already yielded from it, so others may have been missed"
+            message += (
+                f"has none of the {len(known)} customers that were already yielded from it, so others may have been missed"
+            )
         if has_other_limit:
             message += f"; or the server's cursors do not allow another limit, then resume with limit={self._limit_before}"
         raise ListChangedError(
@@ -208,15 +225,28 @@ class PageReader:
         )
 
 
-def _advanced(start: Position, page: CustomerPage, *, taken: int, is_reported: bool) -> Position:
-    """Return the position after the first customers of *page*, which is at *start*."""
+def _advanced(start: Position, page: CustomerPage, *, taken: int, reported: int) -> Position:
+    """Return the position after the first customers and invalid rows of *page*, which is at *start*."""
     ids = tuple(customer.id for customer in page.customers[:taken])
     update: dict[str, object] = {"yielded": start.yielded + ids, "customers": start.customers + taken}
-    if is_reported and page.invalid_customers:
-        known = tuple(row.id for row in page.invalid_customers if row.id is not None)
+    if reported:
+        known = tuple(row.id for row in page.invalid_customers[:reported] if row.id is not None)
         update["invalid"] = start.invalid + known
-        update["invalid_customers"] = start.invalid_customers + len(page.invalid_customers)
+        update["invalid_customers"] = start.invalid_customers + len(known)
     return start.model_copy(update=update)
+
+
+def _after(start: Position, page: CustomerPage) -> Position:
+    return _advanced(start, page, taken=len(page), reported=len(page.invalid_customers))
+
+
+def _ids_of(page: CustomerPage) -> list[str]:
+    """Return the ids of all rows of a page that have one, in the server's order."""
+    invalid = {row.index: row.id for row in page.invalid_customers}
+    customers = iter(page.customers)
+    rows = range(len(page.customers) + len(page.invalid_customers))
+    ids = [invalid[index] if index in invalid else next(customers).id for index in rows]
+    return [name for name in ids if name is not None]
 
 
 def _has_rows(page: CustomerPage) -> bool:

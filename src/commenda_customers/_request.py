@@ -25,7 +25,6 @@ from .errors import (
     AuthenticationError,
     CustomersError,
     InvalidResponseError,
-    TokenError,
 )
 from .events import Event, Hook, RequestSent, ResponseReceived, Throttled
 from .limits import Feedback, LimiterSnapshot, RateLimiter
@@ -119,8 +118,9 @@ class _PageRequest:
     async def _try_once(self, attempt: Attempt) -> tuple[Attempt, _Received]:
         try:
             return attempt, await self._fetcher.auth.call(attempt, partial(self._send_and_accept, attempt))
-        except TokenError as error:
-            self._report.locate(error, attempt.number)
+        except CustomersError as error:
+            if error.corporation_id is None:  # of a token provider
+                self._report.locate(error, attempt.number)
             raise
 
     async def _send_and_accept(self, attempt: Attempt) -> _Received:

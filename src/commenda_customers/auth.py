@@ -21,7 +21,7 @@ from ._attempt import Attempt
 from ._cancellation import in_child_task
 from ._checks import check_positive
 from ._secret import Secret
-from .errors import AuthenticationError, TokenError
+from .errors import AuthenticationError, CustomersError, TokenError
 
 __all__ = ["Token", "TokenProvider"]
 
@@ -142,7 +142,7 @@ class _Call:
 
     def error(self) -> Exception | None:
         """Return how it failed, if it did."""
-        if not isinstance(self.failure, TokenError):
+        if not isinstance(self.failure, CustomersError):
             return self.failure
 
         # Each request writes into its error where it happened.
@@ -188,7 +188,7 @@ class _ProvidedToken:
         is there.
         """
         outcome: list[T] = []
-        failure: list[Exception] = []
+        failure: list[BaseException] = []
         now, expires_at = anyio.current_time(), self._expires_at
         # If it fails, a later request tries again when half of the time that is left has passed.
         self._renew_at = (now + expires_at) / 2
@@ -196,7 +196,7 @@ class _ProvidedToken:
             tasks.start_soon(self._renew_early)
             try:
                 outcome.append(await send())
-            except Exception as exc:  # noqa: BLE001 - raised below, as itself and not in a group
+            except (Exception, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - raised below, not in a group
                 failure.append(exc)
             now, deadline = anyio.current_time(), anyio.current_effective_deadline()
             tasks.cancel_scope.deadline = min(expires_at, now + (deadline - now) / 2)

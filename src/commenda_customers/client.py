@@ -119,7 +119,7 @@ class AsyncCustomersAPI:
             HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
             token_auth(secret, may_pass),
             limiter=limiter,
-            retry=RetryPolicy() if retry is None else _checked_retry(retry),
+            retry=RetryPolicy() if retry is None else check_type("retry", retry, RetryPolicy),
             timeout=_checked_timeout(timeout),
             hooks=check_callables("hooks", hooks),
         )
@@ -165,7 +165,7 @@ class AsyncCustomersAPI:
         other._fetcher = replace(  # noqa: SLF001
             fetcher,
             timeout=fetcher.timeout if timeout is UNCHANGED else _checked_timeout(timeout),
-            retry=fetcher.retry if retry is UNCHANGED else _checked_retry(retry),
+            retry=fetcher.retry if retry is UNCHANGED else check_type("retry", retry, RetryPolicy),
             hooks=fetcher.hooks if hooks is UNCHANGED else check_callables("hooks", hooks),
         )
         return other
@@ -316,7 +316,3 @@ def _checked_timeout(timeout: float | None) -> float | None:
     if timeout is not None:
         check_positive("timeout", timeout)
     return timeout
-
-
-def _checked_retry(retry: RetryPolicy) -> RetryPolicy:
-    return check_type("retry", retry, RetryPolicy)

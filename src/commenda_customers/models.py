@@ -151,7 +151,7 @@ class InvalidCustomer:
     index: int
     id: str | None
     errors: tuple[str, ...]
-    raw: Any = field(repr=False)
+    raw: Any = field(repr=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

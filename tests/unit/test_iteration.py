@@ -9,8 +9,17 @@ from typing import Any
 import anyio
 import pytest
 
-from commenda_customers import CursorLoopError, Customer, CustomerList, CustomerPage, ServerError
+from commenda_customers import (
+    CursorLoopError,
+    Customer,
+    CustomerList,
+    CustomerPage,
+    Event,
+    InvalidCustomerReceived,
+    ServerError,
+)
 from commenda_customers.query import CustomersQuery, Selection
+from lists import SELECTION, Lists
 
 pytestmark = pytest.mark.anyio
 
@@ -231,3 +240,32 @@ def test_the_repr_shows_the_query() -> None:
     """The repr shows the query and the cursor."""
     assert "corp_1" in repr(Server(THREE).list("abc"))
     assert "abc" in repr(Server(THREE).list("abc"))
+
+
+@pytest.mark.parametrize("by_page", [False, True])
+@pytest.mark.parametrize("error", [ValueError, StopAsyncIteration])
+async def test_a_hook_that_raises_loses_no_row(error: type[Exception], *, by_page: bool) -> None:
+    """If a hook raises for an invalid row, the next step goes on with the next row, and nothing is lost."""
+    lists = Lists({"c": [["a"], ["!x", "!y"], ["!z", "b"], ["!q"]]})
+    reported: list[str | None] = []
+
+    def hook(event: Event) -> None:
+        assert isinstance(event, InvalidCustomerReceived)
+        reported.append(event.customer.id)
+        if event.customer.id in {"x", "y", "q"}:
+            raise error
+
+    listed = CustomerList(lists.fetch, SELECTION.of("c"), hook)
+    iteration: Any = listed.pages() if by_page else aiter(listed)
+    came: list[str] = []
+    failed = 0
+    while True:
+        try:
+            item = await anext(iteration)
+            came += [customer.id for customer in item] if by_page else [item.id]
+        except StopAsyncIteration:
+            break
+        except (ValueError, RuntimeError):
+            failed += 1
+    assert (came, reported, failed) == (["a", "b"], ["x", "y", "z", "q"], 3)
+    assert iteration.checkpoint().positions == ()

@@ -1,6 +1,7 @@
 """Bytes and headers to a page or an error, without any network."""
 
 import json
+import math
 import re
 import tracemalloc
 from datetime import UTC, datetime
@@ -253,3 +254,58 @@ def test_an_excerpt_is_one_short_printable_line(body: bytes) -> None:
     """Whatever bytes an error body holds, its excerpt can be printed in one line of a log or terminal."""
     excerpt = status_error(500, {}, body).body_excerpt
     assert excerpt is None or (excerpt.isprintable() and 0 < len(excerpt) <= 201)
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    """Return a customer."""
+    return {"id": "a", "corporation_id": "corp_1", **fields}
+
+
+class TestRowByRow:
+    """Pages that cannot be read at once."""
+
+    @staticmethod
+    def collect(body: str) -> CustomerPage:
+        return decode_page(200, {}, body.encode(), corporation_id="corp_1", redact=bytes, collect_invalid=True)
+
+    @given(st.lists(st.sampled_from([row(x=1), row(x=2.5, y=[None, {"z": "\ud83d\ude00"}]), row(x=math.inf)]), max_size=4))
+    def test_an_invalid_row_changes_no_other(self, rows: list[dict[str, Any]]) -> None:
+        """Valid rows are read the same, whether there is an invalid row beside them or not."""
+        alone = self.collect(json.dumps({"customers": rows}))
+        together = self.collect(json.dumps({"customers": [*rows, row(name=5)]}))
+        assert together.customers == alone.customers
+        assert [each.index for each in together.invalid_customers] == [len(rows)]
+
+    def test_an_integer_of_thousands_of_digits_is_one_row(self) -> None:
+        """A number that Python does not read costs no page."""
+        content = json.dumps({"customers": [row(), row(name="N"), row(credit="N")]})
+        page = self.collect(content.replace('"N"', "9" * 5000))
+        assert [each.index for each in page.invalid_customers] == [1]
+        assert page.customers[1].model_dump_json().endswith('"credit":null}')
+
+    def test_a_page_that_is_nested_too_deeply_is_final(self) -> None:
+        """It would come again, so it is not retried."""
+        with pytest.raises(InvalidResponseError, match="nested too deeply") as caught:
+            self.collect('{"customers":[' + "[" * 100_000 + "]" * 100_000 + "]}")
+        assert not caught.value.transient
+
+    @pytest.mark.parametrize("owner", [5, None, {"name": "jane"}, ["jane"]])
+    def test_an_owner_that_is_no_string_is_not_shown(self, owner: Any) -> None:
+        """What is not the id of a corporation may be anything, so only its type is shown."""
+        page = self.collect(json.dumps({"customers": [row(corporation_id=owner)]}))
+        assert foreign_corporation(page) == f"of type {type(owner).__name__}"
+
+    def test_an_object_behind_a_byte_order_mark_is_described(self) -> None:
+        """The description of a body that is no listing copes with a byte order mark."""
+        with pytest.raises(InvalidResponseError, match="an object with 1 keys, among them 'error'"):
+            decode(b'\xef\xbb\xbf{"error": "maintenance"}')
+
+    def test_a_body_of_backslashes_is_refused_soon(self) -> None:
+        """Millions of escapes take no time for each."""
+        with pytest.raises(InvalidResponseError, match="not JSON"):
+            decode(b"\\" * 2**24)
+
+    def test_pages_with_invalid_rows_can_be_hashed(self) -> None:
+        """Events and pages may be kept in sets."""
+        page = self.collect(json.dumps({"customers": [row(name=5, x={})]}))
+        assert len({page, page}) == 1

@@ -72,7 +72,7 @@ def decode_page(
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:
         raise InvalidResponseError(
-            f"the response has neither documented envelope: {_shape_of(body)}", **response_fields(status, headers)
+            f"the response has neither documented envelope: {_shape_of(text)}", **response_fields(status, headers)
         )
 
     # A field that is missing in `data` may be next to `data`. Without this cursor, the list would end too early.
@@ -91,7 +91,8 @@ def foreign_corporation(page: CustomerPage) -> str | None:
         if isinstance(raw, dict):
             owner = cast("dict[str, object]", raw).get("corporation_id", page.corporation_id)
             if owner != page.corporation_id:
-                return one_line(str(owner))
+                # What is no string may hold anything, so it is not shown.
+                return one_line(owner) if isinstance(owner, str) else f"of type {type(owner).__name__}"
 
     return None
 
@@ -116,16 +117,17 @@ def _validate(
         content = parse_json(text)
         rows = take_rows(content)
         envelope = _Envelope.model_validate(content)
+        customers, invalid = validate_rows(rows or (), most=most)
     except ValidationError as exc:
         error = _not_a_list(status, headers, text, exc)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        error = InvalidResponseError("the response is nested too deeply", **response_fields(status, headers))
+    except ValueError:
         error = _not_json(status, headers, text, redact=redact)
     else:
-        if rows is None:
-            return envelope, ()
-        customers, invalid = validate_rows(rows, most=most)
         listing = envelope if envelope.data is None else envelope.data
-        listing.customers = customers
+        if rows is not None:
+            listing.customers = customers
         return envelope, invalid
 
     raise error  # outside of the block: its cause would hold the whole body, customers included

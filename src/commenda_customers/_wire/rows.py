@@ -22,10 +22,10 @@ MOST_INVALID = 10_000
 MOST_NAMED = 3
 """Rows that an error names."""
 
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|u[dD][c-fC-F][0-9a-fA-F]{2}|.)", re.DOTALL
+_SURROGATE = re.compile(
+    rb"((?:\\\\)+)|\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})"
 )
-"""An escape sequence. The group is the second half of a pair of surrogates."""
+"""A surrogate, or a pair of them; or backslashes that are escaped, after which `u` is only a letter."""
 
 
 def parse_json(text: bytes) -> object:
@@ -33,19 +33,36 @@ def parse_json(text: bytes) -> object:
     Parse JSON that a strict parser may refuse.
 
     A lone surrogate, which is half of a character, becomes U+FFFD. Control characters inside of strings are read as they
-    are. Numbers that are too large for a float become `None`.
+    are. An integer of thousands of digits, which Python refuses, becomes infinity, as a float that is too large does.
 
     Raises:
         ValueError: It is not JSON.
         RecursionError: It is nested too deeply.
     """
-    whole = _ESCAPE.sub(lambda escape: escape[0] if escape[1] or len(escape[0]) == 2 else b"\\ufffd", text)
-    return json.loads(whole.decode(), strict=False, parse_float=_finite, parse_constant=lambda _name: None)
+    whole = _SURROGATE.sub(lambda found: found[0] if found[1] or found[2] else b"\\ufffd", text)
+    return json.loads(whole.decode(), strict=False, parse_int=_whole)
 
 
-def _finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
+def _whole(text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _writable(value: object) -> object:
+    """Replace the numbers that JSON cannot hold by `None`, in place: so pydantic writes them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value)
+        for key, item in members.items():
+            members[key] = _writable(item)
+    elif isinstance(value, list):
+        items = cast("list[object]", value)
+        for index, item in enumerate(items):
+            items[index] = _writable(item)
+    return value
 
 
 def take_rows(content: object) -> list[Any] | None:
@@ -84,7 +101,7 @@ def validate_rows(rows: Sequence[Any], *, most: int) -> tuple[tuple[Customer, ..
 
 def _invalid(index: int, row: object, exc: ValidationError) -> InvalidCustomer:
     if not isinstance(row, dict):
-        return InvalidCustomer(index, None, ("the row is not an object",), row)
+        return InvalidCustomer(index, None, ("the row is not an object",), _writable(row))
 
     problems: dict[str, str] = {}  # the first one of each field
     for problem in exc.errors(include_url=False, include_context=False, include_input=False):
@@ -92,7 +109,7 @@ def _invalid(index: int, row: object, exc: ValidationError) -> InvalidCustomer:
         problems.setdefault(where, message_of(problem))
     name = cast("dict[str, object]", row).get("id")
     errors = tuple(f"{field}: {message}" for field, message in problems.items())
-    return InvalidCustomer(index, name if isinstance(name, str) else None, errors, cast("object", row))
+    return InvalidCustomer(index, name if isinstance(name, str) else None, errors, _writable(cast("object", row)))
 
 
 def message_of(problem: ErrorDetails) -> str:
