@@ -122,7 +122,7 @@ class Iteration(ABC):
         return buffer.take_one()
 
     def _report_invalid(self, buffer: PageBuffer) -> None:
-        """Report the invalid rows of a page. If a hook raises, the next step goes on with the next row."""
+        """Report the invalid rows of a page. If a hook raises, the next step continues with the next row."""
         while (row := buffer.report_one()) is not None:
             self._count(0, invalid=1)
             event = InvalidCustomerReceived(corporation_id=buffer.page.corporation_id, cursor=buffer.cursor, customer=row)

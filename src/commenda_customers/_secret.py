@@ -60,7 +60,7 @@ class Secret:
         return self.redact_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def redact_error(self, error: CustomersError) -> None:
-        """Take the token out of *error*: whoever is behind it may have repeated the token."""
+        """Remove the token from *error*: the server may have repeated it."""
         error.message = self.redact(error.message)
         error.args = (error.message,)
         error.request_id = error.request_id and self.redact(error.request_id)

@@ -209,7 +209,7 @@ class _ProvidedToken:
         return outcome[0]
 
     async def _renew_early(self) -> None:
-        """Renew a token that is still good. If that fails, nobody needs to know yet."""
+        """Renew a token that is still valid. If that fails, no request fails yet."""
         try:
             await self._renew()
         except Exception as exc:  # noqa: BLE001 - raised to the requests that ask when the token has expired

@@ -245,7 +245,7 @@ def test_the_repr_shows_the_query() -> None:
 @pytest.mark.parametrize("by_page", [False, True])
 @pytest.mark.parametrize("error", [ValueError, StopAsyncIteration])
 async def test_a_hook_that_raises_loses_no_row(error: type[Exception], *, by_page: bool) -> None:
-    """If a hook raises for an invalid row, the next step goes on with the next row, and nothing is lost."""
+    """If a hook raises for an invalid row, the next step continues with the next row, and nothing is lost."""
     lists = Lists({"c": [["a"], ["!x", "!y"], ["!z", "b"], ["!q"]]})
     reported: list[str | None] = []
 

@@ -1,7 +1,7 @@
 """
 Tells an outage, in which nothing gets through, from requests that fail by themselves: pure, like the controller.
 
-1. *A request fails by itself* if others have succeeded since it failed for the first time. Nobody else waits for it.
+1. *A request fails by itself* if others have succeeded since it failed for the first time. No other request waits for it.
 2. *Shut.* If several requests fail in a row and nothing succeeds for two round trips, the server takes nothing at all. The
    same is true if requests are refused or fail again before one has succeeded after a pause.
 3. *Half open.* While the server is shut, the pauses double, and one request at a time finds out. The first success lets all
