@@ -58,10 +58,12 @@ def _writable(value: object) -> object:
         members = cast("dict[str, object]", value)
         for key, item in members.items():
             members[key] = _writable(item)
-    elif isinstance(value, list):
+        return members
+    if isinstance(value, list):
         items = cast("list[object]", value)
         for index, item in enumerate(items):
             items[index] = _writable(item)
+        return items
     return value
 
 
