@@ -65,20 +65,21 @@ async def fail(api: AsyncCustomersAPI, corporation: str) -> None:
         await api.list(corporation)
 
 
-@pytest.mark.parametrize("limiter", [AdaptiveLimiter, partial(FixedRate, 1000)])
-@pytest.mark.parametrize("kind", FAILURES)
+@pytest.mark.parametrize(
+    ("kind", "limiter"), [*[(kind, AdaptiveLimiter) for kind in FAILURES], ("500", partial(FixedRate, 1000))]
+)
 async def test_pages_that_always_fail_slow_nobody_down(kind: str, limiter: Callable[[], RateLimiter]) -> None:
     """Sixteen pages that appear at once and always fail leave eight good lists their speed."""
     server = Server(FAILURES[kind])
     async with server.api(limiter()) as api, anyio.create_task_group() as tasks:
         for number in range(8):
-            tasks.start_soon(partial(read, api, f"corp_{number}", until=80))
+            tasks.start_soon(partial(read, api, f"corp_{number}", until=45))
         await anyio.sleep(10)
         for number in range(16):
             tasks.start_soon(fail, api, f"bad_{number}")
-        await anyio.sleep(70)
+        await anyio.sleep(35)
         tasks.cancel_scope.cancel()
-    assert server.rate(20, 80) > 0.95 * 8 / 0.2
+    assert server.rate(20, 45) > 0.95 * 8 / 0.2
 
 
 @pytest.mark.parametrize("kind", ["500", "503", "a connection that is closed"])
@@ -101,7 +102,7 @@ async def test_a_page_that_is_always_refused_is_asked_for_ever_less_often() -> N
     """A page that gets nothing but 429s backs off, although a 429 is no failed attempt."""
     server = Server(FAILURES["429"])
     async with server.api() as api, anyio.create_task_group() as tasks:
-        for number in range(4):
+        for number in range(2):
             tasks.start_soon(partial(read, api, f"corp_{number}", until=300))
         await fail(api, "bad")
         tasks.cancel_scope.cancel()
@@ -150,5 +151,5 @@ async def test_a_quiet_service_learns_the_rate_of_its_bursts(kind: str) -> None:
         began = anyio.current_time()
         assert began == pytest.approx(3600)
         for number in range(32):
-            tasks.start_soon(partial(read, api, f"corp_{number}", until=3640))
-    assert server.rate(3610, 3640) > 60
+            tasks.start_soon(partial(read, api, f"corp_{number}", until=3625))
+    assert server.rate(3610, 3625) > 60
