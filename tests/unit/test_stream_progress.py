@@ -1,5 +1,6 @@
 """The numbers of a stream while it runs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,8 +35,6 @@ async def test_remaining_may_be_unknown() -> None:
     totals: list[int | None] = [None, 1, None]
 
     async def untold(query: Any, cursor: str | None) -> Any:
-        from dataclasses import replace
-
         return replace(await fetch(query, cursor), total_customers=totals.pop(0))
 
     lists.fetch = untold
@@ -45,3 +44,20 @@ async def test_remaining_may_be_unknown() -> None:
             remaining.append(stream.progress.remaining)
     assert remaining == [None, 0, 0]
     assert stream.progress.corporations["c0"].total_customers == 1
+
+
+@pytest.mark.parametrize(("total", "shortfall"), [(5, 2), (3, 0), (1, 0), (None, None)])
+async def test_a_shortfall_is_known_at_the_end(total: int | None, shortfall: int | None) -> None:
+    """`shortfall` is how many customers the server counted and did not send; while a corporation is read, it is `None`."""
+    lists = Lists({"c0": [["a", "!b", "c"]]})
+    fetch = lists.fetch
+
+    async def miscounted(query: Any, cursor: str | None) -> Any:
+        return replace(await fetch(query, cursor), total_customers=total)
+
+    lists.fetch = miscounted
+    async with lists.stream() as stream:
+        known: list[int | None] = []
+        async for _customer in stream:
+            known.append(stream.progress.corporations["c0"].shortfall)
+    assert known == [None, shortfall]

@@ -276,6 +276,11 @@ class TestRowByRow:
         assert together.customers == alone.customers
         assert [each.index for each in together.invalid_customers] == [len(rows)]
 
+    def test_a_page_without_rows_is_empty(self) -> None:
+        """If a page has no rows, a string that is slightly wrong changes nothing else."""
+        page = self.collect('{"customers": null, "message": "Caf\\ud83d", "cursor": "next"}')
+        assert (len(page), page.invalid_customers, page.cursor) == (0, (), "next")
+
     def test_an_integer_of_thousands_of_digits_is_one_row(self) -> None:
         """A number that Python does not read costs no page."""
         content = json.dumps({"customers": [row(), row(name="N"), row(credit="N")]})
