@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows, of which the first is the head, as Markdown; in columns, so that it is legible as it is."""
+    """Return rows as a Markdown table with aligned columns. The first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| "

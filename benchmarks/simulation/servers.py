@@ -220,7 +220,7 @@ class Scenario:
         first_takes: Seconds that the first answer takes longer.
         workers: Requests that it works at without being slower.
         congestion: How much slower more requests make it: with 1 its work is shared out, with 2 it also gets less done.
-        best_at_once: Numbers of requests in flight of which the ideal client uses the best; by default the setting's alone.
+        best_at_once: Numbers in flight that the ideal client tries. It uses the best. By default the setting's.
     """
 
     make: Callable[[random.Random], Server]

@@ -43,6 +43,11 @@ async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
     # Raises a cancellation from outside. One from inside, such as that of a shared future, is a failure: it is raised below.
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)
+    return result_of(outcome, failure)
+
+
+def result_of(outcome: list[T], failure: list[BaseException]) -> T:
+    """Return what is in *outcome*, or raise what is in *failure*, as itself and not in a group."""
     if failure:
         try:
             raise failure[0]

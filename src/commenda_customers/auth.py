@@ -18,7 +18,7 @@ import anyio
 from pydantic import SecretStr
 
 from ._attempt import Attempt
-from ._cancellation import in_child_task
+from ._cancellation import in_child_task, result_of
 from ._checks import check_positive
 from ._secret import Secret
 from .errors import AuthenticationError, CustomersError, TokenError
@@ -200,13 +200,7 @@ class _ProvidedToken:
                 failure.append(exc)
             now, deadline = anyio.current_time(), anyio.current_effective_deadline()
             tasks.cancel_scope.deadline = min(expires_at, now + (deadline - now) / 2)
-        if failure:
-            try:
-                raise failure[0]
-            finally:
-                failure.clear()  # otherwise the exception and its traceback keep each other alive
-
-        return outcome[0]
+        return result_of(outcome, failure)
 
     async def _renew_early(self) -> None:
         """Renew a token that is still valid. If that fails, no request fails yet."""

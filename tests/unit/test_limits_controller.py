@@ -198,7 +198,7 @@ class TestChance:
         assert 0.9 * 20 / 2.3 < controller.rate < 20 / 2.3
 
     def test_the_window_survives_a_lesson(self) -> None:
-        """When the cuts are undone, the slow start goes on where it was."""
+        """When the cuts are undone, the slow start resumes at its old window."""
         controller = Controller()
         observe(controller, *[OK] * 20, *[REFUSED] * 3)
         assert (controller.is_limited, controller.window < 24) == (True, True)
@@ -341,6 +341,12 @@ class TestShut:
         pacer.begin(now)
         assert pacer.delay(now + 1) == pytest.approx(3)
         assert pacer.delay(now + 4) == 0
+
+    def test_a_probe_that_hangs_does_not_fill_a_small_window(self) -> None:
+        """The next probe is sent after four seconds, even if only one request may be in flight."""
+        pacer = Pacer(Controller(window=1.0, strikes=2, has_worked=True))
+        pacer.begin(10.0)
+        assert (pacer.delay(11.0), pacer.delay(14.0)) == (3.0, 0.0)
 
     def test_a_long_wait_of_an_older_request_prolongs_the_pause(self) -> None:
         """While one request at a time finds out, a long wait holds, whichever request was told of it."""

@@ -103,3 +103,11 @@ class TestFixedRate:
         """A rate must be made of positive numbers; the message names the argument."""
         with pytest.raises((ValueError, TypeError), match="limit|per"):
             FixedRate(args[0], **({"per": args[1]} if len(args) > 1 else {}))
+
+    async def test_silent_refusals_pause_for_a_second(self) -> None:
+        """A fixed rate that is too high never falls. So a cluster of refusals pauses it for a second."""
+        limiter = FixedRate(50)
+        limiter.release(await limiter.acquire(), OK)
+        for _ in range(3):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, is_throttled=True))
+        assert limiter.snapshot().paused_for == pytest.approx(1)

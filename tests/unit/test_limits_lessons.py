@@ -40,7 +40,7 @@ class TestSlowStart:
         assert 6.5 < controller.rate < 32
 
     def test_responses_of_the_first_round_trips_count_in_full(self) -> None:
-        """Responses that come at once were under way for a round trip, so that their rate is not forgotten too early."""
+        """Responses that arrive together were in flight for a round trip, so their rate is not forgotten too early."""
         controller = Controller()
         for kind in [OK] * 200 + [REFUSED] * 3:
             controller.observe(Outcome(kind, 0.0, 1.0, 8))

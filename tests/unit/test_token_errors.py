@@ -13,6 +13,7 @@ from commenda_customers import (
     AsyncCustomersAPI,
     CustomersError,
     Event,
+    NotFoundError,
     PageFailed,
     RequestSent,
     RetryPolicy,
@@ -196,3 +197,22 @@ async def test_all_errors_have_one_base() -> None:
     async with Script().api(token=Provider(OSError()), retry=RetryPolicy(max_attempts=1)) as api:
         with pytest.raises(CustomersError, match="the token provider failed: OSError"):
             await api.list("corp_1")
+
+
+async def test_an_error_of_the_sdk_in_a_provider_is_located_for_each_request() -> None:
+    """If a provider raises an error of the SDK, each page that waited gets one that says which page it is."""
+    errors: list[CustomersError] = []
+
+    async def provide() -> str:
+        await anyio.sleep(1)
+        raise NotFoundError("no such account")
+
+    async def read(api: AsyncCustomersAPI, corporation_id: str) -> None:
+        with pytest.raises(NotFoundError) as caught:
+            await api.list(corporation_id)
+        errors.append(caught.value)
+
+    async with Script().api(token=provide) as api, anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(read, api, f"corp_{number}")
+    assert {error.corporation_id for error in errors} == {"corp_0", "corp_1", "corp_2"}

@@ -1,4 +1,4 @@
-"""A token of which it is known when it expires."""
+"""Tokens that say when they expire."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ import anyio
 import httpx
 import pytest
 
-from commenda_customers import APIConnectionError, AsyncCustomersAPI, FixedRate, RetryPolicy, Token
+from commenda_customers import APIConnectionError, AsyncCustomersAPI, Event, FixedRate, RetryPolicy, Token
 from raw_server import listing
 from script import GOOD, Script, status
 
@@ -244,3 +244,19 @@ async def test_a_connection_error_while_it_renews_is_retried() -> None:
         await api.list("corp_1")
     assert script.tokens[-1] == "Bearer token-2"
     assert any(isinstance(getattr(event, "error", None), APIConnectionError) for event in errors)
+
+
+async def test_a_program_that_exits_in_an_early_renewal_exits_as_itself() -> None:
+    """`SystemExit` from a hook arrives as itself, not in a group."""
+    is_over = False
+
+    def leave(_event: Event) -> None:
+        if is_over:
+            raise SystemExit(3)
+
+    server = Server(Provider(100), hooks=[leave])
+    await server.request_at(0)
+    is_over = True
+    await anyio.sleep_until(95)
+    with pytest.raises(SystemExit):
+        await server.api.list("corp_1")
