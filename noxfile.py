@@ -133,11 +133,12 @@ def lock(session: nox.Session) -> None:
     """Update the locked versions in `requirements/`."""
     session.install("uv")
     options = ["--universal", "--quiet", "--no-emit-index-url", "--upgrade", "--custom-compile-command", "nox -s lock"]
+    extras = ["--extra", "cli", "--extra", "parquet", "--extra", "zstd"]
     for name, wanted in {
-        "tests": ["--extra", "cli", "--group", "test"],
-        "lowest": ["--extra", "cli", "--group", "test", "--resolution", "lowest-direct"],
+        "tests": [*extras, "--group", "test"],
+        "lowest": [*extras, "--group", "test", "--resolution", "lowest-direct"],
         "lint": ["--group", "lint"],
-        "typing": ["--extra", "cli", "--group", "test", "--group", "typing"],
+        "typing": [*extras, "--group", "test", "--group", "typing"],
         "docs": ["--group", "docs"],
     }.items():
         session.run("uv", "pip", "compile", "pyproject.toml", *options, *wanted, "-o", str(LOCKED / f"{name}.txt"))

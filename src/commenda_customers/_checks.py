@@ -19,6 +19,14 @@ def check_positive(name: str, value: object, *, or_zero: bool = False) -> None:
         raise ValueError(f"{name}: must be {'at least' if or_zero else 'above'} 0, got {value}")
 
 
+def check_seconds(name: str, value: float | None, *, or_zero: bool = False) -> float | None:
+    """Return *value* if it is `None`, which means no limit, or a number above zero; with *or_zero*, zero is allowed too."""
+    if value is not None:
+        check_positive(name, value, or_zero=or_zero)
+
+    return value
+
+
 def check_type(name: str, value: T, expected: Any) -> T:
     """Return *value* if it is an instance of *expected*; refuse it otherwise."""
     if not isinstance(value, expected):

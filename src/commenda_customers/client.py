@@ -11,7 +11,7 @@ from typing import Literal, Self, Unpack
 
 from pydantic import SecretStr
 
-from ._checks import check_callables, check_not_async, check_positive, check_type, is_collect
+from ._checks import check_callables, check_not_async, check_positive, check_seconds, check_type, is_collect
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
 from ._http import AnyAsyncClient, HTTPClient, may_pass
@@ -120,7 +120,7 @@ class AsyncCustomersAPI:
             token_auth(secret, may_pass),
             limiter=limiter,
             retry=RetryPolicy() if retry is None else check_type("retry", retry, RetryPolicy),
-            timeout=_checked_timeout(timeout),
+            timeout=check_seconds("timeout", timeout),
             hooks=check_callables("hooks", hooks),
         )
 
@@ -133,6 +133,11 @@ class AsyncCustomersAPI:
     def rate_limit(self) -> RateLimiter | None:
         """The limiter, for its `snapshot()` and `estimate_wait()`; `None` if there is none."""
         return self._fetcher.limiter
+
+    @property
+    def hooks(self) -> Sequence[Hook]:
+        """The hooks, in the order in which they are called."""
+        return self._fetcher.hooks
 
     def with_options(
         self,
@@ -164,7 +169,7 @@ class AsyncCustomersAPI:
         other._is_derived = True  # noqa: SLF001 - it is of this class
         other._fetcher = replace(  # noqa: SLF001
             fetcher,
-            timeout=fetcher.timeout if timeout is UNCHANGED else _checked_timeout(timeout),
+            timeout=fetcher.timeout if timeout is UNCHANGED else check_seconds("timeout", timeout),
             retry=fetcher.retry if retry is UNCHANGED else check_type("retry", retry, RetryPolicy),
             hooks=fetcher.hooks if hooks is UNCHANGED else check_callables("hooks", hooks),
         )
@@ -245,9 +250,7 @@ class AsyncCustomersAPI:
         """
         collect_invalid = is_collect("invalid_customers", invalid_customers)
         query = Selection.build(limit=limit, collect_invalid=collect_invalid, **filters).of(corporation_id)
-        if max_wait is not None:
-            check_positive("max_wait", max_wait, or_zero=True)
-        fetch = partial(self._fetcher.fetch, max_wait=max_wait)
+        fetch = partial(self._fetcher.fetch, max_wait=check_seconds("max_wait", max_wait, or_zero=True))
         return CustomerList(fetch, query, self._fetcher.emit, cursor=cursor, resume=resume)
 
     def stream(
@@ -310,9 +313,3 @@ class AsyncCustomersAPI:
             max_failures=max_failures,
             resume=resume,
         )
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None:
-        check_positive("timeout", timeout)
-    return timeout

@@ -1,0 +1,29 @@
+"""
+A complete copy of customer lists on disk, whatever happens in between.
+
+    from commenda_customers.export import JSONLinesFile, export
+
+    summary = await export(api, ["corp_123", "corp_456"], JSONLinesFile("customers.jsonl"))
+
+If the program is killed, run it again: the export resumes, and at its end every customer is in the output exactly once.
+"""
+
+from ._job import export
+from .base import OutputError, OutputRefusedError, Sink, SupportsClose, SupportsFailures, SupportsRestart
+from .columns import COLUMNS, COLUMNS_VERSION
+from .json_lines import JSONLinesFile
+from .summary import Summary
+
+__all__ = [
+    "COLUMNS",
+    "COLUMNS_VERSION",
+    "JSONLinesFile",
+    "OutputError",
+    "OutputRefusedError",
+    "Sink",
+    "Summary",
+    "SupportsClose",
+    "SupportsFailures",
+    "SupportsRestart",
+    "export",
+]

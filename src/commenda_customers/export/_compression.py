@@ -1,0 +1,56 @@
+"""Compression by file name. A compressed file is a row of members, one for each commit, so it can be cut between two of them."""
+
+import gzip
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+_LEVEL = 6
+
+
+class _Zstandard(Protocol):
+    """What is used of `compression.zstd`, and of its backport."""
+
+    def compress(self, data: bytes) -> bytes: ...
+
+    def open(self, file: Path, mode: str, *, encoding: str, newline: str) -> IO[str]: ...
+
+
+class Compression:
+    """Compresses bytes, and reads what it has compressed. The last suffix of a file name says how: `.gz`, `.zst`, or not."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Choose by the name of a file.
+
+        Raises:
+            ModuleNotFoundError: The name ends with `.zst`, and the extra `zstd` is not installed.
+        """
+        self._suffix = path.suffix.lower()
+        self._zstandard = _zstandard(path) if self._suffix == ".zst" else None
+
+    def compress(self, data: bytes) -> bytes:
+        """Return a member of the file."""
+        if self._zstandard is not None:
+            return self._zstandard.compress(data)
+
+        return gzip.compress(data, _LEVEL, mtime=0) if self._suffix == ".gz" else data
+
+    def open(self, path: Path) -> IO[str]:
+        """Open a file of such members as text, whatever its own name is."""
+        if self._zstandard is not None:
+            return self._zstandard.open(path, "rt", encoding="utf-8", newline="")
+        if self._suffix == ".gz":
+            return gzip.open(path, "rt", encoding="utf-8", newline="")
+
+        return path.open(encoding="utf-8", newline="")
+
+
+def _zstandard(path: Path) -> _Zstandard:
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    try:
+        return cast("_Zstandard", import_module(name))
+    except ModuleNotFoundError as exc:
+        message = f"{path}: a file name that ends with .zst needs the extra 'zstd': pip install '/path/to/clone[zstd]'"
+        raise ModuleNotFoundError(message, name=exc.name) from None

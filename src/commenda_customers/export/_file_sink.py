@@ -1,0 +1,201 @@
+"""
+What files of rows have in common: written in pieces, resumed, and complete only under their final name.
+
+Theory of operation. The rows go into `PATH.partial`. The state file `PATH.state` has the checkpoint, and how long the
+partial file is at this checkpoint. A commit appends to the partial file, and then replaces the state file in one step. After
+a kill the state file is right, and what the partial file has beyond it is cut off. The end is a rename to `PATH`.
+
+If a corporation must be read again, its rows stay in the partial file as stale rows. The end leaves them out.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+from ..checkpoint import Checkpoint
+from ..models import CustomerPage
+from ._compression import Compression
+from ._files import sync_folder, with_suffix, write_whole
+from ._invalid_rows import encode_invalid, read_lines
+from ._partial_file import Extent, PartialFile, ReadRows
+from ._threads import in_thread
+from .base import OutputRefusedError, Sink
+
+_START_AGAIN = "start again with fresh=True, or --fresh"
+
+
+class _State(BaseModel):
+    """
+    The state file.
+
+    Attributes:
+        version: The version of this format.
+        format: What wrote the rows, and its version.
+        checkpoint: What the files hold.
+        data: What counts of the partial file.
+        invalid: What counts of the file of invalid rows.
+        is_finishing: Whether all was read, and the files get their final names.
+    """
+
+    version: Literal[1] = 1
+    format: str
+    checkpoint: Checkpoint
+    data: Extent = Extent()
+    invalid: Extent = Extent()
+    is_finishing: bool = False
+
+
+class FileSink(Sink):
+    """A file of rows. A subclass says how a row is written and read."""
+
+    format: str
+    """What the file has, and in which version."""
+
+    def __init__(self, path: str | os.PathLike[str], *, fresh: bool, read_rows: ReadRows, header: bytes = b"") -> None:
+        """Open nothing yet."""
+        self._path = Path(path)
+        self._fresh = fresh
+        self._state_path = with_suffix(self._path, ".state")
+        self._data = PartialFile(self._path, Compression(self._path), read_rows, header=header)
+        invalid = with_suffix(self._path, ".invalid.jsonl")
+        self._invalid = PartialFile(invalid, Compression(invalid), read_lines)
+        self._state: _State | None = None  # what is on disk, if it is of this run
+        self._is_finished = False
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def encode(self, page: CustomerPage) -> bytes:
+        """Return the rows of a page."""
+        raise NotImplementedError
+
+    async def open(self) -> Checkpoint | None:
+        """
+        Lock the file, and read where an unfinished run stopped.
+
+        Raises:
+            OutputRefusedError: The file is in use, is complete, is damaged, or has another format.
+            OSError: The folder is missing, or cannot be written.
+        """
+        return await in_thread(self._open)
+
+    async def write(self, page: CustomerPage) -> None:
+        """Keep the rows of a page in memory until the next commit."""
+        self._data.add(self.encode(page), len(page))
+        self._invalid.add(encode_invalid(page), len(page.invalid_customers))
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """
+        Append the rows, then replace the state file.
+
+        Raises:
+            OSError: The disk is full, or the like. What was committed before is safe.
+        """
+        await in_thread(self._commit, checkpoint)
+
+    async def restart(self, corporation_id: str) -> None:
+        """Discard the rows of a corporation. They are left out when the file is complete."""
+        self._data.discard(corporation_id)
+        self._invalid.discard(corporation_id)
+
+    async def finish(self) -> None:
+        """Give the file its final name, and remove the state file."""
+        await in_thread(self._finish)
+
+    async def aclose(self) -> None:
+        """Close the file. If nothing was committed, nothing is left behind."""
+        await in_thread(self._close)
+
+    def _open(self) -> Checkpoint | None:
+        self._state, self._is_finished = None, False
+        self._lock()
+        state = None if self._fresh else self._load()
+        if state is None:
+            if not self._fresh:
+                self._refuse_complete()
+                if self._data.size:
+                    raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {_START_AGAIN}")
+            return None
+
+        self._state = state
+        self._data.extent, self._invalid.extent = state.data, state.invalid
+        if state.is_finishing:
+            self._give_names()
+            self._is_finished = True
+        elif not (self._data.is_long_enough and self._invalid.is_long_enough):
+            raise OutputRefusedError(f"{self._data.partial_path}: is shorter than its state file says; {_START_AGAIN}")
+        return state.checkpoint
+
+    def _lock(self) -> None:
+        """Create and lock the partial file. If it was renamed already, lock it under its final name."""
+        if not self._fresh and not self._state_path.exists():
+            self._refuse_complete()
+        target = self._data.partial_path
+        if not target.exists() and self._state_path.exists() and self._path.exists():
+            target = self._path
+        if not self._data.open(target):
+            raise OutputRefusedError(f"{self._path}: another program writes to it")
+
+    def _refuse_complete(self) -> None:
+        if self._path.exists():
+            raise OutputRefusedError(f"{self._path}: exists already; to replace it, {_START_AGAIN}")
+
+    def _load(self) -> _State | None:
+        try:
+            state = _State.model_validate_json(self._state_path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            raise OutputRefusedError(
+                f"{self._state_path}: is damaged, or another release wrote it; {_START_AGAIN}"
+            ) from None
+
+        if state.format != self.format:
+            raise OutputRefusedError(f"{self._path}: was begun as {state.format}, not as {self.format}; {_START_AGAIN}")
+        return state
+
+    def _save(self, state: _State) -> None:
+        write_whole(self._state_path, state.model_dump_json().encode())
+        self._state = state
+
+    def _commit(self, checkpoint: Checkpoint) -> None:
+        if self._is_finished:
+            if self._data.has_news or self._invalid.has_news:
+                raise OutputRefusedError(f"{self._path}: is complete; to replace it, {_START_AGAIN}")
+            return
+
+        if self._state is None:
+            # The state comes first. Without it, nobody knows whose the rows are.
+            self._data.extent, self._invalid.extent = Extent(), Extent()
+            self._save(_State(format=self.format, checkpoint=checkpoint))
+        data = self._data.flush()
+        invalid = self._invalid.flush() if self._invalid.has_news else self._invalid.extent
+        self._save(_State(format=self.format, checkpoint=checkpoint, data=data, invalid=invalid))
+        self._data.settle(data)
+        self._invalid.settle(invalid)
+
+    def _finish(self) -> None:
+        if self._is_finished or self._state is None:
+            return
+
+        self._save(self._state.model_copy(update={"is_finishing": True}))
+        self._give_names()
+        self._is_finished = True
+
+    def _give_names(self) -> None:
+        """Rename the files, and remove the state file. After a kill this is done again, from any point."""
+        if self._invalid.extent.rows:
+            self._invalid.finish()
+        else:
+            self._invalid.remove()
+        self._data.finish()
+        self._state_path.unlink(missing_ok=True)
+        sync_folder(self._path.parent)
+
+    def _close(self) -> None:
+        if self._state is None:
+            self._data.remove_if_empty()
+        self._data.close()
+        self._invalid.close()

@@ -1,0 +1,83 @@
+"""Files that survive a kill and a power failure: whole steps, or nothing."""
+
+import errno
+import os
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None  # Windows has no such locks
+
+
+def with_suffix(path: Path, suffix: str) -> Path:
+    """Return the path with a suffix added: `customers.jsonl` becomes `customers.jsonl.partial`."""
+    return path.with_name(path.name + suffix)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file; after a power failure it has the old or the new name."""
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace the content of a file in one step."""
+    new = with_suffix(path, ".new")
+    try:
+        with new.open("wb", buffering=0) as file:
+            append(file, data, path)
+        replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+
+
+def append(file: BinaryIO, data: bytes, path: Path) -> None:
+    """Write to an unbuffered file, and wait until the disk has it. An error names *path*."""
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names of the files of a folder."""
+    with suppress(PermissionError):  # Windows cannot open a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def lock(file: BinaryIO) -> bool:
+    """
+    Lock an open file, and return whether no other program holds the lock.
+
+    The system unlocks the file when it is closed, also when the program is killed. On Windows nothing is locked.
+    """
+    if _fcntl is None:
+        return True
+
+    try:
+        _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+            raise
+        return False
+
+    return True
+
+
+def is_at(file: BinaryIO, path: Path) -> bool:
+    """Return whether an open file is still the one at *path*. Another program may have renamed it before it was locked."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

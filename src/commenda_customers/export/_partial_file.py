@@ -1,0 +1,169 @@
+"""
+One file that is written in pieces under the name `PATH.partial`, and gets its own name at the end.
+
+It does not know by itself how much of it counts: that is its `Extent`, which is saved elsewhere.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from pydantic import BaseModel
+
+from ._compression import Compression
+from ._files import append, is_at, lock, replace, with_suffix
+
+_BYTES_AT_ONCE = 1 << 20
+
+ReadRows = Callable[[IO[str]], Iterator[tuple[str | None, bytes]]]
+"""Yields each row of a file: its corporation, and its bytes. A header has no corporation."""
+
+
+class Extent(BaseModel):
+    """
+    How much of a file counts.
+
+    Attributes:
+        length: Bytes.
+        rows: Rows.
+        stale: For each corporation that was discarded: its rows before this row do not count.
+    """
+
+    length: int = 0
+    rows: int = 0
+    stale: dict[str, int] = {}
+
+
+class PartialFile:
+    """
+    A file that is not complete yet. Everything here blocks, except `add` and `discard`.
+
+    Attributes:
+        path: The name that the file gets at the end.
+        extent: What counts of it.
+    """
+
+    def __init__(self, path: Path, compression: Compression, read_rows: ReadRows, *, header: bytes = b"") -> None:
+        """Open nothing yet."""
+        self.path = path
+        self.partial_path = with_suffix(path, ".partial")
+        self.extent = Extent()
+        self._compression = compression
+        self._read_rows = read_rows
+        self._header = header
+        self._file: BinaryIO | None = None
+        self._pieces: list[bytes] = []
+        self._rows = 0
+        self._stale: dict[str, int] = {}
+
+    @property
+    def size(self) -> int:
+        """The bytes of the partial file, whether they count or not."""
+        return self.partial_path.stat().st_size if self.partial_path.exists() else 0
+
+    @property
+    def is_long_enough(self) -> bool:
+        """Whether all that counts is there."""
+        return self.size >= self.extent.length
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was added or discarded since the last `settle`."""
+        return bool(self._rows or self._stale)
+
+    def add(self, data: bytes, rows: int) -> None:
+        """Append rows at the next `flush`."""
+        self._pieces.append(data)
+        self._rows += rows
+
+    def discard(self, corporation_id: str) -> None:
+        """Let no row of a corporation count that was added so far."""
+        self._stale[corporation_id] = self.extent.rows + self._rows
+
+    def open(self, path: Path) -> bool:
+        """Open *path* and lock it; return whether no other program has it. The file may be empty, or be renamed already."""
+        file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+        if not lock(file) or not is_at(file, path):
+            file.close()
+            return False
+
+        self._file = file
+        return True
+
+    def flush(self) -> Extent:
+        """Write what was added after what counts, and return what counts then. `settle` makes it so."""
+        if self._file is None:
+            self._file = self.partial_path.open("a+b", buffering=0)
+        self._file.truncate(self.extent.length)
+        self._file.seek(self.extent.length)
+        # The first member has the header. It is never missing: an empty file is no compressed file.
+        data = b"".join(self._pieces if self.extent.length else [self._header, *self._pieces])
+        member = self._compression.compress(data) if data or not self.extent.length else b""
+        append(self._file, member, self.partial_path)
+        return Extent(
+            length=self.extent.length + len(member),
+            rows=self.extent.rows + self._rows,
+            stale={**self.extent.stale, **self._stale},
+        )
+
+    def settle(self, extent: Extent) -> None:
+        """Let *extent* count: what was written is not written again."""
+        self.extent = extent
+        self._pieces.clear()
+        self._stale.clear()
+        self._rows = 0
+
+    def finish(self) -> None:
+        """Give the file its name. It may have it already, if this is tried again after a kill."""
+        if not self.partial_path.exists():
+            return
+
+        os.truncate(self.partial_path, self.extent.length)
+        if not self.extent.stale:
+            replace(self.partial_path, self.path)
+            return
+
+        compacted = with_suffix(self.path, ".compacted")
+        with compacted.open("wb", buffering=0) as target, self._compression.open(self.partial_path) as source:
+            for rows in _batches(self._rows_that_count(source)):
+                append(target, self._compression.compress(rows), compacted)
+        replace(compacted, self.path)
+        self.partial_path.unlink()
+
+    def remove(self) -> None:
+        """Remove the file under both of its names: it has no rows."""
+        self.partial_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def remove_if_empty(self) -> None:
+        """Remove the partial file if it was only created."""
+        if self._file is not None and not self.size:
+            self.partial_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file, which also unlocks it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _rows_that_count(self, source: IO[str]) -> Iterator[bytes]:
+        number = 0
+        for corporation_id, row in self._read_rows(source):
+            if corporation_id is None:
+                yield row
+                continue
+            if number >= self.extent.stale.get(corporation_id, 0):
+                yield row
+            number += 1
+
+
+def _batches(rows: Iterator[bytes]) -> Iterator[bytes]:
+    """Join rows to pieces of a size that compresses well."""
+    batch = bytearray()
+    for row in rows:
+        batch += row
+        if len(batch) >= _BYTES_AT_ONCE:
+            yield bytes(batch)
+            batch.clear()
+    yield bytes(batch)

@@ -1,0 +1,21 @@
+"""Blocking calls, off the event loop."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import anyio.to_thread
+
+from .._cancellation import in_child_task
+
+T = TypeVar("T")
+
+
+async def in_thread(call: Callable[..., T], *args: object) -> T:
+    """
+    Run a blocking call in a thread, and return or raise what it does.
+
+    A thread cannot be cancelled. In a child task, every cancellation waits for the end of the call. Otherwise the next call
+    could begin while this one still writes.
+    """
+    return await in_child_task(partial(anyio.to_thread.run_sync, call, *args))

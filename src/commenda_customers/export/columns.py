@@ -1,0 +1,87 @@
+"""
+A customer as a row of a table: the columns, their order, and their types.
+
+Nested parts have a column for each of their fields. `extra` has all undocumented fields, as a JSON object.
+"""
+
+import json
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from ..models import Address, Customer, ExemptionMetadata
+
+COLUMNS_VERSION = 1
+"""Changes if a column gets another name, place or meaning."""
+
+_CUSTOMER = (
+    "corporation_id",
+    "id",
+    "name",
+    "email",
+    "created_at",
+    "external_id",
+    "source_platform",
+    "source_platform_id",
+    "business_identification_number",
+)
+_ADDRESS = ("line1", "line2", "line3", "city", "state", "postal_code", "country")
+_EXEMPTION = (
+    "total_certificates",
+    "certificate_types",
+    "total_exempted_states",
+    "exempted_states",
+    "active_exemptions_count",
+    "inactive_exemptions_count",
+    "expired_exemptions_count",
+    "non_expired_exemptions_count",
+)
+
+COLUMNS: tuple[str, ...] = (
+    *_CUSTOMER,
+    *(f"shipping_address_{name}" for name in _ADDRESS),
+    *(f"exemption_metadata_{name}" for name in _EXEMPTION),
+    "extra",
+)
+"""The columns of `CSVFile`, `ParquetFolder` and `SQLiteDatabase`, in this order."""
+
+TIMES = frozenset({"created_at"})
+"""Columns that hold a time in UTC."""
+INTEGERS = frozenset(f"exemption_metadata_{name}" for name in _EXEMPTION if name.endswith(("_count", "_certificates"))) | {
+    "exemption_metadata_total_exempted_states"
+}
+"""Columns that hold an integer."""
+LISTS = frozenset({"exemption_metadata_certificate_types", "exemption_metadata_exempted_states"})
+"""Columns that hold a tuple of strings. All others hold text."""
+
+Row = tuple[Any, ...]
+
+_customer_values = cast("Callable[[Customer], Row]", attrgetter(*_CUSTOMER))
+_address_values = cast("Callable[[Address], Row]", attrgetter(*_ADDRESS))
+_exemption_values = cast("Callable[[ExemptionMetadata], Row]", attrgetter(*_EXEMPTION))
+_NO_ADDRESS = (None,) * len(_ADDRESS)
+_NO_EXEMPTION = (None,) * len(_EXEMPTION)
+
+
+def flatten(customer: Customer) -> Row:
+    """Return a customer's values in the order of `COLUMNS`: `str`, `int`, `datetime`, a tuple of `str`, or `None`."""
+    address, exemption = customer.shipping_address, customer.exemption_metadata
+    return (
+        *_customer_values(customer),
+        *(_NO_ADDRESS if address is None else _address_values(address)),
+        *(_NO_EXEMPTION if exemption is None else _exemption_values(exemption)),
+        _extra(customer, address, exemption),
+    )
+
+
+def _extra(customer: Customer, address: Address | None, exemption: ExemptionMetadata | None) -> str | None:
+    """Return the undocumented fields as JSON, those of nested parts under the name of the part."""
+    extra = dict(customer.model_extra or {})
+    nested: tuple[tuple[str, BaseModel | None], ...] = (("shipping_address", address), ("exemption_metadata", exemption))
+    for name, part in nested:
+        if part is not None and part.model_extra:
+            extra[name] = part.model_extra
+
+    return json.dumps(extra, separators=(",", ":")) if extra else None
