@@ -1,4 +1,4 @@
-"""Compression by file name. A compressed file is a row of members, one for each commit, so it can be cut between two of them."""
+"""Compression by file name. A compressed file has a member for each commit, so it can be cut between two of them."""
 
 import gzip
 import sys
