@@ -54,7 +54,7 @@ async def export(
         sink: Where the customers go, such as `SQLiteDatabase("customers.db")`.
         concurrency: Corporations that are read at the same time.
         commit_every: Pages between two commits. If the program is killed, the next call requests at most so many pages
-            again, and one more for each corporation that was in flight.
+            again, and two more for each corporation in flight: the one that was ready, and the one that it compares.
         on_progress: Is called after each page with the progress of the stream.
         errors: `"collect"`: if a corporation fails, the others continue, and `Summary.failures` has the error. `"raise"`:
             the first failure ends the export. An `AuthenticationError` or a `TokenError` always ends it.
