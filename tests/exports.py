@@ -93,7 +93,7 @@ def plain(data: bytes) -> str:
 
 
 def read_json_lines(path: Path) -> Rows:
-    return Counter(flatten(Customer.model_validate_json(line)) for line in plain(path.read_bytes()).splitlines())
+    return Counter(flatten(Customer.model_validate_json(line)) for line in plain(path.read_bytes()).split("\n")[:-1])
 
 
 def _typed(name: str, text: str) -> Any:
