@@ -11,6 +11,7 @@ from commenda_customers import (
     AsyncCustomersAPI,
     AuthenticationError,
     Checkpoint,
+    CursorLoopError,
     CursorRejectedError,
     CustomerPage,
     CustomersError,
@@ -309,6 +310,15 @@ async def test_a_list_begins_anew_only_once_in_a_call() -> None:
     assert isinstance(summary.failures["a"], CursorRejectedError)
     assert len(server.requests) == 4
     assert sink.calls.count("restart a") == 1
+
+
+async def test_a_loop_is_left_when_the_server_is_repaired() -> None:
+    """A list whose cursors form a loop fails. If the server is repaired, the next call resumes it."""
+    server, sink = Emulator({"a": 40, "b": 10}, faults=[faults.RepeatedCursor(at=[3], corporation_id="a")]), Full()
+    summary = await run(server, sink)
+    assert isinstance(summary.failures["a"], CursorLoopError)
+    assert (await run(server, sink)).is_complete
+    assert sink.ids == held(server)
 
 
 async def test_a_refused_cursor_that_ends_the_export_is_not_met_again() -> None:

@@ -217,9 +217,9 @@ class ExportJob:
         self._committed = checkpoint
 
     async def _discard_rejected(self) -> list[str]:
-        """Discard the corporations whose cursor the server refuses, and return them. An expired cursor never comes back."""
-        rejections = CursorRejectedError | ListChangedError
-        rejected = [name for name, error in self._failures.items() if isinstance(error, rejections)]
+        """Discard the corporations that can never be resumed, and return them: a refused cursor stays refused."""
+        for_ever = CursorRejectedError | ListChangedError
+        rejected = [name for name, error in self._failures.items() if isinstance(error, for_ever)]
         return rejected if await self._discard(rejected) else []
 
     async def _discard(self, corporation_ids: Sequence[str]) -> bool:
