@@ -23,7 +23,8 @@ import anyio
 import commenda_customers.export
 from commenda_customers import AsyncCustomersAPI, Customer, RetryPolicy
 from commenda_customers.export import COLUMNS, JSONLinesFile, Sink, export
-CSVFile=ParquetFolder=SQLiteDatabase=None
+
+CSVFile = ParquetFolder = SQLiteDatabase = None
 from commenda_customers.export.columns import LISTS, TIMES, flatten
 from commenda_customers.testing import Emulator
 from forks import FORKS
@@ -47,7 +48,9 @@ def held(server: Emulator, *corporation_ids: str) -> Rows:
 
 def invalid_held(server: Emulator, *corporation_ids: str) -> Counter[tuple[str, str]]:
     """Return the other rows that the server has."""
-    return Counter((name, json.dumps(row)) for name in corporation_ids for row in server.customers(name) if not is_valid(row))
+    return Counter(
+        (name, json.dumps(row)) for name in corporation_ids for row in server.customers(name) if not is_valid(row)
+    )
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ def _typed(name: str, text: str) -> Any:
         return None
     if name in LISTS:
         return tuple(text.split(";"))
-    return Customer.model_validate({"id": "", "corporation_id": "", "created_at": text}).created_at if name in TIMES else text
+    return (
+        Customer.model_validate({"id": "", "corporation_id": "", "created_at": text}).created_at if name in TIMES else text
+    )
 
 
 def read_csv(path: Path) -> Rows:
@@ -134,7 +139,12 @@ KINDS = [
 
 
 def fork_export(
-    kind: Kind, folder: Path, server: Emulator, corporation_ids: Sequence[str], prepare: Callable[[], object] = int, **options: Any
+    kind: Kind,
+    folder: Path,
+    server: Emulator,
+    corporation_ids: Sequence[str],
+    prepare: Callable[[], object] = int,
+    **options: Any,
 ) -> Any:
     """Start an export in a process of its own. Its exit code: 0 complete, 3 not complete, 1 an error, which `errors` has."""
     process = FORKS.Process(
@@ -145,7 +155,13 @@ def fork_export(
 
 
 def _run(
-    name: str, folder: str, base_url: str, token: str, ids: tuple[str, ...], prepare: Callable[[], object], options: Mapping[str, Any]
+    name: str,
+    folder: str,
+    base_url: str,
+    token: str,
+    ids: tuple[str, ...],
+    prepare: Callable[[], object],
+    options: Mapping[str, Any],
 ) -> None:
     kind = next(kind for kind in KINDS if kind.name == name)
     prepare()
@@ -187,7 +203,12 @@ def make_lists(draw: random.Random) -> dict[str, list[Any]]:
     for index, size in enumerate([0, 1, 99, 100, 101, 430, 250, 30, 0, 1, 700, 12]):
         name = f"corp_{index}"
         rows: list[Any] = [
-            {"id": f"{name}_{number}", "corporation_id": name, "name": f"Müller & \"Co\", {number}", "created_at": 1700000000 + number}
+            {
+                "id": f"{name}_{number}",
+                "corporation_id": name,
+                "name": f'Müller & "Co", {number}',
+                "created_at": 1700000000 + number,
+            }
             for number in range(size)
         ]
         if size > 20:

@@ -29,7 +29,9 @@ def start(folder: Path, *ids: str) -> subprocess.Popen[str]:
 
 def test_the_page_shows_the_example() -> None:
     """The program in the documentation is the program that these tests run."""
-    assert f"```python\n{PROGRAM.read_text(encoding='utf-8')}```" in (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert f"```python\n{PROGRAM.read_text(encoding='utf-8')}```" in (ROOT / "docs" / "export.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_it_resumes_and_begins_anew(serve: ServeEmulator, tmp_path: Path) -> None:

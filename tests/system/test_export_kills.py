@@ -27,9 +27,7 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_an_export_is_exact_however_often_it_is_killed(
-    kind: Kind, kills: int, serve: ServeEmulator, tmp_path: Path
-) -> None:
+def test_an_export_is_exact_however_often_it_is_killed(kind: Kind, kills: int, serve: ServeEmulator, tmp_path: Path) -> None:
     """Killed at any moment and at any line, and run again, it has every customer and every invalid row once, and no more."""
     draw = random.Random(kind.name)
     lists = make_lists(draw)

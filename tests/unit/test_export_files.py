@@ -73,7 +73,13 @@ def files(folder: Path) -> dict[str, bytes]:
 
 async def test_a_line_is_a_customer(path: Path, folder: Path) -> None:
     """A line has the documented names, the unknown fields and UTF-8, and the model reads it back."""
-    row = {"id": "1", "corporation_id": "a", "name": "Müller \u2028 \"Söhne\"\n\0", "created_at": 1700000000, "vat": {"x": [1]}}
+    row = {
+        "id": "1",
+        "corporation_id": "a",
+        "name": 'Müller \u2028 "Söhne"\n\0',
+        "created_at": 1700000000,
+        "vat": {"x": [1]},
+    }
     server = Emulator({"a": [row, {**row, "id": "2", "shipping_address": {"address_line_1": "Road", "floor": 3}}]})
     await run(server, JSONLinesFile(path))
     first, second = rows(path)
@@ -221,7 +227,10 @@ def _change_state(folder: Path, name: str, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("harm", "complaint"),
     [
-        (lambda folder, name: (folder / f"{name}.state").write_bytes(b'{"version":1'), "is damaged, or another release wrote"),
+        (
+            lambda folder, name: (folder / f"{name}.state").write_bytes(b'{"version":1'),
+            "is damaged, or another release wrote",
+        ),
         (lambda folder, name: _change_state(folder, name, version=2), "is damaged, or another release wrote it"),
         (lambda folder, name: _change_state(folder, name, format="CSV"), "was begun as CSV, not as JSON Lines, version 1"),
         (lambda folder, name: (folder / f"{name}.state").unlink(), "has no state file"),
