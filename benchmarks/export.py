@@ -2,8 +2,8 @@
 What does an export cost? CPU time for one page of 100 customers, over real HTTP on loopback.
 
 Side by side, in one process and alternating: the bare stream, which throws the pages away, and an export into each kind of
-output, with a commit each 32 pages. Then the memory that an export of a million customers takes after the first thousand, each
-in a process of its own. The server runs in a process of its own, so that only the client's time counts.
+output, with a commit each 32 pages. Then the memory that an export of a million customers takes after the first thousand,
+each in a process of its own. The server runs in a process of its own, so that only the client's time counts.
 
     python benchmarks/export.py [--rounds 15] [--quick]
 """
@@ -16,12 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
-from stream import TOKEN, emulator, peak, resident
+from stream import A_THOUSAND, TOKEN, emulator, peak, resident
 
-from commenda_customers import AsyncCustomersAPI
+from commenda_customers import AsyncCustomersAPI, StreamProgress
 from commenda_customers.export import CSVFile, JSONLinesFile, ParquetFolder, Sink, SQLiteDatabase, export
 
 OUTPUTS: dict[str, tuple[str, Callable[[Path], Sink]]] = {
@@ -68,9 +69,9 @@ async def race(base_url: str, ids: list[str], rounds: int) -> dict[str, list[flo
     async with AsyncCustomersAPI(TOKEN, base_url=base_url) as api:
         for number in range(rounds + 1):
             with tempfile.TemporaryDirectory() as folder:
-                contenders: dict[str, Callable[[], Awaitable[int]]] = {"bare stream": lambda: stream_only(api, ids)}
+                contenders: dict[str, Callable[[], Awaitable[int]]] = {"bare stream": partial(stream_only, api, ids)}
                 for name, (file_name, make) in OUTPUTS.items():
-                    contenders[name] = lambda sink=make(Path(folder, file_name)): into(api, ids, sink)
+                    contenders[name] = partial(into, api, ids, make(Path(folder, file_name)))
                 for name, read in contenders.items():
                     microseconds = await cpu_per_page(read)
                     if number:  # the first round warms up
@@ -82,9 +83,9 @@ async def growth(base_url: str, ids: list[str], output: str) -> float:
     """Return by how many MiB memory grows after the first thousand customers."""
     first = 0.0
 
-    def note(progress: object) -> None:
+    def note(progress: StreamProgress) -> None:
         nonlocal first
-        if not first and progress.customers >= 1000:  # type: ignore[attr-defined]
+        if not first and progress.customers >= A_THOUSAND:
             first = resident()
 
     file_name, make = OUTPUTS[output]

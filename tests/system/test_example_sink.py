@@ -50,8 +50,8 @@ def test_it_resumes_and_begins_anew(serve: ServeEmulator, tmp_path: Path) -> Non
             assert process.communicate(timeout=120) == ("5001 customers, 1 invalid rows\n", "")
         assert process.returncode == 0
         found = rows(tmp_path, "select id, record from customers where corporation_id = 'a'")
-        assert sorted(id for id, _record in found) == sorted(row["id"] for row in server.customers("a"))
-        assert all(json.loads(record)["id"] == id for id, record in found)
+        assert sorted(name for name, _record in found) == sorted(row["id"] for row in server.customers("a"))
+        assert all(json.loads(record)["id"] == name for name, record in found)
         assert rows(tmp_path, "select corporation_id, id from invalid_customers") == [("b", None)]
         assert rows(tmp_path, "select * from unfinished") == []
     assert len(server.requests) - asked == 51  # it began anew

@@ -1,4 +1,4 @@
-"""Exports of every kind that are killed again and again. `pytest --kills N` says how often; `nox -s kills` does it for long."""
+"""Exports of every kind that are killed again and again. `pytest --kills N` says how often; `nox -s kills` does it often."""
 
 import random
 import signal

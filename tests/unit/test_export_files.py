@@ -93,7 +93,7 @@ async def test_a_line_is_a_customer(path: Path, folder: Path) -> None:
 
 
 async def test_the_name_appears_when_all_is_complete(path: Path, folder: Path) -> None:
-    """Until then there are a partial file and a state file. A run that was stopped resumes, and each customer is there once."""
+    """Until then there are a partial file and a state file. A run that was stopped resumes; each customer is there once."""
     server = Emulator(SIZES)
     await stop(server, JSONLinesFile(path))
     assert set(files(folder)) == {f"{path.name}.partial", f"{path.name}.state"}
@@ -146,7 +146,7 @@ async def test_fresh_begins_again(path: Path, folder: Path) -> None:
 
 
 async def test_invalid_rows_have_a_file(path: Path, folder: Path) -> None:
-    """Rows that are not valid are in a file beside it, each once: what is wrong, and the row. Without them there is no file."""
+    """Rows that are not valid are in a file beside it, each once: what is wrong, and the row. Else there is no file."""
     bad = [None, {"id": "x", "corporation_id": "a", "name": 5}, None]
     server = Emulator({"a": [*bad, *({"id": str(n), "corporation_id": "a"} for n in range(20)), *bad]})
     beside = path.with_name(f"{path.name}.invalid.jsonl")

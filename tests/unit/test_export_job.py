@@ -346,7 +346,7 @@ async def test_a_sink_that_cannot_discard_keeps_the_failure() -> None:
 
 @pytest.mark.parametrize("kind", [Plain, Full])
 async def test_a_corporation_that_is_not_named_again_is_dropped(kind: type[Plain]) -> None:
-    """If a call does not name a corporation that an earlier one began, its customers are discarded, and the rest is complete."""
+    """If a call does not name a corporation that an earlier one began, its customers are discarded. The rest is complete."""
     server, sink = Emulator(SIZES, faults=[faults.Status(404, corporation_id="d", pages=[3])]), kind()
     await run(server, sink)
     summary = await run(server, sink, "a", "b", "c")
