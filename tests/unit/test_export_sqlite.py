@@ -635,6 +635,17 @@ async def test_a_disk_that_is_full(path: Path) -> None:
     assert rows(path, "select count(*) from customers") == [(100,)]
 
 
+async def test_a_database_that_is_removed_meanwhile(path: Path) -> None:
+    """The export does not end as if nothing had happened. The next one begins from the beginning."""
+    sink = SQLiteDatabase(path)
+    async with opened(sink):
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match=r"customers\.db"):
+            await sink.finish()
+    assert await sync(path, page("corp_1", "a")) is None
+    assert known(path) == ["a"]
+
+
 async def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     """The error names the file."""
     with pytest.raises(FileNotFoundError, match=r"missing/customers\.db"):

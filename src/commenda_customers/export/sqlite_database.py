@@ -236,6 +236,7 @@ class SQLiteDatabase(Sink):
                 self._db = sqlite3.connect(
                     self._path.absolute(), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
+            self._path.stat()  # raises if somebody has removed the file: SQLite would go on, and all would be lost
             yield self._db
         except sqlite3.Error as exc:
             code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
