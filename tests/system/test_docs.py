@@ -27,7 +27,7 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")
 SCRIPTS = sysconfig.get_path("scripts")
 
 FENCE = re.compile(r'(?ms)^(?P<indent> *)```(?P<kind>\w+)(?: title="(?P<title>[^"\n]*)")?\n(?P<code>.*?)^(?P=indent)```$')
-NOT_RUN = {"sh": {"set up", "until Ctrl-C"}, "console": {None}, "text": {None, "output"}}
+NOT_RUN = {"sh": {"set up", "until Ctrl-C"}, "console": {None}, "text": {None, "output"}, "sql": {None}}
 
 ASK_THE_APP = """
 import asyncio as _asyncio

@@ -12,6 +12,7 @@ from ._job import export
 from .base import OutputError, OutputRefusedError, Sink, SupportsClose, SupportsFailures, SupportsRestart
 from .columns import COLUMNS, COLUMNS_VERSION
 from .json_lines import JSONLinesFile
+from .sqlite_database import SQLiteDatabase
 from .summary import Summary
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "JSONLinesFile",
     "OutputError",
     "OutputRefusedError",
+    "SQLiteDatabase",
     "Sink",
     "Summary",
     "SupportsClose",

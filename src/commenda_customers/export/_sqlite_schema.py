@@ -1,0 +1,220 @@
+"""
+The tables of `SQLiteDatabase`, and all that is said to them.
+
+The number of the run that saw a customer last, and of the run that last read its corporation to the end, say who is gone.
+"""
+
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+from ..models import Customer
+from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten
+
+APPLICATION_ID = 0x436F6D43
+"""Marks the file as a database of this export: `PRAGMA application_id`."""
+VERSION = 1000 + COLUMNS_VERSION
+"""The version of these tables, in thousands, and of the columns: `PRAGMA user_version`."""
+
+UNFINISHED, FAILED, COMPLETE = "unfinished", "failed", "complete"
+
+_COLUMN_TYPES = ",\n    ".join(f"{name} {'integer' if name in INTEGERS else 'text'}" for name in COLUMNS[2:])
+
+TABLES = ("customers", "corporations", "reading", "invalid_customers", "runs", "failures")
+
+CREATE = (
+    # `raw` comes last: SQLite reads a row from its beginning, and the counts need nothing of it.
+    f"""
+create table customers (
+    corporation_id text not null,
+    id text not null,
+    {_COLUMN_TYPES},
+    digest text not null,
+    first_seen text not null,
+    last_seen text not null,
+    changed_at text not null,
+    changed_run integer not null,
+    last_run integer not null,
+    raw text not null,
+    primary key (corporation_id, id)
+)""",
+    """
+create table corporations (
+    corporation_id text primary key,
+    run integer not null,
+    completed_at text not null,
+    customers integer not null,
+    invalid_customers integer not null,
+    total_customers integer,
+    shortfall integer
+)""",
+    # The corporations that the run has begun to read, and what came of them. To count at the end would read every row again.
+    """
+create table reading (
+    corporation_id text primary key,
+    customers integer not null,
+    total_customers integer
+)""",
+    """
+create table invalid_customers (
+    corporation_id text not null,
+    run integer not null,
+    next_cursor text not null,
+    row_index integer not null,
+    id text,
+    errors text not null,
+    raw text not null
+)""",
+    # After a kill, a row without an id may come again. Its place tells it from others: the page, and the index on it.
+    """
+create unique index invalid_places on invalid_customers (
+    corporation_id, run, next_cursor, row_index, coalesce(id, '')
+)""",
+    f"""
+create table runs (
+    id integer primary key,
+    state text not null check (state in ('{UNFINISHED}', '{FAILED}', '{COMPLETE}')),
+    began_at text not null,
+    failed_at text,
+    ended_at text,
+    query text not null,
+    corporations integer not null default 0,
+    customers integer not null default 0,
+    invalid_customers integer not null default 0,
+    checkpoint text
+)""",
+    """
+create table failures (
+    run integer not null,
+    corporation_id text not null,
+    error text not null,
+    reason text not null,
+    primary key (run, corporation_id)
+)""",
+    # A customer whose row is not valid is not gone. A row without an id may be any customer.
+    """
+create view gone_customers as
+select customers.*, corporations.completed_at as gone_at, corporations.shortfall
+from customers join corporations using (corporation_id)
+where customers.last_run < corporations.run and not exists (
+    select * from invalid_customers as invalid
+    where invalid.corporation_id = customers.corporation_id and (invalid.id is null or invalid.id = customers.id)
+)""",
+    """
+create view current_customers as
+select * from customers where not exists (
+    select * from gone_customers as gone
+    where gone.corporation_id = customers.corporation_id and gone.id = customers.id
+)""",
+    f"pragma application_id = {APPLICATION_ID}",
+    f"pragma user_version = {VERSION}",
+)
+
+LATEST_RUN = "select id, state, failed_at, query, checkpoint from runs order by id desc limit 1"
+CLOSE_RUNS = "update runs set checkpoint = null where checkpoint is not null"
+BEGIN_RUN = "insert into runs (state, began_at, query) values (?, ?, ?)"
+SAVE_RUN = "update runs set corporations = ?, customers = ?, invalid_customers = ?, checkpoint = ? where id = ?"
+COMPLETE_RUN = f"update runs set state = '{COMPLETE}', ended_at = :now, checkpoint = null where id = :run"
+FAIL_RUN = f"update runs set state = '{FAILED}', ended_at = :now, failed_at = coalesce(failed_at, :now) where id = :run"
+FORGET_FAILURES = "delete from failures where run = ?"
+ADD_FAILURE = "insert into failures values (?, ?, ?, ?)"
+
+FORGET_READING = "delete from reading"
+READ = """
+insert into reading values (:corporation_id, :customers, :total) on conflict (corporation_id) do update set
+    customers = customers + excluded.customers, total_customers = coalesce(excluded.total_customers, total_customers)
+"""
+
+FIND = """
+select customers.id, customers.digest, customers.last_run from json_each(?) as listed
+cross join customers on customers.corporation_id = ? and customers.id = listed.value
+"""
+SEE_AGAIN = """
+update customers set last_run = ?, last_seen = ?
+where corporation_id = ? and id in (select value from json_each(?))
+"""
+
+# `sqlite3` binds a number ten times as fast as `None`. So a number that no column holds stands for `None`.
+_NULL = 0.5
+_NESTED = slice(COLUMNS.index("shipping_address_line1"), COLUMNS.index("extra"))
+_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[2:], "last_seen", "last_run", "raw", "digest"))
+
+
+def _upsert(*, has_nested: bool) -> str:
+    values = ["?", "?", *[f"nullif(?, {_NULL})"] * len(COLUMNS[2:])]
+    if not has_nested:
+        values[_NESTED] = ["null"] * len(COLUMNS[_NESTED])
+    bound = len(values) - values.count("null")
+    digest, now, run, raw = (f"?{bound + number}" for number in (1, 2, 3, 4))
+    return f"""
+insert into customers values ({", ".join(values)}, {digest}, {now}, {now}, {now}, {run}, {run}, {raw})
+on conflict (corporation_id, id) do update set {_UPDATES},
+    changed_at = case when digest = excluded.digest then changed_at else excluded.changed_at end,
+    changed_run = case when digest = excluded.digest then changed_run else excluded.changed_run end
+"""
+
+
+UPSERTS = {has_nested: _upsert(has_nested=has_nested) for has_nested in (False, True)}
+"""Takes the rows of `row_of`, of customers without and with an address or a summary of exemptions: most have neither."""
+
+ADD_INVALID = "insert or replace into invalid_customers values (?, ?, ?, ?, ?, ?, ?)"
+COMPLETE_CORPORATION = (
+    "delete from invalid_customers where corporation_id = :corporation_id and run <> :run",
+    """
+insert or replace into corporations
+select corporation_id, :run, :now, customers, invalid, total_customers, max(0, total_customers - customers - invalid)
+from reading, (select count(*) as invalid from invalid_customers where corporation_id = :corporation_id)
+where corporation_id = :corporation_id
+""",
+    "delete from reading where corporation_id = :corporation_id",
+)
+
+RESTART_CORPORATION = (
+    # It may be complete already. Then nothing is known of it until it is complete again.
+    "delete from corporations where corporation_id = :corporation_id and run = :run",
+    "delete from reading where corporation_id = :corporation_id",
+    "delete from invalid_customers where corporation_id = :corporation_id and run = :run",
+    # Not to before the last complete run of the corporation: by that run, its customers would be gone.
+    """
+update customers set last_run = coalesce((select run from corporations where corporation_id = :corporation_id), 0)
+where corporation_id = :corporation_id and last_run = :run
+""",
+)
+
+_CREATED_AT = COLUMNS.index("created_at")
+_LISTS = sorted(COLUMNS.index(name) for name in LISTS)
+
+
+def has_nested(customer: Customer) -> bool:
+    """Return which of `UPSERTS` takes the row of a customer."""
+    return customer.shipping_address is not None or customer.exemption_metadata is not None
+
+
+def digest_of(raw: bytes) -> str:
+    """Return a text that changes if the customer changes."""
+    return blake2b(raw, digest_size=16).hexdigest()
+
+
+def time_text(moment: datetime) -> str:
+    """Return a time in UTC as ISO 8601 text."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def row_of(customer: Customer, raw: bytes, digest: str, now: str, run: int) -> list[Any]:
+    """Return the values of a row of `customers`."""
+    row = list(flatten(customer))
+    if customer.created_at is not None:
+        row[_CREATED_AT] = time_text(customer.created_at)
+    if customer.exemption_metadata is not None:
+        for at in _LISTS:
+            row[at] = None if row[at] is None else ";".join(row[at])
+    if not has_nested(customer):
+        del row[_NESTED]
+    row = [_NULL if value is None else value for value in row]
+    row += (digest, now, run, raw.decode())
+    return row
+
+
+def storable(value: Any) -> Any:
+    """Return what SQLite can store of an integer of more than 64 bits: it becomes approximate."""
+    return str(value) if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 else value

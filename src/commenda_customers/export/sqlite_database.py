@@ -1,0 +1,326 @@
+"""A copy of customer lists in SQLite that is kept in sync."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .._checks import check_positive
+from ..checkpoint import Checkpoint, finished_keys
+from ..errors import CustomersError
+from ..models import Customer, CustomerPage
+from . import _sqlite_schema as sql
+from ._files import with_suffix
+from ._lock_file import LockFile
+from ._threads import in_thread
+from .base import OutputError, OutputRefusedError, Sink
+
+_BUSY_SECONDS = 5.0
+"""How long another program may keep the database locked."""
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+_START_AGAIN = "start again with fresh=True, or --fresh"
+
+_to_json = Customer.__pydantic_serializer__.to_json
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SQLiteDatabase(Sink):
+    """
+    A copy of the customers in an SQLite database that is kept in sync: run the export again and again, every night or every
+    hour. Each run updates what has changed, and knows which customers are gone.
+
+        await export(api, ["corp_123"], SQLiteDatabase("customers.db"))
+
+    The table `customers` has the `COLUMNS`, the whole customer as JSON in `raw`, and when it was first seen, last seen and
+    changed. The view `gone_customers` has those that the server no longer lists, and `current_customers` has all others. No
+    row is ever deleted. Rows that are not valid customers are in `invalid_customers`. The tables `corporations`, `runs` and
+    `failures` say how complete all this is. Other programs can read the database at any time.
+
+    Every commit is one transaction, with the checkpoint in it. An unfinished run is resumed. After a complete run, the next
+    export begins the next run. A run in which corporations failed is resumed for `retry_within` seconds; later, the next
+    export begins the next run. So a corporation that always fails does not keep the others from being updated.
+
+    A database belongs to one set of filters.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False, retry_within: float = 1800.0) -> None:
+        """
+        Choose the file. Nothing is opened yet.
+
+        Args:
+            path: The database. It is created if it does not exist.
+            fresh: Clear the tables with the first commit, and start from the beginning. Other filters are allowed then.
+            retry_within: Seconds after the first end of a run with failures. Until then, the next export reads only what is
+                missing; later, it reads everything again.
+
+        Raises:
+            ValueError: `retry_within` is negative.
+            TypeError: `retry_within` is not a number.
+        """
+        check_positive("retry_within", retry_within, or_zero=True)
+        self._path = Path(path)
+        self._fresh = fresh
+        self._retry_within = retry_within
+        self._lock = LockFile(with_suffix(self._path, ".lock"))
+        self._db: sqlite3.Connection | None = None
+        self._run: int | None = None  # the run that is resumed, or that has begun
+        self._has_begun = False  # whether there was a commit
+        self._pending: list[CustomerPage | str] = []  # pages, and corporations to restart
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    async def open(self) -> Checkpoint | None:
+        """
+        Lock the database against other exports, and read where an unfinished run stopped.
+
+        Raises:
+            OutputRefusedError: Another export writes to it; or it is no database, or one of another program or release.
+            OutputError: The database cannot be opened.
+            OSError: The folder is missing, or cannot be written.
+        """
+        return await in_thread(self._open)
+
+    async def write(self, page: CustomerPage) -> None:
+        """Keep a page in memory until the next commit."""
+        self._pending.append(page)
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """
+        Save the pages and the checkpoint in one transaction.
+
+        Raises:
+            OutputRefusedError: The database belongs to other filters.
+            OutputError: The disk is full, another program keeps the database locked, or the like.
+        """
+        await in_thread(self._commit, checkpoint)
+
+    async def restart(self, corporation_id: str) -> None:
+        """Forget that this run has seen the customers of a corporation. Their rows stay."""
+        self._pending.append(corporation_id)
+
+    async def finish(self) -> None:
+        """End the run. The next one begins from the beginning."""
+        await in_thread(self._end, {})
+
+    async def end_with_failures(self, failures: Mapping[str, CustomersError]) -> None:
+        """End the run for now. The next export resumes it, if it comes soon enough."""
+        await in_thread(self._end, failures)
+
+    async def aclose(self) -> None:
+        """Close and unlock the database."""
+        await in_thread(self._close)
+
+    def _open(self) -> Checkpoint | None:
+        self._run, self._has_begun = None, False
+        self._pending.clear()
+        if not self._lock.acquire():
+            raise OutputRefusedError(f"{self._path}: another export writes to it")
+
+        with self._connected() as db:
+            return None if self._is_empty(db) or self._fresh else self._resume(db)
+
+    def _is_empty(self, db: sqlite3.Connection) -> bool:
+        """Return whether the database is new. Refuse one that is not ours."""
+        (application,) = db.execute("pragma application_id").fetchone()
+        (version,) = db.execute("pragma user_version").fetchone()
+        (tables,) = db.execute("select count(*) from sqlite_master").fetchone()
+        (pages,) = db.execute("pragma page_count").fetchone()
+        if not pages and self._path.stat().st_size:  # SQLite would write over some bytes that are less than a page
+            raise OutputRefusedError(f"{self._path}: file is not a database")
+        if not (application or version or tables):
+            return True
+        if application != sql.APPLICATION_ID:
+            raise OutputRefusedError(f"{self._path}: is a database of another program")
+        if version != sql.VERSION:
+            raise OutputRefusedError(f"{self._path}: another release wrote it; export into another file")
+
+        return False
+
+    def _resume(self, db: sqlite3.Connection) -> Checkpoint | None:
+        """Return the checkpoint of the latest run, if it is to be resumed."""
+        run, state, failed_at, _query, checkpoint = _latest_run(db)
+        if state == sql.COMPLETE or (failed_at is not None and not self._is_recent(failed_at)):
+            return None
+
+        try:
+            found = Checkpoint.model_validate_json(checkpoint)
+        except ValidationError:
+            message = f"{self._path}: its checkpoint is damaged, or another release wrote it; {_START_AGAIN}"
+            raise OutputRefusedError(message) from None
+
+        self._run = run
+        return found
+
+    def _is_recent(self, moment: str) -> bool:
+        """Return whether a run may be retried that failed first at *moment*. If the clock was put back, it may not."""
+        passed = _now() - datetime.fromisoformat(moment)
+        return 0 <= passed.total_seconds() < self._retry_within
+
+    def _commit(self, checkpoint: Checkpoint) -> None:
+        now = sql.time_text(_now())
+        with self._connected() as db:
+            if not self._has_begun:
+                self._prepare(db, checkpoint.query)
+            with _transaction(db):
+                run = self._begin(db, checkpoint.query, now) if self._run is None else self._run
+                for item in self._pending:
+                    if isinstance(item, str):
+                        _restart(db, item, run)
+                    else:
+                        _save(db, item, run, now)
+                db.execute(sql.SAVE_RUN, (*_counts(checkpoint), checkpoint.model_dump_json(), run))
+
+        self._run, self._has_begun = run, True
+        self._pending.clear()
+
+    def _prepare(self, db: sqlite3.Connection, query: str) -> None:
+        """Refuse other filters, and set up the connection."""
+        if not (self._fresh or self._is_empty(db)) and _latest_run(db)[3] not in {None, query}:
+            raise OutputRefusedError(f"{self._path}: belongs to other filters; {_START_AGAIN}")
+
+        db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
+        db.execute("pragma cache_size = -32000")  # 32 MB, for ids in random order: the index of half a million customers
+        db.execute("pragma journal_mode = wal")  # programs that read do not wait, and are not waited for
+        # A power failure may undo the last commits, but always data and checkpoint together. The end of a run waits for the
+        # disk.
+        db.execute("pragma synchronous = normal")
+
+    def _begin(self, db: sqlite3.Connection, query: str, now: str) -> int:
+        """Begin a run, and return its number. No other run will be resumed."""
+        if self._is_empty(db):
+            for statement in sql.CREATE:
+                db.execute(statement)
+        if self._fresh:
+            for table in sql.TABLES:
+                db.execute(f"delete from {table}")  # noqa: S608 - a name of ours
+        db.execute(sql.CLOSE_RUNS)
+        db.execute(sql.FORGET_READING)
+        cursor = db.execute(sql.BEGIN_RUN, (sql.UNFINISHED, now, query))
+        assert cursor.lastrowid is not None  # noqa: S101 - a row was added
+        return cursor.lastrowid
+
+    def _end(self, failures: Mapping[str, CustomersError]) -> None:
+        values = {"run": self._run, "now": sql.time_text(_now())}
+        rows = [(self._run, name, type(error).__name__, str(error)) for name, error in failures.items()]
+        with self._connected() as db:
+            db.execute("pragma synchronous = full")
+            with _transaction(db):
+                db.execute(sql.FAIL_RUN if failures else sql.COMPLETE_RUN, values)
+                db.execute(sql.FORGET_FAILURES, (self._run,))
+                db.executemany(sql.ADD_FAILURE, rows)
+
+    def _close(self) -> None:
+        try:
+            if self._db is not None:
+                self._db.close()
+        finally:
+            self._db = None
+            self._lock.release()
+
+    @contextmanager
+    def _connected(self) -> Generator[sqlite3.Connection]:
+        """Connect at the first use, and turn the errors of SQLite into those of outputs."""
+        try:
+            if self._db is None:
+                # The calls come from several threads, one after the other. Only `_transaction` begins transactions.
+                self._db = sqlite3.connect(
+                    self._path.absolute(), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+            self._path.stat()  # raises if somebody has removed the file: SQLite would go on, and all would be lost
+            yield self._db
+        except sqlite3.Error as exc:
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
+            kind = OutputRefusedError if code in _DAMAGED else OutputError
+            raise kind(f"{self._path}: {exc}") from None
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Generator[None]:
+    db.execute("begin immediate")
+    try:
+        yield
+        db.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            db.rollback()
+        raise
+
+
+def _latest_run(db: sqlite3.Connection) -> tuple[Any, ...]:
+    return db.execute(sql.LATEST_RUN).fetchone() or (None, sql.COMPLETE, None, None, None)
+
+
+def _counts(checkpoint: Checkpoint) -> tuple[int, int, int]:
+    """Return how many corporations are finished, and how many customers and invalid rows came."""
+    positions = checkpoint.positions
+    return (
+        len(finished_keys(checkpoint)),
+        checkpoint.customers + sum(each.customers for each in positions),
+        checkpoint.invalid_customers + sum(each.invalid_customers for each in positions),
+    )
+
+
+def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> None:
+    """Save a page, and with the last page that the corporation is complete."""
+    name = page.corporation_id
+    values = {
+        "corporation_id": name,
+        "customers": _save_customers(db, page, run, now),
+        "total": sql.storable(page.total_customers),
+        "run": run,
+        "now": now,
+    }
+    db.executemany(
+        sql.ADD_INVALID,
+        [
+            (name, run, page.cursor or "", row.index, row.id, "; ".join(row.errors), json.dumps(row.raw))
+            for row in page.invalid_customers
+        ],
+    )
+    db.execute(sql.READ, values)
+    if page.cursor is None:
+        for statement in sql.COMPLETE_CORPORATION:
+            db.execute(statement, values)
+
+
+def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> int:
+    """
+    Save the customers of a page, and return how many of them this run had not seen.
+
+    Where nothing has changed, only the run and the time are written. In most runs, that is nearly everywhere.
+    """
+    customers = {customer.id: customer for customer in page.customers}  # the second of two rows of a customer wins
+    found = db.execute(sql.FIND, (json.dumps(list(customers)), page.corporation_id)).fetchall()
+    known = {key: digest for key, digest, _run in found}
+    unchanged: list[str] = []
+    rows: dict[bool, list[list[Any]]] = {False: [], True: []}
+    for key, customer in customers.items():
+        raw = _to_json(customer)
+        digest = sql.digest_of(raw)
+        if known.get(key) == digest:
+            unchanged.append(key)
+        else:
+            rows[sql.has_nested(customer)].append(sql.row_of(customer, raw, digest, now, run))
+    db.execute(sql.SEE_AGAIN, (run, now, page.corporation_id, json.dumps(unchanged)))
+    for has_nested, some in rows.items():
+        try:
+            db.executemany(sql.UPSERTS[has_nested], some)
+        except OverflowError:
+            db.executemany(sql.UPSERTS[has_nested], [[sql.storable(value) for value in row] for row in some])
+    seen_before = [key for key, _digest, last_run in found if last_run == run]
+    return len(customers) - len(seen_before)
+
+
+def _restart(db: sqlite3.Connection, corporation_id: str, run: int) -> None:
+    for statement in sql.RESTART_CORPORATION:
+        db.execute(statement, {"corporation_id": corporation_id, "run": run})
