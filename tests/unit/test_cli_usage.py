@@ -16,9 +16,15 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("args", "words"),
         [
-            (["list"], "Missing argument 'CORPORATION_ID'"),
+            (["list"], "Missing argument 'CORPORATION_ID...'"),
             (["list", "corp_1", "--limit", "ten"], "'ten' is not a valid integer"),
-            (["list", "corp_1", "--limit", "101"], "limit: must be from 1 to 100, got 101"),
+            (["list", "corp_1", "--limit", "101"], "101 is not in the range 1<=x<=100"),
+            (["list", "corp_1", "--max", "0"], "0 is not in the range x>=1"),
+            (["list", "corp_1", "--timeout", "-1"], "timeout: must be above 0"),
+            (["list", "corp_1", "--deadline", "nan"], "deadline: must be above 0"),
+            (["list", "corp_1", "corp_2", "--cursor", "x"], "--cursor: needs a single corporation"),
+            (["list", "corp_1", "corp_2", "corp_1"], "'corp_1' is given twice"),
+            (["list", "corp_1", ""], "corporation_id: must not be empty"),
             (["list", "corp_1", "--base-url", "ftp://x"], "base_url: must begin with https"),
             (["list", "corp_1", "--extend", "a,,b"], "extend[1]: must not be empty"),
             (["list", "corp_1", "--serch-term", "x"], "No such option"),
@@ -30,22 +36,25 @@ class TestUsage:
             (["emulate", "--fault", "drop=7"], "PROBABILITY is from 0 to 1"),
         ],
     )
-    def test_usage_errors_are_one_line(
+    def test_usage_errors_say_where_help_is(
         self, args: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A usage error is exit code 2 and one line that says what is wrong."""
+        """A usage error is exit code 2, a line that says what is wrong, and a line that says how to get help."""
         monkeypatch.setenv("COMMENDA_API_TOKEN", "token")
         assert main(args) == 2
         printed, complained = capfd.readouterr()
         assert printed == ""
-        assert complained.startswith("error: ")
-        assert words in complained
-        assert complained.count("\n") == 1
+        error, hint = complained.splitlines()
+        assert error.startswith("error: ")
+        assert words in error
+        command = "commenda-customers" if args == ["lst"] else f"commenda-customers {args[0]}"
+        assert hint == f"Try '{command} --help' for help."
 
     def test_a_missing_token_is_a_usage_error(self, capfd: pytest.CaptureFixture[str]) -> None:
         """A missing token is a usage error that names the environment variable."""
         assert main(["list", "corp_1"]) == 2
-        assert capfd.readouterr().err == "error: token: the environment variable COMMENDA_API_TOKEN is missing or empty\n"
+        error = capfd.readouterr().err.splitlines()[0]
+        assert error == "error: token: the environment variable COMMENDA_API_TOKEN is missing or empty"
 
     def test_an_interrupt_before_any_request(
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -57,7 +66,7 @@ class TestUsage:
 
         monkeypatch.setattr("commenda_customers.cli._list.anyio.run", interrupted)
         assert main(["list", "corp_1"]) == 130
-        assert capfd.readouterr().err.strip() == "interrupted"
+        assert capfd.readouterr().err == "interrupted\n"
 
 
 class TestHelp:

@@ -1,0 +1,37 @@
+"""What the commands write to standard error."""
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.console import Console
+
+from ..events import Event, Hook, InvalidCustomerReceived, RetryScheduled
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether somebody sees *stream*, whatever the environment (`FORCE_COLOR`) says. `None`: it is closed."""
+    return stream is not None and stream.isatty()
+
+
+def warn(messages: Console, text: str) -> None:
+    """Write a line, without markup and without line breaks."""
+    messages.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def reporter(messages: Console) -> Hook:
+    """Return a hook that writes a line for each retry, and for each row that is not valid."""
+
+    def report(event: Event) -> None:
+        if isinstance(event, RetryScheduled):
+            warn(messages, f"{event.error}; trying again in {event.wait:.1f} s")
+        elif isinstance(event, InvalidCustomerReceived):
+            row = event.customer
+            warn(messages, f"not valid: row {row.index} of a page, id {row.id!r}: {', '.join(row.errors)}")
+
+    return report
+
+
+def add_notes(error: BaseException, notes: Iterable[str]) -> None:
+    """Add lines to what is written when *error* ends the command."""
+    for note in notes:
+        error.add_note(note)
