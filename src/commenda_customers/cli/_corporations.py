@@ -54,9 +54,9 @@ def read_corporations(given: Sequence[str], source: str | None, shard: Shard | N
     for line, corporation_id in _each(given, source):
         place = f"{source}, line {line}" if line else "--corporation"
         try:
-            selection.of(corporation_id, name=place)
+            selection.of(corporation_id)
         except ValueError as exc:
-            raise usage_error(str(exc)) from exc
+            raise usage_error(f"{place}: {exc}") from exc
         if corporation_id in lines:
             first = lines[corporation_id]
             where = f"the first time in line {first}" if first else "the first time with --corporation"

@@ -204,7 +204,7 @@ def _conclude(summary: Summary, error: Exception | None, sink: Sink, settings: _
         return 0
 
     if not isinstance(error, OutputRefusedError):
-        say_summary(summary, str(sink), only_problems=settings.quiet)
+        say_summary(summary, error, str(sink), only_problems=settings.quiet)
     if settings.summary_path is not None:
         try:
             write_summary(settings.summary_path, summary, error)

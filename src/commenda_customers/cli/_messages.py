@@ -48,3 +48,8 @@ def say(text: str) -> None:
 def printable(text: str, allowed: str = "") -> str:
     """Replace control characters, except those that are *allowed*: a text of the server must not control the terminal."""
     return "".join(char if char.isprintable() or char in allowed else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number and a noun."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -15,7 +15,7 @@ from ..client import AsyncCustomersAPI
 from ..events import Event, InvalidCustomerReceived, PageFetched, RequestSent, RetryScheduled
 from ..limits import LimiterSnapshot
 from ..progress import StreamProgress
-from ._messages import is_terminal, printable, say
+from ._messages import count, is_terminal, printable, say
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_FRAMES = 0.25
@@ -121,17 +121,18 @@ class Display:
         """Return what there is to say now. The speed is that since earlier calls."""
         monitor, progress, now = self._monitor, self._monitor.progress, anyio.current_time()
         requests_per_second, customers_per_second = self._measure(now)
-        pages = 0 if progress is None else progress.pages
-        lines = [f"{monitor.customers:,} customers, {pages:,} pages, {requests_per_second:.1f} requests/s"]
         if progress is None:
-            lines[0] = f"waiting for the first page, {monitor.requests:,} requests"
+            lines = [f"waiting for the first page, {count(monitor.requests, 'request')} so far"]
         else:
+            speed = f"{requests_per_second:.1f} requests/s"
+            lines = [f"{count(monitor.customers, 'customer')}, {count(progress.pages, 'page')}, {speed}"]
             lines.append(_describe_corporations(progress, self._corporations))
-        lines.append(f"{_clock(now - self._began)} so far{self._describe_rest(progress, customers_per_second)}")
+        lines.append(f"time {_clock(now - self._began)}{self._describe_rest(progress, customers_per_second)}")
         if self._api.rate_limit is not None:
             lines.append(_describe_limit(self._api.rate_limit.snapshot()))
         if monitor.retries:
-            lines.append(f"{monitor.retries:,} retries" + (f", the last: {monitor.trouble}" if monitor.trouble else ""))
+            retries = count(monitor.retries, "retry", "retries")
+            lines.append(f"{retries}, the last: {monitor.trouble}" if monitor.trouble else retries)
         return lines
 
     def _measure(self, now: float) -> tuple[float, float]:

@@ -9,42 +9,46 @@ from typing import Any
 from ..errors import CustomersError
 from ..export import Summary
 from ..export._files import write_whole
-from ._messages import say
+from ._messages import count, say
 
 _MOST_LINES = 20
 """Lines of one kind."""
 
 
-def say_summary(summary: Summary, output: str, *, only_problems: bool) -> None:
-    """Write a summary to standard error."""
+def say_summary(summary: Summary, error: Exception | None, output: str, *, only_problems: bool) -> None:
+    """Write a summary to standard error. What is said of the *error* that ended the export early is said elsewhere."""
     if not only_problems:
         for line in _numbers(summary, output):
             say(line)
-    for line in _problems(summary):
+    for line in _problems(summary, error):
         say(line)
 
 
 def _numbers(summary: Summary, output: str) -> Iterator[str]:
     before = f", {summary.customers_before:,} of them by earlier runs" if summary.customers_before else ""
-    yield f"{summary.customers:,} customers of {summary.corporations:,} corporations written to {output}{before}"
-    limit = f"{summary.waited:,.1f} s of waiting for the rate limit, added up over all pages"
-    yield f"{summary.pages:,} pages in {summary.elapsed:,.1f} s, {summary.retries:,} retries, {limit}"
+    corporations = count(summary.corporations, "corporation")
+    yield f"{count(summary.customers, 'customer')} of {corporations} written to {output}{before}"
+    waited = f"{summary.waited:,.1f} s of waiting for the rate limit, added up over all pages"
+    retries = count(summary.retries, "retry", "retries")
+    yield f"{count(summary.pages, 'page')} in {summary.elapsed:,.1f} s, {retries}, {waited}"
 
 
-def _problems(summary: Summary) -> Iterator[str]:
+def _problems(summary: Summary, error: Exception | None) -> Iterator[str]:
     if summary.invalid_customers:
-        yield f"{summary.invalid_customers:,} rows are not valid customers"
+        yield f"not valid: {count(summary.invalid_customers, 'row')}"
     if summary.restarted:
         yield f"read again from the beginning, because the server refused a cursor: {_some_of(summary.restarted)}"
     if summary.dropped:
         yield f"discarded, because only an earlier run names them: {_some_of(summary.dropped)}"
     yield from _some_lines(
-        f"missing: {name}: the server counted {count:,} more customers than it sent"
-        for name, count in summary.shortfalls.items()
+        f"missing: {name}: the server counted {count(missing, 'customer')} more than it sent"
+        for name, missing in summary.shortfalls.items()
     )
-    yield from _some_lines(f"failed: {name}: {error.message}" for name, error in summary.failures.items())
-    if summary.failures:
-        yield f"not complete: {len(summary.failures):,} corporations failed"
+    yield from _some_lines(
+        f"failed: {name}: {failure.message}" for name, failure in summary.failures.items() if failure is not error
+    )
+    if summary.failures and error is None:
+        yield f"not complete: {count(len(summary.failures), 'corporation')} failed"
 
 
 def _some_of(names: tuple[str, ...]) -> str:

@@ -67,10 +67,12 @@ class Stop:
                 task_status.started()
                 return
             task_status.started()
+            was_interrupted = False
             async for number in signals:
                 on_signal()
-                if isinstance(self.reason, Interrupted):
-                    os._exit(self.reason.exit_code)
+                if was_interrupted:
+                    os._exit(Interrupted(number).exit_code)
+                was_interrupted = True
                 self.because(Interrupted(number))
 
 
