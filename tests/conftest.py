@@ -24,6 +24,11 @@ settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that kill a program do it more often."""
+    parser.addoption("--kills", type=int, default=5, help="how often each export is killed")
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the environment variables that would change the tests."""

@@ -133,8 +133,10 @@ class FileSink(Sink):
         if not self._fresh and not self._state_path.exists():
             self._refuse_complete()
         target = self._data.partial_path
-        if not target.exists() and self._state_path.exists() and self._path.exists():
+        if not target.exists() and not self._fresh and self._state_path.exists():
             target = self._path
+            if not target.exists():
+                raise OutputRefusedError(f"{self._data.partial_path}: is missing; {_START_AGAIN}")
         if not self._data.open(target):
             raise OutputRefusedError(f"{self._path}: another program writes to it")
 

@@ -54,7 +54,7 @@ async def export(
         sink: Where the customers go, such as `SQLiteDatabase("customers.db")`.
         concurrency: Corporations that are read at the same time.
         commit_every: Pages between two commits. If the program is killed, the next call requests at most so many pages
-            again, and one more for each corporation that was in flight.
+            again, and two more for each corporation in flight: the one that was ready, and the one that it compares.
         on_progress: Is called after each page with the progress of the stream.
         errors: `"collect"`: if a corporation fails, the others continue, and `Summary.failures` has the error. `"raise"`:
             the first failure ends the export. An `AuthenticationError` or a `TokenError` always ends it.
@@ -217,9 +217,9 @@ class ExportJob:
         self._committed = checkpoint
 
     async def _discard_rejected(self) -> list[str]:
-        """Discard the corporations whose cursor the server refuses, and return them. An expired cursor never comes back."""
-        rejections = CursorRejectedError | ListChangedError
-        rejected = [name for name, error in self._failures.items() if isinstance(error, rejections)]
+        """Discard the corporations that can never be resumed, and return them: a refused cursor stays refused."""
+        for_ever = CursorRejectedError | ListChangedError
+        rejected = [name for name, error in self._failures.items() if isinstance(error, for_ever)]
         return rejected if await self._discard(rejected) else []
 
     async def _discard(self, corporation_ids: Sequence[str]) -> bool:

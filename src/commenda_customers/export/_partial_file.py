@@ -83,13 +83,12 @@ class PartialFile:
 
     def open(self, path: Path) -> bool:
         """Open *path* and lock it; return whether no other program has it. The file may be empty, or be renamed already."""
-        file = path.open("r+b" if path.exists() else "x+b", buffering=0)
-        if not lock(file) or not is_at(file, path):
-            file.close()
-            return False
+        self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+        if lock(self._file) and is_at(self._file, path):
+            return True
 
-        self._file = file
-        return True
+        self.close()
+        return False
 
     def flush(self) -> Extent:
         """Write what was added after what counts, and return what counts then. `settle` makes it so."""
