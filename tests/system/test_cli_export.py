@@ -66,6 +66,11 @@ def held_by(server: Emulator, *names: str, **params: str) -> dict[str, list[Cust
     return {name: [Customer.model_validate(customer) for customer in rows] for name, rows in lists.items() if rows}
 
 
+def _damage() -> None:
+    Path("a.jsonl.partial").touch()
+    Path("a.jsonl.state").write_text("{")
+
+
 def row(number: int, **changes: Any) -> dict[str, Any]:
     return {"id": f"c{number}", "corporation_id": "corp_1", **changes}
 
@@ -370,7 +375,7 @@ class TestOutcome:
         ("output", "prepare", "ends"),
         [
             ("missing/a.jsonl", lambda: None, (1, "No such file or directory: 'missing/a.jsonl.partial'")),
-            ("a.jsonl", lambda: Path("a.jsonl.state").write_text("{"), (2, "a.jsonl.state: is damaged")),
+            ("a.jsonl", _damage, (2, "a.jsonl.state: is damaged")),
             ("a.jsonl", lambda: Path("a.jsonl.partial").write_text("{}"), (2, "a.jsonl.partial: has no state file")),
             pytest.param(
                 "locked/a.jsonl",
