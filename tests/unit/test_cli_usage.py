@@ -2,12 +2,16 @@
 
 import contextlib
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from commenda_customers.cli import main
 from commenda_customers.testing import Emulator
+
+EXPORT = ("export", "--corporation", "c")
+JSONL = (*EXPORT, "--output", "a.jsonl")
 
 
 class TestUsage:
@@ -29,6 +33,28 @@ class TestUsage:
             (["list", "corp_1", "--extend", "a,,b"], "extend[1]: must not be empty"),
             (["list", "corp_1", "--serch-term", "x"], "No such option"),
             (["lst"], "No such command"),
+            (["export", "--output", "a.jsonl"], "name the corporations with --corporation or --corporations-from"),
+            ([*EXPORT], "Missing option '--output'"),
+            ([*EXPORT, "--output", "a.txt"], ".jsonl, .ndjson (and .gz or .zst after it) for jsonl"),
+            ([*EXPORT, "--output", "a.db.gz"], "the name 'a.db.gz' says no format"),
+            ([*EXPORT, "--output", ""], "the name '' says no format"),
+            ([*EXPORT, "--output", "a.txt", "--format", "xml"], "'xml' is not one of 'sqlite'"),
+            ([*EXPORT, "--output", "-", "--format", "csv"], "standard output gets JSON Lines"),
+            ([*EXPORT, "--output", "/dev/null", "--format", "jsonl"], "/dev/null exists, and is not a regular file"),
+            ([*EXPORT, "--output", "/", "--format", "jsonl"], "/ exists, and is not a regular file"),
+            ([*EXPORT, "--output", __file__, "--format", "parquet"], "exists, and is not a folder"),
+            ([*JSONL, "--corporation", "c"], "--corporation: 'c' is given twice, the first time with --corporation"),
+            ([*JSONL, "--corporation", ""], "--corporation: corporation_id: must not be empty"),
+            ([*JSONL, "--corporations-from", "missing"], "--corporations-from: missing: No such file or directory"),
+            ([*JSONL, "--rate", "fast"], "'fast' is not of the form REQUESTS/PERIOD"),
+            ([*JSONL, "--rate", "0/s"], "'0/s' is not of the form REQUESTS/PERIOD"),
+            ([*JSONL, "--shard", "0/8"], "'0/8' is not of the form NUMBER/SHARES"),
+            ([*JSONL, "--shard", "9/8"], "'9/8' is not of the form NUMBER/SHARES"),
+            ([*JSONL, "--shard", "2"], "'2' is not of the form NUMBER/SHARES"),
+            ([*JSONL, "--limit", "101"], "101 is not in the range"),
+            ([*JSONL, "--extend", "a,,b"], "extend[1]: must not be empty"),
+            ([*JSONL, "--summary-json", "missing/s.json"], "'missing/s.json' is not the name of a file"),
+            ([*JSONL, "--summary-json", "/"], "'/' is not the name of a file"),
             (["emulate", "--corporation", "corp_1"], "'corp_1' is not of the form ID=CUSTOMERS"),
             (["emulate", "--corporation", f"a={'9' * 5000}"], "is not of the form ID=CUSTOMERS"),
             (["emulate", "--fault", "drop"], "'drop' is not of the form KIND=PROBABILITY"),
@@ -68,11 +94,45 @@ class TestUsage:
         assert main(["list", "corp_1"]) == 130
         assert capfd.readouterr().err == "interrupted\n"
 
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (b"a\n\n# b\nb\na\n", "ids.txt, line 5: 'a' is given twice, the first time in line 1"),
+            (b"a\nb\xff\n", "ids.txt, line 2: is not UTF-8 text"),
+            (b"a\n" + b"x" * 70_000, "ids.txt, line 2: corporation_id: 70,000 characters are too long for a URL"),
+            (b"\n# nothing\n", "ids.txt names no corporation"),
+        ],
+    )
+    def test_a_file_of_corporations(
+        self,
+        text: bytes,
+        words: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """What is wrong in a file of corporations is named with its line, before anything is read or written."""
+        monkeypatch.chdir(tmp_path)
+        Path("ids.txt").write_bytes(text)
+        assert main(["export", "--corporations-from", "ids.txt", "--output", "a.jsonl"]) == 2
+        assert words in capfd.readouterr().err.splitlines()[0]
+        assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
+
+    def test_an_interrupted_export_resumes(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        """Where the system has no signals, an interrupt still says how to resume."""
+
+        def interrupted(*_args: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("commenda_customers.cli._export.anyio.run", interrupted)
+        assert main([*JSONL]) == 130
+        assert capfd.readouterr().err == "interrupted\nto resume, run the same command again\n"
+
 
 class TestHelp:
     """`--help` and `--version`."""
 
-    @pytest.mark.parametrize("args", [[], ["list"], ["demo"], ["emulate"]], ids=" ".join)
+    @pytest.mark.parametrize("args", [[], ["list"], ["export"], ["demo"], ["emulate"]], ids=" ".join)
     def test_everything_has_help(self, args: list[str], capfd: pytest.CaptureFixture[str]) -> None:
         """Each command explains itself, and each option has a text."""
         assert main([*args, "--help"]) == 0

@@ -9,9 +9,11 @@ import click
 
 from .._version import __version__
 from ..errors import CustomersError
+from ..export import OutputError, OutputRefusedError
 from ._broken_pipe import give_up_output
 from ._demo import demo_command
 from ._emulate import emulate_command
+from ._export import export_command
 from ._list import list_command
 from ._messages import is_terminal
 from ._options import Invocation
@@ -38,14 +40,14 @@ def run(args: Sequence[str] | None) -> int:
         command = exc.ctx.command_path if exc.ctx else _NAME
         click.echo(f"error: {' '.join(exc.format_message().split())}\nTry '{command} --help' for help.", err=True)
         return exc.exit_code
-    except (CustomersError, OSError) as error:
+    except (CustomersError, OSError, OutputError) as error:
         if invocation.debug:
             traceback.print_exception(error)
         else:
             _write(f"error: {error}", error)
         if isinstance(error, OSError):
             give_up_output()
-        return 1
+        return 2 if isinstance(error, OutputRefusedError) else 1
 
 
 def _write(text: str, error: BaseException) -> None:
@@ -60,10 +62,12 @@ def commands() -> None:
     """
     Read customer lists from Commenda's indirect-tax API.
 
-    Exit codes: 0 done, 1 the API or the connection failed, 2 usage error, 130 interrupted.
+    Exit codes: 0 done, 1 the API, the connection or the output failed, 2 usage error, 3 exported, but not all, 130
+    interrupted.
     """
 
 
 commands.add_command(list_command)
+commands.add_command(export_command)
 commands.add_command(demo_command)
 commands.add_command(emulate_command)

@@ -1,8 +1,10 @@
 """What the commands write to standard error."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TextIO
 
+import click
 from rich.console import Console
 
 from ..events import Event, Hook, InvalidCustomerReceived, RetryScheduled
@@ -35,3 +37,19 @@ def add_notes(error: BaseException, notes: Iterable[str]) -> None:
     """Add lines to what is written when *error* ends the command."""
     for note in notes:
         error.add_note(note)
+
+
+def say(text: str) -> None:
+    """Write a line that nobody needs to see: if standard error is gone, the command goes on."""
+    with suppress(OSError):
+        click.echo(printable(text), err=True)
+
+
+def printable(text: str, allowed: str = "") -> str:
+    """Replace control characters, except those that are *allowed*: a text of the server must not control the terminal."""
+    return "".join(char if char.isprintable() or char in allowed else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number and a noun."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

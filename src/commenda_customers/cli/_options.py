@@ -14,7 +14,8 @@ import click
 
 from ..client import DEFAULT_TIMEOUT, AsyncCustomersAPI
 from ..errors import APITimeoutError, CustomersError
-from ..events import Event, Hook, RequestFailed, ResponseReceived
+from ..events import Event, Hook, RequestFailed, RequestSent, ResponseReceived
+from ..limits import RateLimiter
 from ..retry import RetryPolicy
 from ._messages import is_terminal
 
@@ -44,13 +45,14 @@ class ClientOptions:
     timeout: float | None
     deadline: float | None
 
-    def client(self, *hooks: Hook) -> AsyncCustomersAPI:
-        """Return the client. A wrong option is a usage error."""
+    def client(self, *hooks: Hook, rate_limit: RateLimiter | None = None) -> AsyncCustomersAPI:
+        """Return the client, by default with an adaptive limiter. A wrong option is a usage error."""
         with usage_errors():
             return AsyncCustomersAPI(
                 base_url=self.base_url,
                 timeout=DEFAULT_TIMEOUT if self.timeout is None else self.timeout,
                 retry=RetryPolicy() if self.deadline is None else RetryPolicy(deadline=self.deadline),
+                rate_limit=rate_limit or "adaptive",
                 hooks=hooks,
             )
 
@@ -113,26 +115,35 @@ _CLIENT_OPTIONS = (
 )
 
 
+def usage_error(message: str) -> click.UsageError:
+    """Return a usage error of the current command."""
+    return click.UsageError(message, ctx=click.get_current_context())
+
+
 @contextmanager
 def usage_errors() -> Generator[None]:
     """Turn what the library says about its arguments into a usage error of the current command."""
     try:
         yield
     except (ValueError, TypeError) as exc:
-        raise click.UsageError(str(exc), ctx=click.get_current_context()) from exc
+        raise usage_error(str(exc)) from exc
 
 
 class FirstResponse:
-    """Limits the time until a server responds for the first time, whatever the response is. A hook of the client."""
+    """Limits the time from the first request to the first response, whatever the response is. A hook of the client."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._scope = anyio.CancelScope()
+        self._has_begun = False
         self._last_error: CustomersError | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take note of a response, or of why there is none."""
-        if isinstance(event, ResponseReceived):
+        """Take note of a request, of a response, or of why there is none."""
+        if isinstance(event, RequestSent) and not self._has_begun:
+            self._has_begun = True
+            self._scope.deadline = anyio.current_time() + self._seconds
+        elif isinstance(event, ResponseReceived):
             self._scope.deadline = math.inf
         elif isinstance(event, RequestFailed):
             self._last_error = event.error
@@ -144,7 +155,6 @@ class FirstResponse:
         Raises:
             APITimeoutError: No response came in time.
         """
-        self._scope.deadline = anyio.current_time() + self._seconds
         with self._scope:
             return await work()
 

@@ -237,10 +237,9 @@ class ExportJob:
 
     async def _end(self) -> None:
         """Finish the output if all corporations are complete."""
-        started = [position.corporation_id for position in self._committed.positions]
-        dropped = [name for name in started if name not in self._failures]
-        if await self._discard(dropped):
-            self._dropped = tuple(dropped)
+        left = [each for each in self._committed.positions if each.corporation_id not in self._failures]
+        if await self._discard([each.corporation_id for each in left]):
+            self._dropped = tuple(each.corporation_id for each in left if each.customers or each.invalid_customers)
         if not self._failures:
             await self._sink.finish()
             self._is_complete = True
