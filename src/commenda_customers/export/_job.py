@@ -211,9 +211,11 @@ class ExportJob:
             self._on_progress(stream.progress)
 
     async def _commit(self, checkpoint: Checkpoint) -> None:
-        self._is_in_step = False
-        await self._sink.commit(checkpoint)
-        self._is_in_step = True
+        try:
+            await self._sink.commit(checkpoint)
+        except Exception:  # not a cancellation: after that, the sink can commit again
+            self._is_in_step = False
+            raise
         self._committed = checkpoint
 
     async def _discard_rejected(self) -> list[str]:
