@@ -23,7 +23,7 @@ def replace(source: Path, target: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace the content of a file in one step."""
+    """Replace the content of a file in one step, by way of `PATH.new`."""
     new = with_suffix(path, ".new")
     try:
         with new.open("wb", buffering=0) as file:
@@ -81,3 +81,32 @@ def is_at(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+class LockFile:
+    """A file that exists only to be locked. On Windows, where nothing is locked, it never exists."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock nothing yet."""
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def acquire(self) -> bool:
+        """Create and lock the file, and return whether no other program holds the lock."""
+        if _fcntl is None:
+            return True
+
+        file = self._path.open("ab", buffering=0)
+        if not lock(file) or not is_at(file, self._path):
+            file.close()
+            return False
+
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Remove and unlock the file, if this object has locked it."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)  # first: an unlocked file may be another program's in the next moment
+            self._file.close()
+            self._file = None

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, cast
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_json
 
 from ..models import Address, Customer, ExemptionMetadata
 
@@ -84,4 +85,22 @@ def _extra(customer: Customer, address: Address | None, exemption: ExemptionMeta
         if part is not None and part.model_extra:
             extra[name] = part.model_extra
 
-    return json.dumps(extra, separators=(",", ":")) if extra else None
+    if not extra:
+        return None
+    try:
+        return to_json(extra, inf_nan_mode="null").decode()
+    except PydanticSerializationError:  # it is nested too deeply for pydantic
+        return json.dumps(extra)
+
+
+def within_int64(row: Row) -> Row:
+    """Move the integers that do not fit into 64 bits to `extra`, where nothing limits them."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    extra: dict[str, Any] = json.loads(values["extra"] or "{}")
+    for column in INTEGERS:
+        value = values[column]
+        if value is not None and not -(1 << 63) <= value < 1 << 63:
+            values[column] = None
+            extra.setdefault("exemption_metadata", {})[column.removeprefix("exemption_metadata_")] = value
+    values["extra"] = json.dumps(extra) if extra else None
+    return tuple(values.values())
