@@ -10,6 +10,7 @@ If a corporation must be read again, its rows stay in the partial output as stal
 """
 
 import os
+from abc import abstractmethod
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -102,13 +103,13 @@ class ResumableSink(Sink, Generic[Output]):
     def __str__(self) -> str:
         return str(self._path)
 
+    @abstractmethod
     def _add(self, page: CustomerPage) -> None:
         """Keep the customers of a page in memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lock(self) -> None:
         """Keep other programs off the output, or refuse it."""
-        raise NotImplementedError
 
     async def open(self) -> Checkpoint | None:
         """
@@ -241,9 +242,9 @@ class FileSink(ResumableSink[PartialFile]):
         data = PartialFile(path, Compression(path), read_rows, header=header)
         super().__init__(path, fresh=fresh, data=data, state_path=with_suffix(path, ".state"))
 
+    @abstractmethod
     def encode(self, page: CustomerPage) -> bytes:
         """Return the rows of a page."""
-        raise NotImplementedError
 
     def _add(self, page: CustomerPage) -> None:
         self._data.add(self.encode(page), len(page))
