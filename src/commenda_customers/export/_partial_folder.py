@@ -11,14 +11,15 @@ Names that start with `_` do not match `*.parquet`, and libraries that read whol
 
 import re
 import shutil
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from ..models import CustomerPage
 from ._files import LockFile, sync_folder, write_whole
 from ._partial_file import Extent
+from .columns import Row
 
 STATE = "_state.json"
 _SUCCESS = "_SUCCESS"
@@ -29,14 +30,14 @@ _PART = re.compile(r"part-\d{5,}\.parquet")
 
 
 class PartFormat(Protocol):
-    """How customers become a part file."""
+    """How rows become a part."""
 
-    def encode(self, pages: list[CustomerPage]) -> bytes:
-        """Return a part with the customers of some pages. It may have none."""
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        """Return a part with these rows. There may be none."""
         ...
 
     def encode_without(self, path: Path, corporation_ids: AbstractSet[str]) -> bytes | None:
-        """Return the part at *path* without the customers of some corporations; `None` if it has none of them."""
+        """Return the part at *path* without the rows of some corporations; `None` if it has none of them."""
         ...
 
 
@@ -58,7 +59,7 @@ class PartialFolder:
         self._format = part_format
         self._lock = LockFile(path / _LOCK)
         self._is_new = False
-        self._pages: list[CustomerPage] = []
+        self._rows: list[Row] = []
         self._stale: dict[str, int] = {}
 
     @property
@@ -87,16 +88,15 @@ class PartialFolder:
     @property
     def has_news(self) -> bool:
         """Whether something was added or discarded since the last `settle`."""
-        return bool(self._pages or self._stale)
+        return bool(self._rows or self._stale)
 
-    def add(self, page: CustomerPage) -> None:
-        """Write the customers of a page at the next `flush`."""
-        if page.customers:
-            self._pages.append(page)
+    def add(self, rows: Iterable[Row]) -> None:
+        """Write rows at the next `flush`. The first column is the corporation."""
+        self._rows.extend(rows)
 
     def discard(self, corporation_id: str) -> None:
         """Let no row of a corporation count that was added so far. What is not written yet is forgotten."""
-        self._pages = [page for page in self._pages if page.corporation_id != corporation_id]
+        self._rows = [row for row in self._rows if row[0] != corporation_id]
         self._stale[corporation_id] = self.extent.length
 
     def open(self) -> bool:
@@ -109,19 +109,19 @@ class PartialFolder:
         """Write a part with what was added, and return what counts then. `settle` makes it so."""
         self.partial_path.mkdir(exist_ok=True)
         length = self.extent.length
-        if self._pages:
-            write_whole(self._new_part(length), self._format.encode(self._pages))
+        if self._rows:
+            write_whole(self._new_part(length), self._format.encode(self._rows))
             length += 1
         return Extent(
             length=length,
-            rows=self.extent.rows + sum(map(len, self._pages)),
+            rows=self.extent.rows + len(self._rows),
             stale={**self.extent.stale, **self._stale},
         )
 
     def settle(self, extent: Extent) -> None:
         """Let *extent* count: what was written is not written again."""
         self.extent = extent
-        self._pages.clear()
+        self._rows.clear()
         self._stale.clear()
 
     def finish(self) -> None:

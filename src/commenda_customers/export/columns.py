@@ -9,7 +9,6 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, cast
 
-from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 from ..models import Address, Customer, ExemptionMetadata
@@ -79,18 +78,18 @@ def flatten(customer: Customer) -> Row:
 
 def _extra(customer: Customer, address: Address | None, exemption: ExemptionMetadata | None) -> str | None:
     """Return the undocumented fields as JSON, those of nested parts under the name of the part."""
-    extra = dict(customer.model_extra or {})
-    nested: tuple[tuple[str, BaseModel | None], ...] = (("shipping_address", address), ("exemption_metadata", exemption))
-    for name, part in nested:
-        if part is not None and part.model_extra:
-            extra[name] = part.model_extra
-
-    if not extra:
+    extra = customer.model_extra
+    of_address = address and address.model_extra
+    of_exemption = exemption and exemption.model_extra
+    if not (extra or of_address or of_exemption):
         return None
+
+    nested = {"shipping_address": of_address, "exemption_metadata": of_exemption}
+    fields = {**(extra or {}), **{name: part for name, part in nested.items() if part}}
     try:
-        return to_json(extra, inf_nan_mode="null").decode()
+        return to_json(fields, inf_nan_mode="null").decode()
     except PydanticSerializationError:  # it is nested too deeply for pydantic
-        return json.dumps(extra)
+        return json.dumps(fields)
 
 
 def within_int64(row: Row) -> Row:

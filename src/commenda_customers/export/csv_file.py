@@ -7,14 +7,13 @@ from datetime import datetime
 from functools import partial
 from typing import IO, Any
 
+from pydantic_core import to_json
+
 from ..models import CustomerPage
 from ._file_sink import FileSink
 from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, flatten
 
 _END = "\r\n"
-_QUOTED = '",\r\n'
-"""A cell with one of these is quoted."""
-
 _FORMULA = re.compile("'*(?:[\\s\x00\u200b\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n\x00])")
 """How a text begins that a spreadsheet may run; or such a text after apostrophes, so that it can be told what was added."""
 _SUSPECT = re.compile("['=+\\-@\uff1d\uff0b\uff0d\uff20\\s\x00\u200b\ufeff]")
@@ -110,12 +109,14 @@ def _encoder_of(column: str, encode_texts: _Encoder) -> _Encoder:
 
 
 def _encode_texts(values: Sequence[str | None], *, escape_formulas: bool) -> list[str]:
-    texts = [value or "" for value in values]
-    joined = "".join(texts)
+    if values.count(None) == len(values):
+        return [""] * len(values)
+
+    texts = list(filter(None, values))
     first_characters = "".join([text[:1] for text in texts])
-    is_plain = not any(char in joined for char in _QUOTED) and "" not in values
-    if is_plain and not (escape_formulas and _SUSPECT.search(first_characters)):
-        return texts
+    is_suspect = escape_formulas and _SUSPECT.search(first_characters)
+    if not is_suspect and not _must_be_quoted("".join(texts)):
+        return ["" if value is None else value or '""' for value in values]
 
     return [_encode_text(value, escape_formulas=escape_formulas) for value in values]
 
@@ -125,13 +126,16 @@ def _encode_text(value: str | None, *, escape_formulas: bool) -> str:
         return ""
     if escape_formulas and _FORMULA.match(value):
         value = "'" + value
-    if not value or any(char in value for char in _QUOTED):
-        return '"' + value.replace('"', '""') + '"'
-    return value
+    return value if value and not _must_be_quoted(value) else '"' + value.replace('"', '""') + '"'
+
+
+def _must_be_quoted(text: str) -> bool:
+    return "," in text or '"' in text or "\n" in text or "\r" in text
 
 
 def _encode_times(values: Sequence[datetime | None]) -> list[str]:
-    return ["" if value is None else value.isoformat().removesuffix("+00:00") + "Z" for value in values]
+    # pydantic writes them all at once, several times as fast as `isoformat`.
+    return to_json(values).decode()[1:-1].replace("null", "").replace('"', "").split(",")
 
 
 def _encode_integers(values: Sequence[int | None]) -> list[str]:

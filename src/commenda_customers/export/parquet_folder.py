@@ -1,6 +1,7 @@
 """Customers as Parquet."""
 
 import os
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..models import CustomerPage
 from ._file_sink import ResumableSink
 from ._partial_folder import STATE, PartialFolder
 from .base import OutputError, OutputRefusedError
-from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, flatten, within_int64
+from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, Row, flatten, within_int64
 
 _REQUIRED = {"corporation_id", "id"}
 
@@ -56,7 +57,8 @@ class ParquetFolder(ResumableSink[PartialFolder]):
         super().__init__(path, fresh=fresh, data=PartialFolder(path, _Parquet(path)), state_path=path / STATE)
 
     def _add(self, page: CustomerPage) -> None:
-        self._data.add(page)
+        # Rows of a table cost the garbage collector less than models, of which it would visit all again and again.
+        self._data.add(map(flatten, page.customers))
 
     def _lock(self) -> None:
         if self._path.exists() and not self._path.is_dir():
@@ -86,15 +88,15 @@ class _Parquet:
         metadata = {"commenda_customers.columns_version": str(COLUMNS_VERSION)}
         self._schema: Any = arrow.schema(fields, metadata=metadata)
 
-    def encode(self, pages: list[CustomerPage]) -> bytes:
-        """Return a part with the customers of some pages."""
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        """Return a part with these rows."""
         try:
-            return self._to_bytes(self._to_table(pages))
+            return self._to_bytes(self._to_table(rows))
         except self._arrow.ArrowException as exc:
             raise OutputError(f"{self._path}: {_first_line(exc)}") from exc
 
     def encode_without(self, path: Path, corporation_ids: AbstractSet[str]) -> bytes | None:
-        """Return the part at *path* without the customers of some corporations; `None` if it has none of them."""
+        """Return the part at *path* without the rows of some corporations; `None` if it has none of them."""
         arrow = self._arrow
         try:
             table = self._parquet.ParquetFile(arrow.BufferReader(path.read_bytes())).read()
@@ -114,16 +116,16 @@ class _Parquet:
             return self._arrow.int64()
         return self._arrow.list_(self._arrow.string()) if column in LISTS else self._arrow.string()
 
-    def _to_table(self, pages: list[CustomerPage]) -> Any:
-        rows = [flatten(customer) for page in pages for customer in page.customers]
-        if not rows:
-            return self._schema.empty_table()
+    def _to_table(self, rows: Sequence[Row]) -> Any:
         try:
             return self._from_rows(rows)
         except OverflowError:
             return self._from_rows(list(map(within_int64, rows)))
 
-    def _from_rows(self, rows: list[tuple[Any, ...]]) -> Any:
+    def _from_rows(self, rows: Sequence[Row]) -> Any:
+        if not rows:
+            return self._schema.empty_table()
+
         columns = zip(*rows, strict=True)
         arrays = [self._arrow.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
         return self._arrow.Table.from_arrays(arrays, schema=self._schema)
