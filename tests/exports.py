@@ -22,9 +22,7 @@ import anyio
 
 import commenda_customers.export
 from commenda_customers import AsyncCustomersAPI, Customer, RetryPolicy
-from commenda_customers.export import COLUMNS, JSONLinesFile, Sink, export
-
-CSVFile = ParquetFolder = SQLiteDatabase = None
+from commenda_customers.export import COLUMNS, CSVFile, JSONLinesFile, ParquetFolder, Sink, SQLiteDatabase, export
 from commenda_customers.export.columns import LISTS, TIMES, flatten
 from commenda_customers.testing import Emulator
 from forks import FORKS
@@ -135,6 +133,10 @@ KINDS = [
     Kind("customers.jsonl", JSONLinesFile, read_json_lines),
     Kind("customers.jsonl.gz", JSONLinesFile, read_json_lines),
     Kind("customers.jsonl.zst", JSONLinesFile, read_json_lines),
+    Kind("customers.csv", CSVFile, read_csv),
+    Kind("customers.csv.gz", CSVFile, read_csv),
+    Kind("customers", ParquetFolder, read_parquet),
+    Kind("customers.db", SQLiteDatabase, read_sqlite),
 ]
 
 

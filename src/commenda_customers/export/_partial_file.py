@@ -22,12 +22,13 @@ ReadRows = Callable[[IO[str]], Iterator[tuple[str | None, bytes]]]
 
 class Extent(BaseModel):
     """
-    How much of a file counts.
+    How much of a file, or of a folder of part files, counts.
 
     Attributes:
-        length: Bytes.
+        length: Bytes of the file; parts of the folder.
         rows: Rows.
-        stale: For each corporation that was discarded: its rows before this row do not count.
+        stale: For each corporation that was discarded: its rows before this row of the file do not count; in a folder, its
+            rows in parts before this part.
     """
 
     length: int = 0
@@ -66,6 +67,11 @@ class PartialFile:
     def is_long_enough(self) -> bool:
         """Whether all that counts is there."""
         return self.size >= self.extent.length
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a complete file has the name that this one gets at the end."""
+        return self.path.exists()
 
     @property
     def has_news(self) -> bool:
