@@ -113,8 +113,10 @@ def test_times_lists_and_undocumented_fields() -> None:
         "new": [1, "a"],
     }
     customer = Customer.model_validate(record)
+    other = Customer(id="2", corporation_id="c")
     header = ",".join(COLUMNS).encode() + b"\r\n"
-    row = read(header + CSVFile("x.csv").encode(CustomerPage("c", (customer,))))[0]
+    row, without = read(header + CSVFile("x.csv").encode(CustomerPage("c", (customer, other))))
+    assert {without.pop("id"), without.pop("corporation_id"), *without.values()} == {"2", "c", ""}
     assert row["created_at"] == "2024-01-23T08:53:20.500000Z"
     assert row["exemption_metadata_exempted_states"] == "US_CA;US_NY"
     assert row["exemption_metadata_total_certificates"] == "-2"

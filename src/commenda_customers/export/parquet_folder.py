@@ -30,9 +30,9 @@ class ParquetFolder(ResumableSink[PartialFolder]):
     `extra` has the undocumented fields as a JSON object, and integers of more than 64 bits. The metadata of the schema has
     the version of the columns, as `commenda_customers.columns_version`. The compression is Zstandard.
 
-    Each commit writes one file, `part-00000.parquet` and so on, as one row group. 32 pages of 100 customers become a file of
-    about 100 kB. If there are millions of customers, pass a larger `commit_every` to `export`: with 1,000, a file has
-    100,000 customers, which are in memory until the commit.
+    Each commit writes one file, `part-00000.parquet` and so on, with one row group. With the defaults of `export`, a file
+    has at most 3,200 customers, in about 100 kB. A larger `commit_every` makes fewer and larger files; until the commit, a
+    customer needs about 3 kB of memory.
 
     While the export runs, the files are in `PATH/_partial`, and `PATH/_state.json` has the checkpoint. When all is
     complete, they are moved into the folder, `PATH/_SUCCESS` is written, and these two are gone. Rows that are not valid
@@ -57,7 +57,7 @@ class ParquetFolder(ResumableSink[PartialFolder]):
         super().__init__(path, fresh=fresh, data=PartialFolder(path, _Parquet(path)), state_path=path / STATE)
 
     def _add(self, page: CustomerPage) -> None:
-        # Rows of a table cost the garbage collector less than models, of which it would visit all again and again.
+        # As rows, because the garbage collector would visit all the models again and again.
         self._data.add(map(flatten, page.customers))
 
     def _lock(self) -> None:
