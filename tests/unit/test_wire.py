@@ -294,6 +294,13 @@ class TestRowByRow:
             self.collect('{"customers":[' + "[" * 100_000 + "]" * 100_000 + "]}")
         assert not caught.value.transient
 
+    def test_a_customer_that_cannot_be_written_is_not_valid(self) -> None:
+        """A customer with an undocumented field that is nested too deeply to be JSON again is an invalid row, and costs no page."""
+        deep = json.loads("[" * 400 + "]" * 400)
+        page = self.collect(json.dumps({"customers": [row(), row(id="x", field=deep)]}))
+        assert (len(page), page.customers[0].model_extra) == (1, {})
+        assert [(each.id, each.errors) for each in page.invalid_customers] == [("x", ("the row is nested too deeply",))]
+
     @pytest.mark.parametrize("owner", [5, None, {"name": "jane"}, ["jane"]])
     def test_an_owner_that_is_no_string_is_not_shown(self, owner: Any) -> None:
         """What is not the id of a corporation may be anything, so only its type is shown."""

@@ -202,6 +202,7 @@ class ResumableSink(Sink, Generic[Output]):
         if self._state is None:
             # The state comes first. Without it, nobody knows whose the rows are.
             self._save(_State(format=self.format, checkpoint=checkpoint))
+            sync_folder(self._state_path.parent)
         data = self._data.flush()
         invalid = self._invalid.flush() if self._invalid.has_news else self._invalid.extent
         self._save(_State(format=self.format, checkpoint=checkpoint, data=data, invalid=invalid))

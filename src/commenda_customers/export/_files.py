@@ -23,12 +23,16 @@ def replace(source: Path, target: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace the content of a file in one step, by way of `PATH.new`."""
+    """
+    Replace the content of a file in one step, by way of `PATH.new`.
+
+    After a power failure it may have the old content. If it must have the new one, `sync_folder` follows.
+    """
     new = with_suffix(path, ".new")
     try:
         with new.open("wb", buffering=0) as file:
             append(file, data, path)
-        replace(new, path)
+        new.replace(path)
     except OSError:
         with suppress(OSError):
             new.unlink(missing_ok=True)
@@ -37,6 +41,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def append(file: BinaryIO, data: bytes, path: Path) -> None:
     """Write to an unbuffered file, and wait until the disk has it. An error names *path*."""
+    if not data:
+        return
+
     rest = memoryview(data)
     try:
         while rest:

@@ -112,6 +112,7 @@ class PartialFolder:
         length = self.extent.length
         if self._rows:
             write_whole(self._new_part(length), self._format.encode(self._rows))
+            sync_folder(self.partial_path)  # the state must not name a part that a power failure can take away
             length += 1
         return Extent(
             length=length,
@@ -173,3 +174,4 @@ class PartialFolder:
         data = self._format.encode_without(part, stale) if stale and part.exists() else None
         if data is not None:
             write_whole(part, data)
+            sync_folder(self.partial_path)
