@@ -55,7 +55,7 @@ class Clock:
 
 
 def text(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @pytest.fixture
@@ -209,6 +209,7 @@ async def test_an_id_that_json_functions_cannot_read(path: Path, clock: Clock) -
     await sync(path, page("corp_1", "a\x00b", "a", "ü☃"))
     found = rows(path, "select id, last_seen, changed_at, changed_run, last_run from customers order by id")
     assert found == [(name, second, first, 1, 2) for name in ("a", "a\x00b", "ü☃")]
+    assert rows(path, "select customers from corporations") == [(3,)]
 
 
 @pytest.mark.parametrize("before", ["old", "new", None])

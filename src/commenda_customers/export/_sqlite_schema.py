@@ -4,11 +4,13 @@ The tables of `SQLiteDatabase`, and all that is said to them.
 The number of the run that saw a customer last, and of the run that last read its corporation to the end, say who is gone.
 """
 
+import json
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
-from ..models import Customer
+from ..checkpoint import Checkpoint, finished_keys
+from ..models import Customer, CustomerPage
 from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten
 
 APPLICATION_ID = 0x436F6D43
@@ -195,9 +197,19 @@ def digest_of(raw: bytes) -> str:
     return blake2b(raw, digest_size=16).hexdigest()
 
 
-def time_text(moment: datetime) -> str:
+def counts_of(checkpoint: Checkpoint) -> tuple[int, int, int]:
+    """Return how many corporations are finished, and how many customers and invalid rows came."""
+    positions = checkpoint.positions
+    return (
+        len(finished_keys(checkpoint)),
+        checkpoint.customers + sum(each.customers for each in positions),
+        checkpoint.invalid_customers + sum(each.invalid_customers for each in positions),
+    )
+
+
+def time_text(moment: datetime, precision: str = "auto") -> str:
     """Return a time in UTC as ISO 8601 text."""
-    return moment.isoformat().replace("+00:00", "Z")
+    return moment.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def row_of(customer: Customer, raw: bytes, digest: str, now: str, run: int) -> list[Any]:
@@ -208,11 +220,19 @@ def row_of(customer: Customer, raw: bytes, digest: str, now: str, run: int) -> l
     if customer.exemption_metadata is not None:
         for at in _LISTS:
             row[at] = None if row[at] is None else ";".join(row[at])
-    if not has_nested(customer):
+    elif customer.shipping_address is None:
         del row[_NESTED]
     row = [_NULL if value is None else value for value in row]
     row += (digest, now, run, raw.decode())
     return row
+
+
+def invalid_rows_of(page: CustomerPage, run: int) -> list[tuple[Any, ...]]:
+    """Return the values of the rows of `invalid_customers`."""
+    return [
+        (page.corporation_id, run, page.cursor or "", row.index, row.id, "; ".join(row.errors), json.dumps(row.raw))
+        for row in page.invalid_customers
+    ]
 
 
 def storable(value: Any) -> Any:

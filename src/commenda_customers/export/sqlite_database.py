@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .._checks import check_positive
-from ..checkpoint import Checkpoint, finished_keys
+from ..checkpoint import Checkpoint
 from ..errors import CustomersError
 from ..models import Customer, CustomerPage
 from . import _sqlite_schema as sql
@@ -31,6 +31,11 @@ _to_json = Customer.__pydantic_serializer__.to_json
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _stamp() -> str:
+    """Return the time as text. All of them have the same length: so their order is that of the times."""
+    return sql.time_text(_now(), "microseconds")
 
 
 class SQLiteDatabase(Sink):
@@ -167,7 +172,7 @@ class SQLiteDatabase(Sink):
         return 0 <= passed.total_seconds() < self._retry_within
 
     def _commit(self, checkpoint: Checkpoint) -> None:
-        now = sql.time_text(_now())
+        now = _stamp()
         with self._connected() as db:
             if not self._has_begun:
                 self._prepare(db, checkpoint.query)
@@ -178,7 +183,7 @@ class SQLiteDatabase(Sink):
                         _restart(db, item, run)
                     else:
                         _save(db, item, run, now)
-                db.execute(sql.SAVE_RUN, (*_counts(checkpoint), checkpoint.model_dump_json(), run))
+                db.execute(sql.SAVE_RUN, (*sql.counts_of(checkpoint), checkpoint.model_dump_json(), run))
 
         self._run, self._has_begun = run, True
         self._pending.clear()
@@ -191,8 +196,7 @@ class SQLiteDatabase(Sink):
         db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
         db.execute("pragma cache_size = -32000")  # 32 MB, for ids in random order: the index of half a million customers
         db.execute("pragma journal_mode = wal")  # programs that read do not wait, and are not waited for
-        # A power failure may undo the last commits, but always data and checkpoint together. The end of a run waits for the
-        # disk.
+        # A power failure may undo the last commits: data and checkpoint together. The end of a run waits for the disk.
         db.execute("pragma synchronous = normal")
 
     def _begin(self, db: sqlite3.Connection, query: str, now: str) -> int:
@@ -210,7 +214,7 @@ class SQLiteDatabase(Sink):
         return cursor.lastrowid
 
     def _end(self, failures: Mapping[str, CustomersError]) -> None:
-        values = {"run": self._run, "now": sql.time_text(_now())}
+        values = {"run": self._run, "now": _stamp()}
         rows = [(self._run, name, type(error).__name__, str(error)) for name, error in failures.items()]
         with self._connected() as db:
             db.execute("pragma synchronous = full")
@@ -233,9 +237,8 @@ class SQLiteDatabase(Sink):
         try:
             if self._db is None:
                 # The calls come from several threads, one after the other. Only `_transaction` begins transactions.
-                self._db = sqlite3.connect(
-                    self._path.absolute(), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-                )
+                options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+                self._db = sqlite3.connect(self._path.absolute(), timeout=_BUSY_SECONDS, **options)
             self._path.stat()  # raises if somebody has removed the file: SQLite would go on, and all would be lost
             yield self._db
         except sqlite3.Error as exc:
@@ -260,33 +263,16 @@ def _latest_run(db: sqlite3.Connection) -> tuple[Any, ...]:
     return db.execute(sql.LATEST_RUN).fetchone() or (None, sql.COMPLETE, None, None, None)
 
 
-def _counts(checkpoint: Checkpoint) -> tuple[int, int, int]:
-    """Return how many corporations are finished, and how many customers and invalid rows came."""
-    positions = checkpoint.positions
-    return (
-        len(finished_keys(checkpoint)),
-        checkpoint.customers + sum(each.customers for each in positions),
-        checkpoint.invalid_customers + sum(each.invalid_customers for each in positions),
-    )
-
-
 def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> None:
     """Save a page, and with the last page that the corporation is complete."""
-    name = page.corporation_id
     values = {
-        "corporation_id": name,
+        "corporation_id": page.corporation_id,
         "customers": _save_customers(db, page, run, now),
         "total": sql.storable(page.total_customers),
         "run": run,
         "now": now,
     }
-    db.executemany(
-        sql.ADD_INVALID,
-        [
-            (name, run, page.cursor or "", row.index, row.id, "; ".join(row.errors), json.dumps(row.raw))
-            for row in page.invalid_customers
-        ],
-    )
+    db.executemany(sql.ADD_INVALID, sql.invalid_rows_of(page, run))
     db.execute(sql.READ, values)
     if page.cursor is None:
         for statement in sql.COMPLETE_CORPORATION:
@@ -301,13 +287,16 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
     """
     customers = {customer.id: customer for customer in page.customers}  # the second of two rows of a customer wins
     found = db.execute(sql.FIND, (json.dumps(list(customers)), page.corporation_id)).fetchall()
-    known = {key: digest for key, digest, _run in found}
+    known = {key: (digest, last_run) for key, digest, last_run in found}
     unchanged: list[str] = []
+    unseen = 0
     rows: dict[bool, list[list[Any]]] = {False: [], True: []}
     for key, customer in customers.items():
         raw = _to_json(customer)
         digest = sql.digest_of(raw)
-        if known.get(key) == digest:
+        known_digest, last_run = known.get(key, (None, None))
+        unseen += last_run != run
+        if known_digest == digest:
             unchanged.append(key)
         else:
             rows[sql.has_nested(customer)].append(sql.row_of(customer, raw, digest, now, run))
@@ -317,8 +306,7 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
             db.executemany(sql.UPSERTS[has_nested], some)
         except OverflowError:
             db.executemany(sql.UPSERTS[has_nested], [[sql.storable(value) for value in row] for row in some])
-    seen_before = [key for key, _digest, last_run in found if last_run == run]
-    return len(customers) - len(seen_before)
+    return unseen
 
 
 def _restart(db: sqlite3.Connection, corporation_id: str, run: int) -> None:
