@@ -13,6 +13,7 @@ from behaviours import QUICK, MakeAPI
 from commenda_customers import AsyncCustomersAPI
 from commenda_customers.testing import Emulator
 from emulated import ServeEmulator
+from gates import Gate, MakeGate
 from raw_server import TOKEN, RawServer
 
 # A shell that runs the tests in the background ignores Ctrl-C for them and for all that they start.
@@ -21,6 +22,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that kill a program do it more often."""
+    parser.addoption("--kills", type=int, default=5, help="how often each export is killed")
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +71,17 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServeEmulator]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def make_gate(serve: ServeEmulator) -> Iterator[MakeGate]:
+    """Return a function that makes a fault that holds responses back."""
+    gates: list[Gate] = []
+
+    def make(**options: Any) -> Gate:
+        gates.append(Gate(**options))
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.is_open.set()

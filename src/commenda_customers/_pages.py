@@ -6,7 +6,8 @@ Nothing here knows HTTP: a `PageReader` is given a function that fetches the pag
 Theory of operation. A `PageReader` fetches page after page until the server gives no cursor. Each page becomes a
 `PageBuffer`: its customers, and the position at which another run would resume if none of them were yielded. A position
 names the page by its cursor, and the customers of that page that were yielded by their ids. Rows that are not valid are
-reported before the first customer of their page, and the position has their ids too.
+reported before the first customer of their page, and the position has their ids too. A row without an id is known by a
+short digest.
 
 A run that resumes fetches the page of its position again. In the meantime the list may have changed, so the customers
 that may reappear, because an earlier run has yielded them, are left out wherever they are now: on that page, or pushed to
@@ -23,11 +24,13 @@ short digests, and a repeated cursor is a `CursorLoopError`. A position also hol
 that a run that resumes there does not follow the loop once more.
 """
 
+import json
+from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -38,6 +41,12 @@ from .query import MAX_LIMIT, CustomersQuery
 
 Fetch = Callable[[CustomersQuery, str | None], Awaitable[CustomerPage]]
 """Returns the page of a query at a cursor; `None` is the first page."""
+
+_NO_ID = "\0"
+"""What the key of a row without an id begins with."""
+
+_MOST_KNOWN = 20_000
+"""Invalid rows that a position knows; a page has at most half as many."""
 
 
 @dataclass(slots=True)
@@ -51,8 +60,6 @@ class PageBuffer:
         cursor: The cursor of the page.
         taken: How many of them were taken.
         reported: How many of its invalid rows were reported.
-        nameless: How many invalid rows without an id there are from the page at `start` to this one, both included. They
-            are reported again by another run.
     """
 
     page: CustomerPage
@@ -60,7 +67,6 @@ class PageBuffer:
     cursor: str | None
     taken: int = 0
     reported: int = 0
-    nameless: int = 0
 
     def report_one(self) -> InvalidCustomer | None:
         """Return the next invalid row; `None` after the last."""
@@ -108,8 +114,7 @@ class PageBuffer:
     @property
     def end(self) -> Position:
         """The position after the last row."""
-        end = _after(self.start, self.page)
-        return end.model_copy(update={"invalid_customers": end.invalid_customers + self.nameless})
+        return _after(self.start, self.page)
 
 
 class PageReader:
@@ -123,10 +128,9 @@ class PageReader:
         self._cursor = start.cursor if start else None  # of the next page
         self._given_at: float | None = None  # when this run received that cursor
         self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
-        self._may_be_reported = start.invalid if start else ()  # ids of invalid rows that an earlier run has reported
-        self._overlap_confirmed = not self._may_reappear and not self._may_be_reported
+        self._may_be_reported = start.invalid if start else ()  # keys of invalid rows that an earlier run has reported
+        self._overlap_confirmed = not self._known_ids()
         self._limit_before = start.limit if start else None
-        self._nameless = 0  # invalid rows without an id since the page of the position
         # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it
         # finds a loop after that page by itself; a cursor that leads to an earlier page must be in the position.
         self._fetched: dict[bytes | None, int] = {_digest(start.loop_cursor): -1} if start and start.loop_cursor else {}
@@ -176,23 +180,19 @@ class PageReader:
         if not self._overlap_confirmed and (_has_ids(page) or page.cursor is None):
             self._check_overlap(page)
 
+        self._may_reappear = _missing(self._may_reappear, reappeared, most=MAX_LIMIT)
+        self._may_be_reported = _missing(self._may_be_reported, reported, most=_MOST_KNOWN)
         if _has_ids(page):
             self._overlap_confirmed = True
             self._filled += 1
-            self._may_reappear = _missing(self._may_reappear, reappeared)
-            self._may_be_reported = _missing(self._may_be_reported, reported)
             yielded, known = self._may_reappear + reappeared, self._may_be_reported + reported
-            # A run that resumes at this page does not see the rows without an id before it again.
-            count = start.invalid_customers + self._nameless
-            self._nameless = 0
             update = {"cursor": self._cursor, "yielded": yielded, "invalid": known, "limit": self._limit}
-            start = start.model_copy(update={**update, "invalid_customers": count})
-        self._nameless += sum(row.id is None for row in page.invalid_customers)
+            start = start.model_copy(update=update)
         self._fetched[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._fetched.get(_digest(page.cursor), self._filled) < self._filled:
             start = start.model_copy(update={"loop_cursor": page.cursor})
         self._start = None if page.cursor is None else _after(start, rest)
-        buffer = PageBuffer(rest, start, self._cursor, nameless=self._nameless)
+        buffer = PageBuffer(rest, start, self._cursor)
         self._cursor, self._given_at = page.cursor, anyio.current_time()
         return buffer
 
@@ -200,10 +200,14 @@ class PageReader:
     def _limit(self) -> int:
         return self.query.selection.limit
 
+    def _known_ids(self) -> set[str]:
+        """Return the ids of the page of the position. A row without an id is no sign that a page is the same."""
+        return {*self._may_reappear, *(key for key in self._may_be_reported if not key.startswith(_NO_ID))}
+
     def _check_overlap(self, page: CustomerPage) -> None:
         """Refuse the first page that holds customers if it does not continue what an earlier run has yielded."""
         # A row may have become valid in the meantime, or invalid.
-        came, known = _ids_of(page), {*self._may_reappear, *self._may_be_reported}
+        came, known = _ids_of(page), self._known_ids()
         is_known = not known.isdisjoint(came)
         has_other_limit = self._limit_before not in (None, self._limit)
         if is_known and (not has_other_limit or came[0] in known):
@@ -230,9 +234,9 @@ def _advanced(start: Position, page: CustomerPage, *, taken: int, reported: int)
     ids = tuple(customer.id for customer in page.customers[:taken])
     update: dict[str, object] = {"yielded": start.yielded + ids, "customers": start.customers + taken}
     if reported:
-        known = tuple(row.id for row in page.invalid_customers[:reported] if row.id is not None)
-        update["invalid"] = start.invalid + known
-        update["invalid_customers"] = start.invalid_customers + len(known)
+        known = tuple(_key_of(row) for row in page.invalid_customers[:reported])
+        update["invalid"] = (start.invalid + known)[-_MOST_KNOWN:]
+        update["invalid_customers"] = start.invalid_customers + reported
     return start.model_copy(update=update)
 
 
@@ -258,25 +262,20 @@ def _has_ids(page: CustomerPage) -> bool:
     return bool(page.customers) or any(row.id is not None for row in page.invalid_customers)
 
 
-def _missing(expected: tuple[str, ...], came: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the ids that did not come. One that was pushed off a page comes soon, so only the last ones are kept."""
-    return tuple((Counter(expected) - Counter(came)).elements())[-MAX_LIMIT:] if expected else ()
+def _missing(expected: tuple[str, ...], came: tuple[str, ...], *, most: int) -> tuple[str, ...]:
+    """Return the keys that did not come. One that was pushed off a page comes soon, so only the last ones are kept."""
+    return tuple((Counter(expected) - Counter(came)).elements())[-most:] if expected else ()
 
 
-class _Row(Protocol):
-    @property
-    def id(self) -> str | None: ...
-
-
-R = TypeVar("R", bound=_Row)
+R = TypeVar("R", Customer, InvalidCustomer)
 
 
 def _without(rows: tuple[R, ...], known: tuple[str, ...]) -> tuple[tuple[R, ...], tuple[str, ...]]:
     """
-    Leave out the rows that an earlier run has yielded or reported. Return the rest, and the ids that were left out.
+    Leave out the rows that an earlier run has yielded or reported. Return the rest, and the keys that were left out.
 
-    A row is known by its id, and left out as often as the id is known. So it does not matter whether customers were inserted
-    or removed in the meantime.
+    A row is left out as often as its key is known. So it does not matter whether customers were inserted or removed in the
+    meantime.
     """
     if not known:
         return rows, known
@@ -285,14 +284,24 @@ def _without(rows: tuple[R, ...], known: tuple[str, ...]) -> tuple[tuple[R, ...]
     rest: list[R] = []
     reappeared: list[str] = []
     for row in rows:
-        name = row.id
-        if name is not None and left[name]:
-            left[name] -= 1
-            reappeared.append(name)
+        key = _key_of(row)
+        if left[key]:
+            left[key] -= 1
+            reappeared.append(key)
         else:
             rest.append(row)
 
     return tuple(rest), tuple(reappeared)
+
+
+def _key_of(row: Customer | InvalidCustomer) -> str:
+    """Return by what another run knows a row: its id, or a digest if it has none."""
+    if row.id is not None:
+        return row.id
+
+    assert isinstance(row, InvalidCustomer)  # noqa: S101 - a customer has an id
+    text = json.dumps(row.raw, sort_keys=True)
+    return _NO_ID + urlsafe_b64encode(blake2b(text.encode(), digest_size=9).digest()).decode()
 
 
 def _digest(cursor: str | None) -> bytes | None:

@@ -32,8 +32,8 @@ class Position(_Record):
         yielded: The ids of the customers of that page that the run yielded. Insertions may move customers from an earlier
             page to this page, so it also has ids of earlier customers. A run that resumes fetches the page again and skips
             all these customers.
-        invalid: The ids of the rows of that page that the run reported as invalid. A run that resumes does not report them
-            again.
+        invalid: The ids of the rows of that page that the run reported as invalid; of a row without an id, a digest. A run
+            that resumes does not report them again.
         customers: How many customers of the corporation all runs have yielded.
         invalid_customers: How many rows of the corporation all runs have reported as invalid.
         limit: The `limit` of the request for that page; `None` before the first page.

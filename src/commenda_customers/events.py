@@ -183,8 +183,8 @@ class InvalidCustomerReceived(Event):
     """
     A row of a page is not a valid customer, and `invalid_customers` is `"collect"`.
 
-    The event comes when the program reaches the page, before the first customer of the page. If the row has an id, a run
-    that resumes does not report the row again.
+    The event comes when the program reaches the page, before the first customer of the page. A run that resumes does not
+    report the row again.
 
     Attributes:
         customer: The row, and what is wrong with it.

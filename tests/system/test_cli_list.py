@@ -1,7 +1,10 @@
 """`commenda-customers list`: what it prints, where, and with which exit code."""
 
 import json
+import re
 import shlex
+import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,8 +12,24 @@ import pytest
 from commenda_customers import Customer
 from commenda_customers.cli import main
 from commenda_customers.query import CustomerFilters
-from commenda_customers.testing import faults
+from commenda_customers.testing import Emulator, faults
 from emulated import ServeEmulator
+
+
+def ids_in(printed: str) -> list[str]:
+    """Return the ids of customers that were printed as JSON lines."""
+    return [json.loads(line)["id"] for line in printed.splitlines()]
+
+
+def ids_of(server: Emulator, *corporation_ids: str) -> list[str]:
+    """Return the ids of all customers of some corporations."""
+    return [customer["id"] for name in corporation_ids for customer in server.customers(name)]
+
+
+def advice(complained: str) -> Sequence[list[str]]:
+    """Return the arguments of the runs that would print the rest."""
+    lines = [line.split(": ", 1) for line in complained.splitlines()]
+    return [shlex.split(line[1]) for line in lines if line[0] in {"to resume", "not read yet"}]
 
 
 class TestList:
@@ -129,3 +148,199 @@ class TestList:
         assert main(["list", "corp_1", "--limit", "10", *option]) == 0
         ids = [json.loads(line)["id"] for line in (printed + capfd.readouterr().out).splitlines()]
         assert ids == [customer["id"] for customer in server.customers("corp_1")]
+
+    @pytest.mark.parametrize("form", ["--json", "--table"])
+    def test_no_customers_are_no_table(self, form: str, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """Where there are no customers there is no heading either, but a message."""
+        serve({"corp_1": 0})
+        assert main(["list", "corp_1", form]) == 0
+        assert capfd.readouterr() == ("", "no customers match\n")
+
+    def test_forced_colours_are_no_terminal(
+        self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A pipe gets JSON lines and no progress, also where the environment asks for colours."""
+        serve({"corp_1": 1})
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        assert main(["list", "corp_1"]) == 0
+        printed, complained = capfd.readouterr()
+        assert len(ids_in(printed)) == 1
+        assert complained == ""
+
+
+class TestSeveralCorporations:
+    """`commenda-customers list corp_1 corp_2`."""
+
+    def test_one_after_the_other(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """The customers of several corporations come one corporation after the other, in the order of the arguments."""
+        server = serve({"corp_1": 12, "corp_2": 25, "corp_3": 3})
+        assert main(["list", "corp_2", "corp_3", "corp_1", "--limit", "10"]) == 0
+        printed, complained = capfd.readouterr()
+        assert ids_in(printed) == ids_of(server, "corp_2", "corp_3", "corp_1")
+        assert complained == ""
+
+    def test_the_table_names_them(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """One table has all of them, with a column for the corporation; with a single one it has no such column."""
+        serve({"corp_1": 2, "corp_2": 3})
+        assert main(["list", "corp_1", "corp_2", "--table"]) == 0
+        head, *rows = capfd.readouterr().out.splitlines()
+        assert head.split() == ["corporation", "id", "name", "email", "crea…", "plat…"]
+        assert [row.split()[0] for row in rows] == ["corp_1"] * 2 + ["corp_2"] * 3
+        assert main(["list", "corp_1", "--table"]) == 0
+        assert "corp" not in capfd.readouterr().out.splitlines()[0]
+
+    def test_messages_name_them(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """A message says which corporation it is about."""
+
+        class Miscount(faults.Fault):
+            def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
+                return {**listing, "total_customers": 7}
+
+        serve({"corp_1": 0, "corp_2": 5}, faults=[Miscount(corporation_id="corp_2")])
+        assert main(["list", "corp_1", "corp_2"]) == 0
+        assert capfd.readouterr().err.splitlines() == [
+            "corp_1: no customers match",
+            "warning: corp_2: the server counted 7 customers, but sent 5",
+        ]
+
+    def test_a_failure_says_what_is_left(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """After a failure, one run resumes the list that failed and another reads those that had not begun."""
+        server = serve(
+            {"corp_1": 5, "corp_2": 25, "corp_3": 3, "corp_4": 4},
+            faults=[faults.WrongEnvelope(corporation_id="corp_2", at=[2])],
+        )
+        assert main(["list", "corp_1", "corp_2", "corp_3", "corp_4", "--limit", "10"]) == 1
+        printed, complained = capfd.readouterr()
+        resume, unread = advice(complained)
+        assert resume[0] == "corp_2"
+        assert unread == ["corp_3", "corp_4"]
+        for args in (resume, unread):
+            assert main(["list", "--limit", "10", *args]) == 0
+        assert ids_in(printed + capfd.readouterr().out) == ids_of(server, "corp_1", "corp_2", "corp_3", "corp_4")
+
+    @pytest.mark.parametrize(
+        ("failing", "unread"),
+        [("corp_1", []), ("corp_2", [["corp_3"]])],
+    )
+    def test_a_refused_list_is_not_proposed_again(
+        self, failing: str, unread: list[list[str]], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A list that the server refuses is left out of what is left; if nothing was read, nothing needs to be said."""
+        serve({"corp_1": 5, "corp_2": 5, "corp_3": 5}, faults=[faults.Status(400, corporation_id=failing)])
+        assert main(["list", "corp_1", "corp_2", "corp_3"]) == 1
+        assert advice(capfd.readouterr().err) == unread
+
+
+class TestMax:
+    """`commenda-customers list --max`."""
+
+    @pytest.mark.parametrize(
+        ("wanted", "requests", "repeated"),
+        [
+            (7, [7], 0),  # less than a page: a smaller page
+            (10, [10], 0),
+            (20, [10, 10], 0),
+            (24, [10, 10, 10], 4),  # within a page: another run reads it again
+        ],
+    )
+    def test_it_stops_and_says_how_to_resume(
+        self,
+        wanted: int,
+        requests: list[int],
+        repeated: int,
+        serve: ServeEmulator,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """It prints so many customers, requests no page in vain, and proposes a run that loses none of the others."""
+        server = serve({"corp_1": 50})
+        assert main(["list", "corp_1", "--limit", "10", "--max", str(wanted)]) == 0
+        printed, complained = capfd.readouterr()
+        assert ids_in(printed) == ids_of(server, "corp_1")[:wanted]
+        assert [int(request.params["limit"]) for request in server.requests] == requests
+        again = f"; another run repeats the last {repeated}" if repeated else ""
+        assert complained.splitlines()[0] == f"stopped after {wanted} customers; there may be more{again}"
+        (resume,) = advice(complained)
+        assert main(["list", "corp_1", "--limit", "10", *resume]) == 0
+        assert ids_in(capfd.readouterr().out) == ids_of(server, "corp_1")[wanted - repeated :]
+        assert {request.params["limit"] for request in server.requests} == {str(requests[0])}
+
+    @pytest.mark.parametrize("wanted", [25, 26])
+    def test_it_is_quiet_at_the_end(self, wanted: int, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """If there are no more customers than that, nothing is said."""
+        serve({"corp_1": 25})
+        assert main(["list", "corp_1", "--limit", "10", "--max", str(wanted)]) == 0
+        printed, complained = capfd.readouterr()
+        assert len(ids_in(printed)) == 25
+        assert complained == ""
+
+    @pytest.mark.parametrize(
+        ("wanted", "lines"),
+        [
+            (5, ["stopped after 5 customers; there may be more", "not read yet: corp_2 corp_3"]),
+            (
+                8,
+                [
+                    "stopped after 8 customers; there may be more; another run repeats the last 3",
+                    "not read yet: corp_2 corp_3",
+                ],
+            ),
+            (15, ["stopped after 15 customers; there may be more", "to resume: corp_2 --cursor X", "not read yet: corp_3"]),
+        ],
+    )
+    def test_it_counts_all_corporations(
+        self, wanted: int, lines: list[str], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """The number is that of all corporations together; those that have not begun are named."""
+        server = serve({"corp_1": 5, "corp_2": 15, "corp_3": 5})
+        limit = 5 if wanted == 5 else 10 if wanted == 15 else 8
+        assert main(["list", "corp_1", "corp_2", "corp_3", "--max", str(wanted), "--limit", str(limit)]) == 0
+        printed, complained = capfd.readouterr()
+        assert ids_in(printed) == ids_of(server, "corp_1", "corp_2")[:wanted]
+        assert re.sub(r"--cursor \S+", "--cursor X", complained).splitlines() == lines
+
+    def test_a_server_may_send_more_than_was_asked_for(
+        self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A first page that is longer than its limit is cut, and no cursor is invented."""
+
+        class TooLong(faults.Fault):
+            def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
+                return {**listing, "customers": [{"id": str(n), "corporation_id": "corp_1"} for n in range(10)]}
+
+        serve({"corp_1": 50}, faults=[TooLong()])
+        assert main(["list", "corp_1", "--max", "3"]) == 0
+        printed, complained = capfd.readouterr()
+        assert ids_in(printed) == ["0", "1", "2"]
+        assert complained == "stopped after 3 customers; there may be more\n"
+
+
+class TestPatience:
+    """`--timeout` and `--deadline`."""
+
+    def test_the_timeout_of_an_attempt(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """`--timeout` ends an attempt that hangs; the next one succeeds."""
+        serve({"corp_1": 5}, faults=[faults.Hang(at=[1])])
+        assert main(["list", "corp_1", "--timeout", "1"]) == 0
+        printed, complained = capfd.readouterr()
+        assert len(ids_in(printed)) == 5
+        assert complained.startswith("no complete response within the timeout of 1 s")
+
+    def test_the_deadline_of_a_page(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """`--deadline` ends the retries of a page, and the command says how to resume."""
+        serve({"corp_1": 20}, faults=[faults.Status(pages=[2])])
+        assert main(["list", "corp_1", "--limit", "10", "--deadline", "0.5"]) == 1
+        printed, complained = capfd.readouterr()
+        assert len(ids_in(printed)) == 10
+        assert "error: the server answered 503" in complained
+        assert len(advice(complained)) == 1
+
+    def test_a_host_that_refuses_connections(
+        self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With `--deadline`, a host that cannot be reached is an error soon."""
+        monkeypatch.setenv("COMMENDA_API_TOKEN", "token")
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # not listening
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            assert main(["list", "corp_1", "--base-url", url, "--deadline", "0.5"]) == 1
+        assert "error: the connection to 127.0.0.1" in capfd.readouterr().err

@@ -1,13 +1,18 @@
 """The command line in a process of its own: terminals, pipes, locales, signals."""
 
+import contextlib
 import json
 import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -19,19 +24,83 @@ COMMAND = [sys.executable, "-m", "commenda_customers"]
 
 def on_a_terminal(args: Sequence[str], *, columns: int = 100, **env: str) -> tuple[int, str]:
     """Run the command with a terminal for its output; return the exit code and all that it wrote."""
-    ours, its = os.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", **env}
-    with subprocess.Popen([*COMMAND, *args], stdout=its, stderr=its, env=environment) as process:
-        os.close(its)
-        written = b""
-        while True:
-            try:
-                written += os.read(ours, 65536)
-            except OSError:  # the terminal of a process that has ended
-                break
-        code = process.wait(120)
-    os.close(ours)
-    return code, written.decode()
+    with Terminal([*COMMAND, *args], columns=columns, **env) as terminal:
+        return terminal.finish()
+
+
+class Terminal:
+    """A pseudo-terminal on which a program runs."""
+
+    def __init__(self, command: Sequence[str], *, columns: int = 100, stdout: int | None = None, **env: str) -> None:
+        """Begin a program. With *stdout*, only its standard error is the terminal."""
+        self._ours, self._its = os.openpty()
+        environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", **env}
+        self.written = b""
+        self.process = subprocess.Popen(
+            command, stdout=self._its if stdout is None else stdout, stderr=self._its, env=environment
+        )
+        os.close(self._its)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self.process.kill()
+        self.process.wait(120)
+        os.close(self._ours)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the program has written *text*."""
+        while text.encode() not in self.written:
+            self.written += os.read(self._ours, 65536)
+
+    def finish(self) -> tuple[int, str]:
+        """Wait until the program has ended; return its exit code and all that it wrote."""
+        with contextlib.suppress(OSError):  # Linux: the terminal of a process that has ended
+            while part := os.read(self._ours, 65536):
+                self.written += part
+        return self.process.wait(120), self.written.decode()
+
+
+def shown(written: str) -> list[str]:
+    """Return the lines that a terminal shows after a program has *written* to it."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+|\x1b", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b"):
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
+        else:
+            assert part[-1] in "mhl", f"the terminal of these tests does not know {part!r}"
+
+    return [line.rstrip() for line in lines]
+
+
+class HeldBack(faults.Fault):
+    """A response that comes when the test lets it."""
+
+    released = threading.Event()
+
+    async def deliver(self, exchange: Any, reply: Any) -> None:
+        while not self.released.is_set():
+            await exchange.pause(0.01)
+        await super().deliver(exchange, reply)
+
+
+@pytest.fixture
+def held_back() -> Iterator[type[HeldBack]]:
+    """Return a fault that holds a response back until `released` is set."""
+    HeldBack.released.clear()
+    yield HeldBack
+    HeldBack.released.set()
 
 
 class TestList:
@@ -80,30 +149,43 @@ class TestList:
         assert (done.returncode, done.stderr) == (1, b"error: standard output is closed\n")
         assert server.requests == []
 
-    def test_progress_is_shown_beside_a_pipe(self, serve: ServeEmulator) -> None:
-        """A terminal on standard error shows the progress while customers go into a file."""
-        was_shown = threading.Event()
+    def test_progress_is_shown_beside_a_file(self, serve: ServeEmulator, held_back: type[HeldBack], tmp_path: Path) -> None:
+        """A terminal on standard error shows the progress while customers go into a file, and nothing of it at the end."""
+        serve({"corp_1": 30}, faults=[held_back(at=[3])])
+        path = tmp_path / "customers.jsonl"
+        with (
+            path.open("wb") as file,
+            Terminal([*COMMAND, "list", "corp_1", "--limit", "10"], stdout=file.fileno()) as terminal,
+        ):
+            terminal.wait_for("20 of 30 customers")
+            held_back.released.set()
+            code, written = terminal.finish()
+        assert code == 0
+        assert len(path.read_bytes().splitlines()) == 30
+        assert "".join(shown(written)) == ""
 
-        class HeldBack(faults.Fault):
-            async def deliver(self, exchange: Any, reply: Any) -> None:
-                while not was_shown.is_set():
-                    await exchange.pause(0.01)
-                await super().deliver(exchange, reply)
+    def test_nothing_of_the_progress_stays(self, serve: ServeEmulator, held_back: type[HeldBack]) -> None:
+        """A terminal says that the command waits; later, the first thing that it shows is the heading of the table."""
+        serve({"corp_1": 3}, faults=[held_back()])
+        with Terminal([*COMMAND, "list", "corp_1"]) as terminal:
+            terminal.wait_for("waiting for the first page")
+            held_back.released.set()
+            code, written = terminal.finish()
+        assert code == 0
+        head, *rows = shown(written)
+        assert head.startswith("id  ")
+        assert [row[:5] for row in rows] == ["cust_"] * 3 + [""]
 
-        serve({"corp_1": 30}, faults=[HeldBack(at=[3])])
-        ours, its = os.openpty()
-        env = {**os.environ, "TERM": "xterm"}
-        command = [*COMMAND, "list", "corp_1", "--limit", "10"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its, env=env) as process:
-            os.close(its)
-            shown = b""
-            while b"20 of 30 customers" not in shown:
-                shown += os.read(ours, 65536)
-            was_shown.set()
-            assert process.stdout is not None
-            printed = process.stdout.read()
-        os.close(ours)
-        assert len(printed.splitlines()) == 30
+    def test_a_pipe_may_lead_to_the_same_terminal(self, serve: ServeEmulator, held_back: type[HeldBack]) -> None:
+        """The progress does not mix with what the reader of a pipe prints on the same terminal."""
+        serve({"corp_1": 2}, faults=[held_back(at=[2])])
+        pipe = ["bash", "-c", 'set -o pipefail; "$@" | sed -u s/.*corporation_id.*/customer/', "bash"]
+        with Terminal([*pipe, *COMMAND, "list", "corp_1", "--limit", "1"]) as terminal:
+            terminal.wait_for("customer\r\n")
+            held_back.released.set()
+            code, written = terminal.finish()
+        assert code == 0
+        assert shown(written) == ["customer", "customer", ""]
 
     def test_a_closed_pipe_ends_it_quietly(self, serve: ServeEmulator) -> None:
         """The command ends without a traceback when the reader of the pipe goes away."""
@@ -118,14 +200,116 @@ class TestList:
         assert (code, complained) == (0, b"")
 
     def test_an_interrupt_is_no_traceback(self, serve: ServeEmulator) -> None:
-        """Ctrl-C while it waits for the server is exit code 130 and one word."""
+        """Ctrl-C while it waits for the first page is exit code 130 and one word."""
         server = serve({"corp_1": 10}, faults=[faults.Hang(probability=1)])
         with subprocess.Popen([*COMMAND, "list", "corp_1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             while not server.requests:
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
             _, complained = process.communicate(timeout=120)
-        assert (process.returncode, complained.strip()) == (130, b"interrupted")
+        assert (process.returncode, complained) == (130, b"interrupted\n")
+
+    def test_an_interrupt_says_how_to_resume(self, serve: ServeEmulator) -> None:
+        """After Ctrl-C, another run begins with the page that was not printed."""
+        server = serve({"corp_1": 30}, faults=[faults.Hang(at=[2])])
+        command = [*COMMAND, "list", "corp_1", "--limit", "10"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            while len(server.requests) < 2:
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            printed, complained = process.communicate(timeout=120)
+        assert process.returncode == 130
+        word, hint = complained.splitlines()
+        assert word == "interrupted"
+        resume = shlex.split(hint.removeprefix("to resume: "))
+        printed += subprocess.run([*command, *resume], check=True, capture_output=True, text=True).stdout
+        assert [json.loads(line)["id"] for line in printed.splitlines()] == [c["id"] for c in server.customers("corp_1")]
+
+    def test_an_interrupt_leaves_nothing_on_the_terminal(self, serve: ServeEmulator) -> None:
+        """After Ctrl-C a terminal shows neither the progress nor a ^C."""
+        serve({"corp_1": 1}, faults=[faults.Hang(probability=1)])
+        with Terminal([*COMMAND, "list", "corp_1"]) as terminal:
+            terminal.wait_for("waiting for the first page")
+            terminal.process.send_signal(signal.SIGINT)
+            code, written = terminal.finish()
+        assert code == 130
+        assert shown(written) == ["interrupted", ""]
+        assert written.endswith("\rinterrupted\r\n")
+
+
+class TestDebug:
+    """`commenda-customers list --debug`."""
+
+    @pytest.mark.parametrize("is_terminal", [True, False])
+    def test_it_shows_log_and_traceback(self, is_terminal: bool, serve: ServeEmulator) -> None:
+        """The log and the traceback are on standard error, without the token, and no progress is in between."""
+
+        class Telltale(faults.Fault):
+            def change(self, reply: Any) -> Any:
+                return type(reply).error(401, "the token open-sesame is not valid", {"X-Echo": "open-sesame"})
+
+        serve({"corp_1": 20}, token="open-sesame", faults=[Telltale(at=[2])])
+        args = ["list", "corp_1", "--limit", "10", "--debug"]
+        if is_terminal:
+            code, written = on_a_terminal(args)
+        else:
+            done = subprocess.run([*COMMAND, *args], capture_output=True, text=True, check=False)
+            code, written = done.returncode, done.stderr
+        assert code == 1
+        assert "DEBUG commenda_customers: RequestSent(" in written
+        assert "Traceback (most recent call last):" in written
+        assert "commenda_customers.errors.AuthenticationError: " in written
+        assert "\nto resume: --cursor " in written
+        assert "error: " not in written
+        assert "waiting" not in written
+        assert "open-sesame" not in written
+
+
+class TestPatience:
+    """How long a person waits for a server that does not respond."""
+
+    IMPATIENT = (
+        "import sys\n"
+        "from commenda_customers.cli import _options, main\n"
+        "_options._SECONDS_TO_FIRST_RESPONSE = 0.3\n"
+        "sys.exit(main())\n"
+    )
+    COMMAND = (sys.executable, "-c", IMPATIENT, "list", "corp_1", "--json")
+
+    def test_a_host_that_refuses_connections(self) -> None:
+        """On a terminal, a host that cannot be reached is soon an error that says why, and how to wait longer."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # not listening
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            with Terminal([*self.COMMAND, "--base-url", url], columns=300, COMMENDA_API_TOKEN="token") as terminal:
+                code, written = terminal.finish()
+        assert code == 1
+        error = shown(written)[-2]
+        assert error.startswith(f"error: no response from {url} within 0.3 s; before that: the connection to 127.0.0.1")
+        assert error.endswith("; to wait longer: --deadline SECONDS")
+
+    def test_a_host_that_is_silent(self, serve: ServeEmulator) -> None:
+        """On a terminal, so is a server that takes the request and never responds."""
+        server = serve({"corp_1": 3}, faults=[faults.Hang(probability=1)])
+        with Terminal(self.COMMAND) as terminal:
+            code, written = terminal.finish()
+        assert code == 1
+        error = f"error: no response from {server.base_url} within 0.3 s; to wait longer: --deadline SECONDS"
+        assert shown(written) == [error, ""]
+
+    @pytest.mark.parametrize("options", [["--deadline", "60"], ["--timeout", "60"]], ids=" ".join)
+    def test_options_wait_longer(self, options: list[str], serve: ServeEmulator) -> None:
+        """Who asks for more time gets it."""
+        serve({"corp_1": 3}, latency=1.0)
+        with Terminal([*self.COMMAND, *options]) as terminal:
+            code, _ = terminal.finish()
+        assert code == 0
+
+    def test_a_script_waits_longer(self, serve: ServeEmulator) -> None:
+        """Where there is no terminal, only the retry policy of the library gives up."""
+        serve({"corp_1": 3}, latency=1.0)
+        done = subprocess.run(self.COMMAND, capture_output=True, check=True)
+        assert len(done.stdout.splitlines()) == 3
 
 
 class TestDemo:

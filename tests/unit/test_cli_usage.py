@@ -2,12 +2,16 @@
 
 import contextlib
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from commenda_customers.cli import main
 from commenda_customers.testing import Emulator
+
+EXPORT = ("export", "--corporation", "c")
+JSONL = (*EXPORT, "--output", "a.jsonl")
 
 
 class TestUsage:
@@ -16,13 +20,41 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("args", "words"),
         [
-            (["list"], "Missing argument 'CORPORATION_ID'"),
+            (["list"], "Missing argument 'CORPORATION_ID...'"),
             (["list", "corp_1", "--limit", "ten"], "'ten' is not a valid integer"),
-            (["list", "corp_1", "--limit", "101"], "limit: must be from 1 to 100, got 101"),
+            (["list", "corp_1", "--limit", "101"], "101 is not in the range 1<=x<=100"),
+            (["list", "corp_1", "--max", "0"], "0 is not in the range x>=1"),
+            (["list", "corp_1", "--timeout", "-1"], "timeout: must be above 0"),
+            (["list", "corp_1", "--deadline", "nan"], "deadline: must be above 0"),
+            (["list", "corp_1", "corp_2", "--cursor", "x"], "--cursor: needs a single corporation"),
+            (["list", "corp_1", "corp_2", "corp_1"], "'corp_1' is given twice"),
+            (["list", "corp_1", ""], "corporation_id: must not be empty"),
             (["list", "corp_1", "--base-url", "ftp://x"], "base_url: must begin with https"),
             (["list", "corp_1", "--extend", "a,,b"], "extend[1]: must not be empty"),
             (["list", "corp_1", "--serch-term", "x"], "No such option"),
             (["lst"], "No such command"),
+            (["export", "--output", "a.jsonl"], "name the corporations with --corporation or --corporations-from"),
+            ([*EXPORT], "Missing option '--output'"),
+            ([*EXPORT, "--output", "a.txt"], ".jsonl, .ndjson (and .gz or .zst after it) for jsonl"),
+            ([*EXPORT, "--output", "a.db.gz"], "the name 'a.db.gz' says no format"),
+            ([*EXPORT, "--output", ""], "the name '' says no format"),
+            ([*EXPORT, "--output", "a.txt", "--format", "xml"], "'xml' is not one of 'sqlite'"),
+            ([*EXPORT, "--output", "-", "--format", "csv"], "standard output gets JSON Lines"),
+            ([*EXPORT, "--output", "/dev/null", "--format", "jsonl"], "/dev/null exists, and is not a regular file"),
+            ([*EXPORT, "--output", "/", "--format", "jsonl"], "/ exists, and is not a regular file"),
+            ([*EXPORT, "--output", __file__, "--format", "parquet"], "exists, and is not a folder"),
+            ([*JSONL, "--corporation", "c"], "--corporation: 'c' is given twice, the first time with --corporation"),
+            ([*JSONL, "--corporation", ""], "--corporation: corporation_id: must not be empty"),
+            ([*JSONL, "--corporations-from", "missing"], "--corporations-from: missing: No such file or directory"),
+            ([*JSONL, "--rate", "fast"], "'fast' is not of the form REQUESTS/PERIOD"),
+            ([*JSONL, "--rate", "0/s"], "'0/s' is not of the form REQUESTS/PERIOD"),
+            ([*JSONL, "--shard", "0/8"], "'0/8' is not of the form NUMBER/SHARES"),
+            ([*JSONL, "--shard", "9/8"], "'9/8' is not of the form NUMBER/SHARES"),
+            ([*JSONL, "--shard", "2"], "'2' is not of the form NUMBER/SHARES"),
+            ([*JSONL, "--limit", "101"], "101 is not in the range"),
+            ([*JSONL, "--extend", "a,,b"], "extend[1]: must not be empty"),
+            ([*JSONL, "--summary-json", "missing/s.json"], "'missing/s.json' is not the name of a file"),
+            ([*JSONL, "--summary-json", "/"], "'/' is not the name of a file"),
             (["emulate", "--corporation", "corp_1"], "'corp_1' is not of the form ID=CUSTOMERS"),
             (["emulate", "--corporation", f"a={'9' * 5000}"], "is not of the form ID=CUSTOMERS"),
             (["emulate", "--fault", "drop"], "'drop' is not of the form KIND=PROBABILITY"),
@@ -30,22 +62,25 @@ class TestUsage:
             (["emulate", "--fault", "drop=7"], "PROBABILITY is from 0 to 1"),
         ],
     )
-    def test_usage_errors_are_one_line(
+    def test_usage_errors_say_where_help_is(
         self, args: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A usage error is exit code 2 and one line that says what is wrong."""
+        """A usage error is exit code 2, a line that says what is wrong, and a line that says how to get help."""
         monkeypatch.setenv("COMMENDA_API_TOKEN", "token")
         assert main(args) == 2
         printed, complained = capfd.readouterr()
         assert printed == ""
-        assert complained.startswith("error: ")
-        assert words in complained
-        assert complained.count("\n") == 1
+        error, hint = complained.splitlines()
+        assert error.startswith("error: ")
+        assert words in error
+        command = "commenda-customers" if args == ["lst"] else f"commenda-customers {args[0]}"
+        assert hint == f"Try '{command} --help' for help."
 
     def test_a_missing_token_is_a_usage_error(self, capfd: pytest.CaptureFixture[str]) -> None:
         """A missing token is a usage error that names the environment variable."""
         assert main(["list", "corp_1"]) == 2
-        assert capfd.readouterr().err == "error: token: the environment variable COMMENDA_API_TOKEN is missing or empty\n"
+        error = capfd.readouterr().err.splitlines()[0]
+        assert error == "error: token: the environment variable COMMENDA_API_TOKEN is missing or empty"
 
     def test_an_interrupt_before_any_request(
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -57,13 +92,47 @@ class TestUsage:
 
         monkeypatch.setattr("commenda_customers.cli._list.anyio.run", interrupted)
         assert main(["list", "corp_1"]) == 130
-        assert capfd.readouterr().err.strip() == "interrupted"
+        assert capfd.readouterr().err == "interrupted\n"
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (b"a\n\n# b\nb\na\n", "ids.txt, line 5: 'a' is given twice, the first time in line 1"),
+            (b"a\nb\xff\n", "ids.txt, line 2: is not UTF-8 text"),
+            (b"a\n" + b"x" * 70_000, "ids.txt, line 2: corporation_id: 70,000 characters are too long for a URL"),
+            (b"\n# nothing\n", "ids.txt names no corporation"),
+        ],
+    )
+    def test_a_file_of_corporations(
+        self,
+        text: bytes,
+        words: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """What is wrong in a file of corporations is named with its line, before anything is read or written."""
+        monkeypatch.chdir(tmp_path)
+        Path("ids.txt").write_bytes(text)
+        assert main(["export", "--corporations-from", "ids.txt", "--output", "a.jsonl"]) == 2
+        assert words in capfd.readouterr().err.splitlines()[0]
+        assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
+
+    def test_an_interrupted_export_resumes(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        """Where the system has no signals, an interrupt still says how to resume."""
+
+        def interrupted(*_args: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("commenda_customers.cli._export.anyio.run", interrupted)
+        assert main([*JSONL]) == 130
+        assert capfd.readouterr().err == "interrupted\nto resume, run the same command again\n"
 
 
 class TestHelp:
     """`--help` and `--version`."""
 
-    @pytest.mark.parametrize("args", [[], ["list"], ["demo"], ["emulate"]], ids=" ".join)
+    @pytest.mark.parametrize("args", [[], ["list"], ["export"], ["demo"], ["emulate"]], ids=" ".join)
     def test_everything_has_help(self, args: list[str], capfd: pytest.CaptureFixture[str]) -> None:
         """Each command explains itself, and each option has a text."""
         assert main([*args, "--help"]) == 0

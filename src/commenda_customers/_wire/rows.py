@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TypeGuard, cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from ..models import Customer, InvalidCustomer
 from .errors import one_line
@@ -92,26 +92,34 @@ def validate_rows(rows: Sequence[Any], *, most: int) -> tuple[tuple[Customer, ..
     invalid: list[InvalidCustomer] = []
     for index, row in enumerate(rows):
         try:
-            customers.append(Customer.model_validate(row))
-        except ValidationError as exc:
+            customer = Customer.model_validate(row)
+            customer.model_dump_json()
+        except (ValidationError, PydanticSerializationError) as exc:
             invalid.append(_invalid(index, row, exc))
             if len(invalid) > most:
                 break
+        else:
+            customers.append(customer)
 
     return tuple(customers), tuple(invalid)
 
 
-def _invalid(index: int, row: object, exc: ValidationError) -> InvalidCustomer:
+def _invalid(index: int, row: object, exc: ValidationError | PydanticSerializationError) -> InvalidCustomer:
     if not isinstance(row, dict):
         return InvalidCustomer(index, None, ("the row is not an object",), _writable(row))
 
-    problems: dict[str, str] = {}  # the first one of each field
+    name = cast("dict[str, object]", row).get("id")
+    errors = _problems(exc) if isinstance(exc, ValidationError) else ("the row is nested too deeply",)
+    return InvalidCustomer(index, name if isinstance(name, str) else None, errors, _writable(cast("object", row)))
+
+
+def _problems(exc: ValidationError) -> tuple[str, ...]:
+    """Return the first problem of each field."""
+    problems: dict[str, str] = {}
     for problem in exc.errors(include_url=False, include_context=False, include_input=False):
         where = ".".join(str(part) for part in problem["loc"] if _names_a_field(part))
         problems.setdefault(where, message_of(problem))
-    name = cast("dict[str, object]", row).get("id")
-    errors = tuple(f"{field}: {message}" for field, message in problems.items())
-    return InvalidCustomer(index, name if isinstance(name, str) else None, errors, _writable(cast("object", row)))
+    return tuple(f"{field}: {message}" for field, message in problems.items())
 
 
 def message_of(problem: ErrorDetails) -> str:

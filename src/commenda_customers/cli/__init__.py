@@ -10,7 +10,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     Run the command line and return its exit code.
 
-    0: done. 1: the API or the connection failed. 2: usage error. 130: interrupted.
+    0: done. 1: the API, the connection or the output failed. 2: usage error. 3: exported, but not all. 130 or 143:
+    interrupted.
 
     Args:
         args: The arguments; `None` takes those of the process.

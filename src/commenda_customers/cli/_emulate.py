@@ -135,4 +135,6 @@ async def _serve(emulator: Emulator) -> None:
     except OSError as exc:
         if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        raise click.UsageError(f"--port: {exc.strerror}; --port 0 picks a free one") from exc
+        raise click.UsageError(
+            f"--port: {exc.strerror}; --port 0 picks a free one", ctx=click.get_current_context()
+        ) from exc

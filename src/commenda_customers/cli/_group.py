@@ -2,43 +2,58 @@
 
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
 
 from .._version import __version__
 from ..errors import CustomersError
+from ..export import OutputError, OutputRefusedError
 from ._broken_pipe import give_up_output
 from ._demo import demo_command
 from ._emulate import emulate_command
+from ._export import export_command
 from ._list import list_command
+from ._messages import is_terminal
+from ._options import Invocation
+
+_NAME = "commenda-customers"
 
 
 def run(args: Sequence[str] | None) -> int:
-    """Run a command. An error becomes one line on standard error, and an exit code."""
+    """Run a command. An error becomes a line on standard error, and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character that the locale cannot write is no error
+    invocation = Invocation()
     try:
-        return commands.main(args, prog_name="commenda-customers", standalone_mode=False) or 0
-    except click.Abort:
-        click.echo("interrupted", err=True)
+        return commands.main(args, prog_name=_NAME, standalone_mode=False, obj=invocation) or 0
+    except click.Abort as exc:
+        # On a terminal it overwrites the ^C.
+        _write("\rinterrupted" if is_terminal(sys.stderr) else "interrupted", exc)
         return 130
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message(), err=True)
         return exc.exit_code
-    except click.ClickException as exc:
-        click.echo(f"error: {' '.join(exc.format_message().split())}", err=True)
+    except click.UsageError as exc:
+        command = exc.ctx.command_path if exc.ctx else _NAME
+        click.echo(f"error: {' '.join(exc.format_message().split())}\nTry '{command} --help' for help.", err=True)
         return exc.exit_code
-    except CustomersError as error:
-        click.echo(f"error: {error}", err=True)
-        for note in getattr(error, "__notes__", ()):
-            click.echo(note, err=True)
-        return 1
-    except OSError as exc:
-        click.echo(f"error: {exc}", err=True)
-        give_up_output()
-        return 1
+    except (CustomersError, OSError, OutputError) as error:
+        if invocation.debug:
+            traceback.print_exception(error)
+        else:
+            _write(f"error: {error}", error)
+        if isinstance(error, OSError):
+            give_up_output()
+        return 2 if isinstance(error, OutputRefusedError) else 1
+
+
+def _write(text: str, error: BaseException) -> None:
+    """Write a line, and the notes of an error."""
+    for line in (text, *getattr(error, "__notes__", ())):
+        click.echo(line, err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -47,10 +62,12 @@ def commands() -> None:
     """
     Read customer lists from Commenda's indirect-tax API.
 
-    Exit codes: 0 done, 1 the API or the connection failed, 2 usage error, 130 interrupted.
+    Exit codes: 0 done, 1 the API, the connection or the output failed, 2 usage error, 3 exported, but not all, 130
+    interrupted.
     """
 
 
 commands.add_command(list_command)
+commands.add_command(export_command)
 commands.add_command(demo_command)
 commands.add_command(emulate_command)

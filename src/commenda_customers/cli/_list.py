@@ -1,141 +1,194 @@
 """`commenda-customers list`: a table on a terminal, JSON lines elsewhere."""
 
 import shlex
-from collections.abc import AsyncIterator
-from contextlib import nullcontext
+import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import anyio
 import click
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ..client import AsyncCustomersAPI
+from .._customer_list import CustomerList
 from ..errors import BadRequestError, CursorLoopError, CustomersError
-from ..events import Event, InvalidCustomerReceived, RetryScheduled
-from ..models import Customer, CustomerPage
+from ..models import CustomerPage
+from ..query import MAX_LIMIT
 from ._broken_pipe import give_up_output
+from ._customer_output import CustomerOutput
 from ._filters import filter_options
+from ._messages import add_notes, reporter, warn
+from ._options import ClientOptions, FirstResponse, client_options, usage_errors
 
-_COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2))
-"""Headings, and how much of the terminal's width each gets."""
+
+class _Place:
+    """Where the printed customers end, and so where another run resumes."""
+
+    def __init__(self, corporation_ids: Sequence[str], cursor: str | None, limit: int | None) -> None:
+        """Begin at *cursor* of the first corporation. *limit* is what another run must be told, if anything."""
+        self._unread = [*corporation_ids]  # the first of them may have begun
+        self._is_one_of_several = len(corporation_ids) > 1
+        self._has_begun = False
+        self._cursor = cursor
+        self._limit = limit
+
+    def advance(self, page: CustomerPage) -> None:
+        """Take note that a page was printed."""
+        self._has_begun = True
+        self._cursor = page.cursor
+        if page.cursor is None:
+            self._unread.pop(0)
+
+    def notes(self, *, skip_page: bool = False) -> list[str]:
+        """Return what to tell somebody who wants to resume. With *skip_page*, the present page cannot be read again."""
+        notes: list[str] = []
+        unread = self._unread
+        if self._cursor is not None and not skip_page:
+            corporation = [unread[0]] if self._is_one_of_several else []
+            limit = [] if self._limit is None else ["--limit", str(self._limit)]
+            notes.append(f"to resume: {shlex.join([*corporation, *limit, '--cursor', self._cursor])}")
+        if self._cursor is not None or skip_page:
+            unread = unread[1:]
+        if self._is_one_of_several and self._has_begun and unread:
+            notes.append(f"not read yet: {shlex.join(unread)}")
+        return notes
 
 
-@click.command("list")
-@click.argument("corporation_id")
+@click.command("list", short_help="Print the customers of corporations.")
+@click.argument("corporation_ids", nargs=-1, required=True, metavar="CORPORATION_ID...")
 @filter_options
-@click.option("--limit", type=int, default=100, show_default=True, help="Customers per page, 1 to 100.")
-@click.option("--cursor", help="Cursor at which to begin; printed after a failure.")
 @click.option(
-    "--base-url", envvar="COMMENDA_BASE_URL", help="Address of the API.  [env: COMMENDA_BASE_URL; default: the vendor's]"
+    "--limit",
+    type=click.IntRange(1, MAX_LIMIT),
+    metavar="N",
+    default=MAX_LIMIT,
+    show_default=True,
+    help="Customers per page.",
 )
+@click.option(
+    "--max",
+    "max_customers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Stop after so many customers, and print how to resume.",
+)
+@click.option("--cursor", help="Cursor at which to begin, with a single corporation; printed when the command stops early.")
 @click.option("--skip-invalid", is_flag=True, help="Skip rows that are not valid, and name them on standard error.")
 @click.option("--json/--table", "as_json", default=None, help="JSON lines, or a table.  [default: a table on a terminal]")
+@client_options
 def list_command(
-    corporation_id: str,
+    corporation_ids: tuple[str, ...],
     limit: int,
+    max_customers: int | None,
     cursor: str | None,
-    base_url: str | None,
+    client: ClientOptions,
     skip_invalid: bool,
     as_json: bool | None,
     **filters: Any,
 ) -> None:
     """
-    Print the customers of a corporation.
+    Print the customers of one corporation, or of several, one after the other.
 
     The environment variable COMMENDA_API_TOKEN must hold the token.
-    """
+
+    \b
+    Examples:
+      commenda-customers list corp_1 --max 20
+      commenda-customers list corp_1 corp_2 --has-exemption > exempt.jsonl
+    """  # noqa: D301 - click's mark for lines that it must not join
+    _check_corporations(corporation_ids, cursor)
+    # A smaller page ends where the output ends, so that its cursor repeats nothing.
+    is_lowered = max_customers is not None and max_customers < limit
+    limit = min(limit, max_customers or limit)
+    place = _Place(corporation_ids, cursor, limit if is_lowered else None)
     options = {"limit": limit, "cursor": cursor, "invalid_customers": "collect" if skip_invalid else "raise", **filters}
-    anyio.run(partial(_print_customers, corporation_id, base_url=base_url, as_json=as_json, **options))
+    try:
+        anyio.run(partial(_run, corporation_ids, place, client, max_customers=max_customers, as_json=as_json, **options))
+    except KeyboardInterrupt as exc:
+        abort = click.Abort()
+        add_notes(abort, place.notes())
+        raise abort from exc
 
 
-async def _print_customers(
-    corporation_id: str,
+def _check_corporations(corporation_ids: Sequence[str], cursor: str | None) -> None:
+    for corporation_id in corporation_ids:
+        if corporation_ids.count(corporation_id) > 1:
+            raise click.UsageError(f"{corporation_id!r} is given twice", ctx=click.get_current_context())
+    if cursor is not None and len(corporation_ids) > 1:
+        raise click.UsageError(
+            "--cursor: needs a single corporation, because a cursor belongs to one list", ctx=click.get_current_context()
+        )
+
+
+async def _run(
+    corporation_ids: Sequence[str],
+    place: _Place,
+    client: ClientOptions,
     *,
-    base_url: str | None,
+    max_customers: int | None,
     as_json: bool | None,
     **options: Any,
 ) -> None:
-    """Print the customers of a corporation, page by page as they come."""
+    """Print the customers, page by page as they come."""
     messages = Console(stderr=True)
+    first_response = FirstResponse(client.seconds_to_first_response)
+    api = client.client(reporter(messages), first_response)
+    with usage_errors():
+        lists = {name: api.list(name, **options) for name in corporation_ids}
 
-    def report(event: Event) -> None:
-        if isinstance(event, RetryScheduled):
-            _warn(messages, f"{event.error}; trying again in {event.wait:.1f} s")
-        elif isinstance(event, InvalidCustomerReceived):
-            row = event.customer
-            _warn(messages, f"not valid: row {row.index} of a page, id {row.id!r}: {', '.join(row.errors)}")
-
-    try:
-        api = AsyncCustomersAPI(base_url=base_url, hooks=[report])
-        pages = api.list(corporation_id, **options).pages()
-    except (ValueError, TypeError) as exc:
-        raise click.UsageError(str(exc)) from exc
-
+    output = CustomerOutput(messages, as_json=as_json, several=len(lists) > 1)
+    work = partial(_print_lists, lists, output, place, max_customers=max_customers, is_whole=options["cursor"] is None)
     try:
         async with api:
-            await _print_pages(pages, messages, as_json=as_json, is_whole=options["cursor"] is None)
+            with output.progress:
+                repeated = await first_response.limit(api, work)
+        if repeated is not None:
+            _say_how_to_resume(messages, place, max_customers, repeated)
     except CustomersError as error:
-        if error.cursor is not None and not isinstance(error, BadRequestError | CursorLoopError):
-            error.add_note(f"to resume: --cursor {shlex.quote(error.cursor)}")
+        add_notes(error, place.notes(skip_page=isinstance(error, BadRequestError | CursorLoopError)))
         raise
     except BrokenPipeError:
         give_up_output()  # the program that reads the output has stopped, as `head` does
 
 
-def _warn(messages: Console, text: str) -> None:
-    messages.print(text, markup=False, highlight=False, soft_wrap=True)
+async def _print_lists(
+    lists: Mapping[str, CustomerList],
+    output: CustomerOutput,
+    place: _Place,
+    *,
+    max_customers: int | None,
+    is_whole: bool,
+) -> int | None:
+    """
+    Print one list after the other.
+
+    Return `None` after the last customer. If `max_customers` were printed and others follow, return how many of them another
+    run repeats: those of a page that was not printed to its end.
+    """
+    left = sys.maxsize if max_customers is None else max_customers
+    for corporation_id, customers in lists.items():
+        if not left:
+            return 0
+        async for page in customers.pages():
+            wanted = page.customers[:left]
+            output.print(page, wanted)
+            left -= len(wanted)
+            if len(wanted) < len(page):
+                return len(wanted)
+            place.advance(page)
+            if not left and page.cursor is not None:
+                return 0
+        output.finish(corporation_id, is_whole=is_whole)
+
+    return None
 
 
-async def _print_pages(
-    pages: AsyncIterator[CustomerPage], messages: Console, *, as_json: bool | None, is_whole: bool
-) -> None:
-    output = Console()
-    is_terminal = output.is_terminal
-    printed, came, counted = 0, 0, 0
-    status = messages.status("waiting for the first page")
-    # On a terminal the customers themselves show the progress.
-    with nullcontext() if is_terminal else status:
-        async for page in pages:
-            if as_json or (as_json is None and not is_terminal):
-                _print_json(page)
-            else:
-                output.print(_table(page, with_header=not printed))
-            printed += len(page)
-            came += len(page) + len(page.invalid_customers)
-            counted = counted if page.total_customers is None else page.total_customers
-            total = "" if page.total_customers is None else f" of {page.total_customers:,}"
-            status.update(f"{printed:,}{total} customers")
-    if not came:
-        messages.print("no customers match")
-    if is_whole and came < counted:
-        _warn(messages, f"warning: the server counted {counted:,} customers, but sent {came:,}")
-
-
-def _print_json(page: CustomerPage) -> None:
-    if page.customers:
-        # As bytes: JSON is UTF-8, whatever the locale.
-        click.echo("\n".join(customer.model_dump_json() for customer in page).encode())
-
-
-def _table(page: CustomerPage, *, with_header: bool) -> Table:
-    """Return a page as a table. The widths depend on the terminal only, so that the pages line up."""
-    table = Table(box=None, expand=True, show_header=with_header, pad_edge=False)
-    for name, ratio in _COLUMNS:
-        table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
-    for customer in page:
-        table.add_row(*(Text(_printable(value)) for value in _cells(customer)))
-
-    return table
-
-
-def _cells(customer: Customer) -> tuple[str | None, ...]:
-    created = None if customer.created_at is None else f"{customer.created_at:%Y-%m-%d}"
-    return customer.id, customer.name, customer.email, created, customer.source_platform
-
-
-def _printable(value: str | None) -> str:
-    """Replace control characters: a name must not control the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value or "")
+def _say_how_to_resume(messages: Console, place: _Place, max_customers: int | None, repeated: int) -> None:
+    notes = place.notes()
+    warn(
+        messages,
+        f"stopped after {max_customers:,} customers; there may be more"
+        + (f"; another run repeats the last {repeated:,}" if repeated and notes else ""),
+    )
+    for note in notes:
+        warn(messages, note)

@@ -11,16 +11,20 @@ If the program is killed, run it again: the export resumes, and at its end every
 from ._job import export
 from .base import OutputError, OutputRefusedError, Sink, SupportsClose, SupportsFailures, SupportsRestart
 from .columns import COLUMNS, COLUMNS_VERSION
+from .csv_file import CSVFile
 from .json_lines import JSONLinesFile
+from .parquet_folder import ParquetFolder
 from .sqlite_database import SQLiteDatabase
 from .summary import Summary
 
 __all__ = [
     "COLUMNS",
     "COLUMNS_VERSION",
+    "CSVFile",
     "JSONLinesFile",
     "OutputError",
     "OutputRefusedError",
+    "ParquetFolder",
     "SQLiteDatabase",
     "Sink",
     "Summary",

@@ -1,16 +1,18 @@
 """
-What files of rows have in common: written in pieces, resumed, and complete only under their final name.
+What outputs on disk have in common: written in pieces, resumed, and complete only under their final name.
 
-Theory of operation. The rows go into `PATH.partial`. The state file `PATH.state` has the checkpoint, and how long the
-partial file is at this checkpoint. A commit appends to the partial file, and then replaces the state file in one step. After
-a kill the state file is right, and what the partial file has beyond it is cut off. The end is a rename to `PATH`.
+Theory of operation. The rows of a file go into `PATH.partial`. The state file `PATH.state` has the checkpoint, and how long
+the partial file is at this checkpoint. A commit appends to the partial file, and then replaces the state file in one step.
+After a kill the state file is right, and what the partial file has beyond it is cut off. The end is a rename to `PATH`. For
+a folder of part files it is the same: see `_partial_folder.py`.
 
-If a corporation must be read again, its rows stay in the partial file as stale rows. The end leaves them out.
+If a corporation must be read again, its rows stay in the partial output as stale rows. The end leaves them out.
 """
 
 import os
+from abc import abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -34,7 +36,7 @@ class _State(BaseModel):
         version: The version of this format.
         format: What wrote the rows, and its version.
         checkpoint: What the files hold.
-        data: What counts of the partial file.
+        data: What counts of the partial output.
         invalid: What counts of the file of invalid rows.
         is_finishing: Whether all was read, and the files get their final names.
     """
@@ -47,19 +49,53 @@ class _State(BaseModel):
     is_finishing: bool = False
 
 
-class FileSink(Sink):
-    """A file of rows. A subclass says how a row is written and read."""
+class PartialOutput(Protocol):
+    """An output that is not complete yet. `PartialFile` documents the methods."""
+
+    partial_path: Path
+    extent: Extent
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def is_long_enough(self) -> bool: ...
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    @property
+    def has_news(self) -> bool: ...
+
+    def discard(self, corporation_id: str) -> None: ...
+
+    def flush(self) -> Extent: ...
+
+    def settle(self, extent: Extent) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def remove_if_empty(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Output = TypeVar("Output", bound=PartialOutput)
+
+
+class ResumableSink(Sink, Generic[Output]):
+    """An output on disk that can be resumed. A subclass takes pages, and locks."""
 
     format: str
-    """What the file has, and in which version."""
+    """What the output has, and in which version."""
 
-    def __init__(self, path: str | os.PathLike[str], *, fresh: bool, read_rows: ReadRows, header: bytes = b"") -> None:
+    def __init__(self, path: Path, *, fresh: bool, data: Output, state_path: Path) -> None:
         """Open nothing yet."""
-        self._path = Path(path)
+        self._path = path
         self._fresh = fresh
-        self._state_path = with_suffix(self._path, ".state")
-        self._data = PartialFile(self._path, Compression(self._path), read_rows, header=header)
-        invalid = with_suffix(self._path, ".invalid.jsonl")
+        self._state_path = state_path
+        self._data = data
+        invalid = with_suffix(path, ".invalid.jsonl")
         self._invalid = PartialFile(invalid, Compression(invalid), read_lines)
         self._state: _State | None = None  # what is on disk, if it is of this run
         self._is_finished = False
@@ -67,23 +103,27 @@ class FileSink(Sink):
     def __str__(self) -> str:
         return str(self._path)
 
-    def encode(self, page: CustomerPage) -> bytes:
-        """Return the rows of a page."""
-        raise NotImplementedError
+    @abstractmethod
+    def _add(self, page: CustomerPage) -> None:
+        """Keep the customers of a page in memory."""
+
+    @abstractmethod
+    def _lock(self) -> None:
+        """Keep other programs off the output, or refuse it."""
 
     async def open(self) -> Checkpoint | None:
         """
-        Lock the file, and read where an unfinished run stopped.
+        Lock the output, and read where an unfinished run stopped.
 
         Raises:
-            OutputRefusedError: The file is in use, is complete, is damaged, or has another format.
+            OutputRefusedError: The output is in use, is complete, is damaged, or has another format.
             OSError: The folder is missing, or cannot be written.
         """
         return await in_thread(self._open)
 
     async def write(self, page: CustomerPage) -> None:
         """Keep the rows of a page in memory until the next commit."""
-        self._data.add(self.encode(page), len(page))
+        self._add(page)
         self._invalid.add(encode_invalid(page), len(page.invalid_customers))
 
     async def commit(self, checkpoint: Checkpoint) -> None:
@@ -91,27 +131,31 @@ class FileSink(Sink):
         Append the rows, then replace the state file.
 
         Raises:
+            OutputError: The rows could not be written.
             OSError: The disk is full, or the like. What was committed before is safe.
         """
         await in_thread(self._commit, checkpoint)
 
     async def restart(self, corporation_id: str) -> None:
-        """Discard the rows of a corporation. They are left out when the file is complete."""
+        """Discard the rows of a corporation. They are left out when the output is complete."""
         self._data.discard(corporation_id)
         self._invalid.discard(corporation_id)
 
     async def finish(self) -> None:
-        """Give the file its final name, and remove the state file."""
+        """Give the output its final name, and remove the state file."""
         await in_thread(self._finish)
 
     async def aclose(self) -> None:
-        """Close the file. If nothing was committed, nothing is left behind."""
+        """Close the output. If nothing was committed, nothing is left behind."""
         await in_thread(self._close)
 
     def _open(self) -> Checkpoint | None:
         self._state, self._is_finished = None, False
         self._lock()
         state = None if self._fresh else self._load()
+        # What an earlier export could not commit is forgotten: it is not in the checkpoint.
+        self._data.settle(state.data if state else Extent())
+        self._invalid.settle(state.invalid if state else Extent())
         if state is None:
             if not self._fresh:
                 self._refuse_complete()
@@ -120,7 +164,6 @@ class FileSink(Sink):
             return None
 
         self._state = state
-        self._data.extent, self._invalid.extent = state.data, state.invalid
         if state.is_finishing:
             self._give_names()
             self._is_finished = True
@@ -128,18 +171,8 @@ class FileSink(Sink):
             raise OutputRefusedError(f"{self._data.partial_path}: is shorter than its state file says; {_START_AGAIN}")
         return state.checkpoint
 
-    def _lock(self) -> None:
-        """Create and lock the partial file. If it was renamed already, lock it under its final name."""
-        if not self._fresh and not self._state_path.exists():
-            self._refuse_complete()
-        target = self._data.partial_path
-        if not target.exists() and self._state_path.exists() and self._path.exists():
-            target = self._path
-        if not self._data.open(target):
-            raise OutputRefusedError(f"{self._path}: another program writes to it")
-
     def _refuse_complete(self) -> None:
-        if self._path.exists():
+        if self._data.is_complete:
             raise OutputRefusedError(f"{self._path}: exists already; to replace it, {_START_AGAIN}")
 
     def _load(self) -> _State | None:
@@ -168,7 +201,6 @@ class FileSink(Sink):
 
         if self._state is None:
             # The state comes first. Without it, nobody knows whose the rows are.
-            self._data.extent, self._invalid.extent = Extent(), Extent()
             self._save(_State(format=self.format, checkpoint=checkpoint))
         data = self._data.flush()
         invalid = self._invalid.flush() if self._invalid.has_news else self._invalid.extent
@@ -192,10 +224,39 @@ class FileSink(Sink):
             self._invalid.remove()
         self._data.finish()
         self._state_path.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
+        sync_folder(self._state_path.parent)
 
     def _close(self) -> None:
         if self._state is None:
             self._data.remove_if_empty()
         self._data.close()
         self._invalid.close()
+
+
+class FileSink(ResumableSink[PartialFile]):
+    """A file of rows. A subclass says how a row is written and read."""
+
+    def __init__(self, path: str | os.PathLike[str], *, fresh: bool, read_rows: ReadRows, header: bytes = b"") -> None:
+        """Open nothing yet."""
+        path = Path(path)
+        data = PartialFile(path, Compression(path), read_rows, header=header)
+        super().__init__(path, fresh=fresh, data=data, state_path=with_suffix(path, ".state"))
+
+    @abstractmethod
+    def encode(self, page: CustomerPage) -> bytes:
+        """Return the rows of a page."""
+
+    def _add(self, page: CustomerPage) -> None:
+        self._data.add(self.encode(page), len(page))
+
+    def _lock(self) -> None:
+        """Create and lock the partial file. If it was renamed already, lock it under its final name."""
+        if not self._fresh and not self._state_path.exists():
+            self._refuse_complete()
+        target = self._data.partial_path
+        if not target.exists() and not self._fresh and self._state_path.exists():
+            target = self._path
+            if not target.exists():
+                raise OutputRefusedError(f"{self._data.partial_path}: is missing; {_START_AGAIN}")
+        if not self._data.open(target):
+            raise OutputRefusedError(f"{self._path}: another program writes to it")

@@ -23,7 +23,7 @@ def replace(source: Path, target: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace the content of a file in one step."""
+    """Replace the content of a file in one step, by way of `PATH.new`."""
     new = with_suffix(path, ".new")
     try:
         with new.open("wb", buffering=0) as file:

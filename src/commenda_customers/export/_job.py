@@ -54,7 +54,7 @@ async def export(
         sink: Where the customers go, such as `SQLiteDatabase("customers.db")`.
         concurrency: Corporations that are read at the same time.
         commit_every: Pages between two commits. If the program is killed, the next call requests at most so many pages
-            again, and one more for each corporation that was in flight.
+            again, and two more for each corporation in flight: the one that was ready, and the one that it compares.
         on_progress: Is called after each page with the progress of the stream.
         errors: `"collect"`: if a corporation fails, the others continue, and `Summary.failures` has the error. `"raise"`:
             the first failure ends the export. An `AuthenticationError` or a `TokenError` always ends it.
@@ -211,15 +211,17 @@ class ExportJob:
             self._on_progress(stream.progress)
 
     async def _commit(self, checkpoint: Checkpoint) -> None:
-        self._is_in_step = False
-        await self._sink.commit(checkpoint)
-        self._is_in_step = True
+        try:
+            await self._sink.commit(checkpoint)
+        except Exception:  # not a cancellation: after that, the sink can commit again
+            self._is_in_step = False
+            raise
         self._committed = checkpoint
 
     async def _discard_rejected(self) -> list[str]:
-        """Discard the corporations whose cursor the server refuses, and return them. An expired cursor never comes back."""
-        rejections = CursorRejectedError | ListChangedError
-        rejected = [name for name, error in self._failures.items() if isinstance(error, rejections)]
+        """Discard the corporations that can never be resumed, and return them: a refused cursor stays refused."""
+        for_ever = CursorRejectedError | ListChangedError
+        rejected = [name for name, error in self._failures.items() if isinstance(error, for_ever)]
         return rejected if await self._discard(rejected) else []
 
     async def _discard(self, corporation_ids: Sequence[str]) -> bool:
@@ -237,10 +239,9 @@ class ExportJob:
 
     async def _end(self) -> None:
         """Finish the output if all corporations are complete."""
-        started = [position.corporation_id for position in self._committed.positions]
-        dropped = [name for name in started if name not in self._failures]
-        if await self._discard(dropped):
-            self._dropped = tuple(dropped)
+        left = [each for each in self._committed.positions if each.corporation_id not in self._failures]
+        if await self._discard([each.corporation_id for each in left]):
+            self._dropped = tuple(each.corporation_id for each in left if each.customers or each.invalid_customers)
         if not self._failures:
             await self._sink.finish()
             self._is_complete = True

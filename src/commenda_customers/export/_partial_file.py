@@ -22,12 +22,13 @@ ReadRows = Callable[[IO[str]], Iterator[tuple[str | None, bytes]]]
 
 class Extent(BaseModel):
     """
-    How much of a file counts.
+    How much of a file, or of a folder of part files, counts.
 
     Attributes:
-        length: Bytes.
+        length: Bytes of the file; parts of the folder.
         rows: Rows.
-        stale: For each corporation that was discarded: its rows before this row do not count.
+        stale: For each corporation that was discarded: its rows before this row of the file do not count; in a folder, its
+            rows in parts before this part.
     """
 
     length: int = 0
@@ -68,6 +69,11 @@ class PartialFile:
         return self.size >= self.extent.length
 
     @property
+    def is_complete(self) -> bool:
+        """Whether a complete file has the name that this one gets at the end."""
+        return self.path.exists()
+
+    @property
     def has_news(self) -> bool:
         """Whether something was added or discarded since the last `settle`."""
         return bool(self._rows or self._stale)
@@ -83,13 +89,12 @@ class PartialFile:
 
     def open(self, path: Path) -> bool:
         """Open *path* and lock it; return whether no other program has it. The file may be empty, or be renamed already."""
-        file = path.open("r+b" if path.exists() else "x+b", buffering=0)
-        if not lock(file) or not is_at(file, path):
-            file.close()
-            return False
+        self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+        if lock(self._file) and is_at(self._file, path):
+            return True
 
-        self._file = file
-        return True
+        self.close()
+        return False
 
     def flush(self) -> Extent:
         """Write what was added after what counts, and return what counts then. `settle` makes it so."""

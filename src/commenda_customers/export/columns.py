@@ -9,7 +9,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, cast
 
-from pydantic import BaseModel
+from pydantic_core import to_json
 
 from ..models import Address, Customer, ExemptionMetadata
 
@@ -78,10 +78,25 @@ def flatten(customer: Customer) -> Row:
 
 def _extra(customer: Customer, address: Address | None, exemption: ExemptionMetadata | None) -> str | None:
     """Return the undocumented fields as JSON, those of nested parts under the name of the part."""
-    extra = dict(customer.model_extra or {})
-    nested: tuple[tuple[str, BaseModel | None], ...] = (("shipping_address", address), ("exemption_metadata", exemption))
-    for name, part in nested:
-        if part is not None and part.model_extra:
-            extra[name] = part.model_extra
+    extra = customer.model_extra
+    of_address = address and address.model_extra
+    of_exemption = exemption and exemption.model_extra
+    if not (extra or of_address or of_exemption):
+        return None
 
-    return json.dumps(extra, separators=(",", ":")) if extra else None
+    nested = {"shipping_address": of_address, "exemption_metadata": of_exemption}
+    fields = {**(extra or {}), **{name: part for name, part in nested.items() if part}}
+    return to_json(fields, inf_nan_mode="null").decode()
+
+
+def within_int64(row: Row) -> Row:
+    """Move the integers that do not fit into 64 bits to `extra`, where nothing limits them."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    extra: dict[str, Any] = json.loads(values["extra"] or "{}")
+    for column in INTEGERS:
+        value = values[column]
+        if value is not None and not -(1 << 63) <= value < 1 << 63:
+            values[column] = None
+            extra.setdefault("exemption_metadata", {})[column.removeprefix("exemption_metadata_")] = value
+    values["extra"] = json.dumps(extra) if extra else None
+    return tuple(values.values())

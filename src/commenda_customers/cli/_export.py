@@ -1,0 +1,223 @@
+"""`commenda-customers export`: all customers of many corporations, in a file or a database."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from ..export import OutputRefusedError, Sink, Summary
+from ..export._job import ExportJob
+from ..limits import FixedRate
+from ..query import MAX_LIMIT
+from ._broken_pipe import give_up_output
+from ._corporations import Shard, parse_shard, read_corporations
+from ._filters import filter_options
+from ._messages import add_notes, say
+from ._options import ClientOptions, FirstResponse, client_options, usage_errors
+from ._outputs import FORMATS, StandardOutput, make_sink
+from ._progress import Display, Monitor
+from ._report import say_summary, write_summary
+from ._stop import Interrupted, Outage, Stop
+
+_HOW_TO_RESUME = "to resume, run the same command again"
+_MOST_INVALID_SHOWN = 20
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> FixedRate | None:
+    """Return the limiter that `10/s`, `600/min` or `10` means."""
+    if value is None:
+        return None
+
+    found = re.fullmatch(r"(\d{1,12})(?:/(s|min|h))?", value, re.ASCII)
+    if found is None or not int(found[1]):
+        raise click.BadParameter(f"{value!r} is not of the form REQUESTS/PERIOD, such as 10/s, 600/min or 5000/h")
+
+    return FixedRate(int(found[1]), per=_SECONDS[found[2] or "s"])
+
+
+def _check_file(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
+    """Return a path whose folder exists. An export should not find out at its end."""
+    path = None if value is None else Path(value)
+    if path is not None and (not path.parent.is_dir() or path.is_dir()):
+        raise click.BadParameter(f"{value!r} is not the name of a file in an existing folder")
+
+    return path
+
+
+@click.command("export", short_help="Write the customers of many corporations to a file or a database.")
+@click.option("--corporation", "corporation_ids", multiple=True, metavar="ID", help="A corporation; may be repeated.")
+@click.option(
+    "--corporations-from",
+    "source",
+    metavar="FILE",
+    help="A file with the id of a corporation on each line; - is standard input. Blank lines, and lines that begin with #, "
+    "are skipped.",
+)
+@click.option(
+    "--output",
+    required=True,
+    metavar="PATH",
+    help="Where the customers go. The name says the format: .db or .sqlite, .jsonl or .ndjson, .csv, or a folder for "
+    "Parquet (FOLDER/). Text may be compressed (.jsonl.gz, .csv.zst). - writes JSON lines to standard output.",
+)
+@click.option("--format", "format_name", type=click.Choice(FORMATS), help="The format, if the name does not say it.")
+@click.option("--fresh", is_flag=True, help="Start from the beginning, and replace what is there.")
+@click.option(
+    "--shard",
+    callback=parse_shard,
+    metavar="I/N",
+    help="Read only the I-th of N shares of the corporations. A corporation is always in the same share.",
+)
+@click.option(
+    "--rate",
+    callback=_parse_rate,
+    metavar="REQUESTS/PERIOD",
+    help="A limit of requests, such as 10/s, 600/min or 5000/h.  [default: learned from the server]",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    metavar="N",
+    default=16,
+    show_default=True,
+    help="Corporations that are read at the same time.",
+)
+@click.option(
+    "--commit-every",
+    type=click.IntRange(1),
+    metavar="N",
+    default=32,
+    show_default=True,
+    help="Pages after which what came is saved.",
+)
+@click.option(
+    "--max-failures", type=click.IntRange(0), metavar="N", help="Stop if more corporations fail.  [default: no limit]"
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MAX_LIMIT),
+    metavar="N",
+    default=MAX_LIMIT,
+    show_default=True,
+    help="Customers per page.",
+)
+@click.option(
+    "--summary-json",
+    "summary_path",
+    callback=_check_file,
+    metavar="FILE",
+    help="Write the summary to this file as JSON, also if the export fails or is interrupted.",
+)
+@click.option("--quiet", is_flag=True, help="Show no progress, and write only problems to standard error.")
+@filter_options
+@client_options
+def export_command(
+    corporation_ids: tuple[str, ...],
+    source: str | None,
+    output: str,
+    format_name: str | None,
+    fresh: bool,
+    shard: Shard | None,
+    rate: FixedRate | None,
+    commit_every: int,
+    summary_path: Path | None,
+    quiet: bool,
+    client: ClientOptions,
+    **options: Any,
+) -> int:
+    """
+    Write all customers of many corporations to a file or a database, each exactly once.
+
+    If the export stops for any reason, run the same command again: it resumes. The environment variable COMMENDA_API_TOKEN
+    must hold the token.
+
+    Exit codes: 0 done; 1 the export failed as a whole; 2 usage error, or the output is complete, in use or damaged; 3 some
+    corporations failed, or some rows are not valid; 130 or 143 interrupted.
+
+    \b
+    Examples:
+      commenda-customers export --corporation corp_1 --corporation corp_2 --output customers.jsonl.gz
+      commenda-customers export --corporations-from corporations.txt --output customers.db --summary-json summary.json
+      commenda-customers export --corporations-from corporations.txt --shard 2/8 --rate 10/s --output share-2.csv
+      commenda-customers export --corporation corp_1 --has-exemption --output - | wc -l
+    """  # noqa: D301 - click's mark for lines that it must not join
+    corporations = read_corporations(corporation_ids, source, shard)
+    sink = make_sink(output, format_name, fresh=fresh)
+    settings = _Settings(client, rate, commit_every, summary_path, quiet)
+    options = {"errors": "collect", "invalid_customers": "collect", **options}
+    try:
+        return anyio.run(_export, corporations, sink, settings, options)
+    except KeyboardInterrupt as exc:  # where there are no signals
+        abort = click.Abort()
+        add_notes(abort, [_HOW_TO_RESUME])
+        raise abort from exc
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The options that are not those of a stream."""
+
+    client: ClientOptions
+    rate: FixedRate | None
+    commit_every: int
+    summary_path: Path | None
+    quiet: bool
+
+
+async def _export(corporations: Sequence[str], sink: Sink, settings: _Settings, options: Mapping[str, Any]) -> int:
+    """Export, and return the exit code."""
+    to_stdout = isinstance(sink, StandardOutput)
+    monitor = Monitor(math.inf if to_stdout else _MOST_INVALID_SHOWN)
+    stop = Stop()
+    first_response = FirstResponse(settings.client.seconds_to_first_response)
+    outage = Outage(stop, len(corporations))
+    api = settings.client.client(monitor, first_response, outage, rate_limit=settings.rate)
+    with usage_errors():
+        api.stream(corporations, **options)  # checks the options
+
+    job = ExportJob(api, sink, commit_every=settings.commit_every, on_progress=monitor.advance)
+    work = partial(first_response.limit, api, partial(job.run, corporations, **options))
+    shares_terminal = isinstance(sink, StandardOutput) and sink.may_be_seen
+    display = Display(monitor, api, corporations=len(corporations), shares_terminal=shares_terminal)
+    error: Exception | None = None
+    async with api, anyio.create_task_group() as tasks:
+        await tasks.start(stop.watch_signals, display.end)
+        if not settings.quiet:
+            tasks.start_soon(display.run)
+        error = await stop.outcome_of(work)
+        tasks.cancel_scope.cancel()
+    return _conclude(job.summary(), error, sink, settings)
+
+
+def _conclude(summary: Summary, error: Exception | None, sink: Sink, settings: _Settings) -> int:
+    """Say how it ended. Return the exit code, or raise the error."""
+    to_stdout = isinstance(sink, StandardOutput)
+    if to_stdout and isinstance(error, BrokenPipeError):
+        give_up_output()  # the program that reads the output has stopped, as `head` does
+        return 0
+
+    if not isinstance(error, OutputRefusedError):
+        say_summary(summary, error, str(sink), only_problems=settings.quiet)
+    if settings.summary_path is not None:
+        try:
+            write_summary(settings.summary_path, summary, error)
+        except OSError as exc:
+            if error is None:
+                raise
+            say(f"error: {exc}")
+    if isinstance(error, Interrupted):
+        say("interrupted" if to_stdout else f"interrupted; {_HOW_TO_RESUME}")
+        return error.exit_code
+    if error is not None:
+        if summary.customers and not to_stdout:
+            add_notes(error, [_HOW_TO_RESUME])
+        raise error
+
+    return 3 if summary.failures or summary.invalid_customers else 0

@@ -1,0 +1,165 @@
+"""What the commands that read from the API have in common: the options of the client, and when they give up."""
+
+import math
+import os
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import anyio
+import click
+
+from ..client import DEFAULT_TIMEOUT, AsyncCustomersAPI
+from ..errors import APITimeoutError, CustomersError
+from ..events import Event, Hook, RequestFailed, RequestSent, ResponseReceived
+from ..limits import RateLimiter
+from ..retry import RetryPolicy
+from ._messages import is_terminal
+
+T = TypeVar("T")
+
+_SECONDS_TO_FIRST_RESPONSE = 10.0
+"""On a terminal somebody waits. If the server cannot be reached at all, minutes of retries seldom help."""
+
+
+@dataclass
+class Invocation:
+    """
+    The present run of the command.
+
+    Attributes:
+        debug: Whether errors show their traceback.
+    """
+
+    debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """The options of the client, as they were given; `None` where an option was not."""
+
+    base_url: str | None
+    timeout: float | None
+    deadline: float | None
+
+    def client(self, *hooks: Hook, rate_limit: RateLimiter | None = None) -> AsyncCustomersAPI:
+        """Return the client, by default with an adaptive limiter. A wrong option is a usage error."""
+        with usage_errors():
+            return AsyncCustomersAPI(
+                base_url=self.base_url,
+                timeout=DEFAULT_TIMEOUT if self.timeout is None else self.timeout,
+                retry=RetryPolicy() if self.deadline is None else RetryPolicy(deadline=self.deadline),
+                rate_limit=rate_limit or "adaptive",
+                hooks=hooks,
+            )
+
+    @property
+    def seconds_to_first_response(self) -> float:
+        """Seconds after which the command gives up if no response at all has come. A script has only the retry policy."""
+        if self.deadline is not None or not (is_terminal(sys.stderr) or is_terminal(sys.stdout)):
+            return math.inf
+
+        return max(_SECONDS_TO_FIRST_RESPONSE, self.timeout or 0.0)
+
+
+def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the client to a command, which gets them as `client`. Add `--debug`."""
+
+    @wraps(command)
+    def with_client(
+        *args: Any, base_url: str | None, timeout: float | None, deadline: float | None, **others: Any
+    ) -> object:
+        return command(*args, client=ClientOptions(base_url=base_url, timeout=timeout, deadline=deadline), **others)
+
+    for option in reversed(_CLIENT_OPTIONS):
+        with_client = option(with_client)
+
+    return with_client
+
+
+def _set_debug(context: click.Context, _parameter: click.Parameter, debug: bool) -> None:  # noqa: FBT001 - click's
+    if debug:
+        context.ensure_object(Invocation).debug = True
+        os.environ["COMMENDA_LOG"] = "debug"
+
+
+_CLIENT_OPTIONS = (
+    click.option(
+        "--base-url",
+        envvar="COMMENDA_BASE_URL",
+        help="Address of the API.  [env: COMMENDA_BASE_URL; default: the vendor's]",
+    ),
+    click.option(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"Time for one attempt of a request.  [default: {DEFAULT_TIMEOUT:g}]",
+    ),
+    click.option(
+        "--deadline",
+        type=float,
+        metavar="SECONDS",
+        help="Time for one page, over all attempts and waits.  [default: "
+        f"{RetryPolicy().deadline:g}; on a terminal, {_SECONDS_TO_FIRST_RESPONSE:g} until the server responds at all]",
+    ),
+    click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="Write the log to standard error, and the traceback of an error. Neither shows the token.",
+    ),
+)
+
+
+def usage_error(message: str) -> click.UsageError:
+    """Return a usage error of the current command."""
+    return click.UsageError(message, ctx=click.get_current_context())
+
+
+@contextmanager
+def usage_errors() -> Generator[None]:
+    """Turn what the library says about its arguments into a usage error of the current command."""
+    try:
+        yield
+    except (ValueError, TypeError) as exc:
+        raise usage_error(str(exc)) from exc
+
+
+class FirstResponse:
+    """Limits the time from the first request to the first response, whatever the response is. A hook of the client."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._scope = anyio.CancelScope()
+        self._has_begun = False
+        self._last_error: CustomersError | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take note of a request, of a response, or of why there is none."""
+        if isinstance(event, RequestSent) and not self._has_begun:
+            self._has_begun = True
+            self._scope.deadline = anyio.current_time() + self._seconds
+        elif isinstance(event, ResponseReceived):
+            self._scope.deadline = math.inf
+        elif isinstance(event, RequestFailed):
+            self._last_error = event.error
+
+    async def limit(self, api: AsyncCustomersAPI, work: Callable[[], Awaitable[T]]) -> T:
+        """
+        Do *work* and return its result, unless no response comes in time.
+
+        Raises:
+            APITimeoutError: No response came in time.
+        """
+        with self._scope:
+            return await work()
+
+        # Reached only when the scope has cancelled the work.
+        before = "" if self._last_error is None else f"; before that: {self._last_error.message}"
+        raise APITimeoutError(
+            f"no response from {api.base_url} within {self._seconds:g} s{before}; to wait longer: --deadline SECONDS",
+        ) from self._last_error

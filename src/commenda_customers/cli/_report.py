@@ -1,0 +1,94 @@
+"""What an export says at its end: to a person, and to a program."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import CustomersError
+from ..export import Summary
+from ..export._files import write_whole
+from ._messages import count, say
+
+_MOST_LINES = 20
+"""Lines of one kind."""
+
+
+def say_summary(summary: Summary, error: Exception | None, output: str, *, only_problems: bool) -> None:
+    """Write a summary to standard error. What is said of the *error* that ended the export early is said elsewhere."""
+    if not only_problems:
+        for line in _numbers(summary, output):
+            say(line)
+    for line in _problems(summary, error):
+        say(line)
+
+
+def _numbers(summary: Summary, output: str) -> Iterator[str]:
+    before = f", {summary.customers_before:,} of them by earlier runs" if summary.customers_before else ""
+    corporations = count(summary.corporations, "corporation")
+    yield f"{count(summary.customers, 'customer')} of {corporations} written to {output}{before}"
+    waited = f"{summary.waited:,.1f} s of waiting for the rate limit, added up over all pages"
+    retries = count(summary.retries, "retry", "retries")
+    yield f"{count(summary.pages, 'page')} in {summary.elapsed:,.1f} s, {retries}, {waited}"
+
+
+def _problems(summary: Summary, error: Exception | None) -> Iterator[str]:
+    if summary.invalid_customers:
+        yield f"not valid: {count(summary.invalid_customers, 'row')}"
+    if summary.restarted:
+        yield f"read again from the beginning, because the server refused a cursor: {_some_of(summary.restarted)}"
+    if summary.dropped:
+        yield f"discarded, because only an earlier run names them: {_some_of(summary.dropped)}"
+    yield from _some_lines(
+        f"missing: {name}: the server counted {count(missing, 'customer')} more than it sent"
+        for name, missing in summary.shortfalls.items()
+    )
+    yield from _some_lines(
+        f"failed: {name}: {failure.message}" for name, failure in summary.failures.items() if failure is not error
+    )
+    if summary.failures and error is None:
+        yield f"not complete: {count(len(summary.failures), 'corporation')} failed"
+
+
+def _some_of(names: tuple[str, ...]) -> str:
+    rest = f" and {len(names) - _MOST_LINES:,} more" if len(names) > _MOST_LINES else ""
+    return ", ".join(names[:_MOST_LINES]) + rest
+
+
+def _some_lines(lines: Iterable[str]) -> Iterator[str]:
+    more = 0
+    for number, line in enumerate(lines):
+        if number < _MOST_LINES:
+            yield line
+        else:
+            more += 1
+    if more:
+        yield f"and {more:,} more"
+
+
+def write_summary(path: Path, summary: Summary, error: Exception | None) -> None:
+    """
+    Write a summary as JSON, in one step. *error* is what ended the export early.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    report: dict[str, Any] = {field.name: getattr(summary, field.name) for field in fields(summary)}
+    report["failures"] = {name: _failure(failure) for name, failure in summary.failures.items()}
+    report["error"] = None if error is None else {"type": type(error).__name__, "message": str(error)}
+    data = json.dumps(report, indent=2).encode() + b"\n"
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)  # a pipe or a device cannot be replaced
+    else:
+        write_whole(path, data)
+
+
+def _failure(error: CustomersError) -> dict[str, Any]:
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "status_code": error.status_code,
+        "request_id": error.request_id,
+        "attempts": error.attempts,
+    }

@@ -1,0 +1,105 @@
+"""How an export ends before its end: at Ctrl-C or SIGTERM, or because the API cannot be used at all."""
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+import anyio
+from anyio.abc import TaskStatus
+
+from ..events import Event, PageFailed, PageFetched
+
+_CORPORATIONS_OF_AN_OUTAGE = 3
+"""If so many corporations fail before any page comes, it is not their fault."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is the user's wish
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class Stop:
+    """
+    Cancels the work, and knows why. It belongs to the event loop in which it is made.
+
+    Attributes:
+        reason: Why the work is cancelled; `None` if it is not.
+    """
+
+    def __init__(self) -> None:
+        self.reason: Exception | None = None
+        self._scope = anyio.CancelScope()
+
+    async def outcome_of(self, work: Callable[[], Awaitable[object]]) -> Exception | None:
+        """Do *work*, and return the reason or the error that ended it early."""
+        error: Exception | None = None
+        with self._scope:
+            try:
+                await work()
+            except Exception as exc:  # noqa: BLE001 - the caller raises it when all is closed
+                error = exc
+        return self.reason if self._scope.cancelled_caught else error
+
+    def because(self, reason: Exception) -> None:
+        """Cancel the work. Only the first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            self._scope.cancel()
+
+    async def watch_signals(
+        self, on_signal: Callable[[], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """
+        Wait for signals until cancelled, and call *on_signal* at each.
+
+        The first one lets the export save what it has. The second one ends the process at once: what was committed before
+        is safe.
+        """
+        with ExitStack() as stack:
+            try:
+                signals = stack.enter_context(anyio.open_signal_receiver(*_wanted()))
+            except (NotImplementedError, RuntimeError):
+                # Windows has no such signals, and a thread gets none. Then Ctrl-C is a KeyboardInterrupt, as ever.
+                task_status.started()
+                return
+            task_status.started()
+            was_interrupted = False
+            async for number in signals:
+                on_signal()
+                if was_interrupted:
+                    os._exit(Interrupted(number).exit_code)
+                was_interrupted = True
+                self.because(Interrupted(number))
+
+
+def _wanted() -> list[signal.Signals]:
+    """Return the signals to wait for, but not what `nohup` or a shell made the process ignore."""
+    return [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+
+
+class Outage:
+    """
+    Ends an export of which not even a first page came. A hook of the client.
+
+    If the API cannot be reached, each corporation fails only at the deadline of the retry policy. Without this, a long list
+    of corporations would take days to fail.
+    """
+
+    def __init__(self, stop: Stop, corporations: int) -> None:
+        self._stop = stop
+        self._limit = min(corporations, _CORPORATIONS_OF_AN_OUTAGE)
+        self._failures = 0
+        self._has_begun = False
+
+    def __call__(self, event: Event) -> None:
+        """Take note of the first page, or of another failure before it."""
+        if isinstance(event, PageFetched):
+            self._has_begun = True
+        elif isinstance(event, PageFailed) and event.error.transient:
+            self._failures += 1
+            if self._failures >= self._limit and not self._has_begun:
+                self._stop.because(event.error)

@@ -1,0 +1,142 @@
+"""Customers as Parquet."""
+
+import os
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..models import CustomerPage
+from ._file_sink import ResumableSink
+from ._partial_folder import STATE, PartialFolder
+from .base import OutputError, OutputRefusedError
+from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, Row, flatten, within_int64
+
+_REQUIRED = {"corporation_id", "id"}
+
+
+class ParquetFolder(ResumableSink[PartialFolder]):
+    """
+    A folder of Parquet files with a row for each customer. It needs the extra `parquet`.
+
+        await export(api, ["corp_123"], ParquetFolder("customers"))
+
+    Libraries read it as one table: `pyarrow.dataset.dataset("customers")`, `polars.scan_parquet("customers/*.parquet")`,
+    or `read_parquet('customers/*.parquet')` in DuckDB.
+
+    The columns are those of `COLUMNS`, and never depend on the data. `created_at` is a timestamp in microseconds, in UTC.
+    Numbers are 64-bit integers. `certificate_types` and `exempted_states` are lists of strings. All others are strings.
+    `extra` has the undocumented fields as a JSON object, and integers of more than 64 bits. The metadata of the schema has
+    the version of the columns, as `commenda_customers.columns_version`. The compression is Zstandard.
+
+    Each commit writes one file, `part-00000.parquet` and so on, as one row group. 32 pages of 100 customers become a file of
+    about 100 kB. If there are millions of customers, pass a larger `commit_every` to `export`: with 1,000, a file has
+    100,000 customers, which are in memory until the commit.
+
+    While the export runs, the files are in `PATH/_partial`, and `PATH/_state.json` has the checkpoint. When all is
+    complete, they are moved into the folder, `PATH/_SUCCESS` is written, and these two are gone. Rows that are not valid
+    customers are in `PATH.invalid.jsonl`, next to the folder; if there are none, there is no such file.
+    """
+
+    format = f"Parquet, version {COLUMNS_VERSION}"
+
+    def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
+        """
+        Choose the folder. Nothing is opened yet.
+
+        Args:
+            path: The folder. It may exist if it is empty or has an earlier export, and nothing else.
+            fresh: Start from the beginning, whatever is there. A complete copy stays until the new one is complete. `False`:
+                resume an unfinished run; if there is a complete copy, raise `OutputRefusedError`.
+
+        Raises:
+            ModuleNotFoundError: The extra `parquet` is not installed.
+        """
+        path = Path(path)
+        super().__init__(path, fresh=fresh, data=PartialFolder(path, _Parquet(path)), state_path=path / STATE)
+
+    def _add(self, page: CustomerPage) -> None:
+        # Rows of a table cost the garbage collector less than models, of which it would visit all again and again.
+        self._data.add(map(flatten, page.customers))
+
+    def _lock(self) -> None:
+        if self._path.exists() and not self._path.is_dir():
+            raise OutputRefusedError(f"{self._path}: is not a folder")
+        if name := self._data.foreign:
+            raise OutputRefusedError(f"{self._path}: has files that are not of an export, such as {name!r}")
+        if not self._data.open():
+            raise OutputRefusedError(f"{self._path}: another program writes to it")
+
+
+class _Parquet:
+    """The door to pyarrow, which has no complete types. A part is a file of one row group, small enough for memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Import pyarrow. *path* is for its errors."""
+        try:
+            arrow = import_module("pyarrow")
+        except ModuleNotFoundError as exc:
+            message = f"{path}: a folder of Parquet files needs the extra 'parquet': pip install '/path/to/clone[parquet]'"
+            raise ModuleNotFoundError(message, name=exc.name) from None
+
+        self._path = path
+        self._arrow: Any = arrow
+        self._compute: Any = import_module("pyarrow.compute")
+        self._parquet: Any = import_module("pyarrow.parquet")
+        fields = [arrow.field(name, self._type_of(name), nullable=name not in _REQUIRED) for name in COLUMNS]
+        metadata = {"commenda_customers.columns_version": str(COLUMNS_VERSION)}
+        self._schema: Any = arrow.schema(fields, metadata=metadata)
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        """Return a part with these rows."""
+        try:
+            return self._to_bytes(self._to_table(rows))
+        except self._arrow.ArrowException as exc:
+            raise OutputError(f"{self._path}: {_first_line(exc)}") from exc
+
+    def encode_without(self, path: Path, corporation_ids: AbstractSet[str]) -> bytes | None:
+        """Return the part at *path* without the rows of some corporations; `None` if it has none of them."""
+        arrow = self._arrow
+        try:
+            table = self._parquet.ParquetFile(arrow.BufferReader(path.read_bytes())).read()
+            ids = arrow.array(sorted(corporation_ids), arrow.string())
+            is_stale = self._compute.is_in(table.column("corporation_id"), ids)
+            if not self._compute.any(is_stale).as_py():
+                return None
+
+            return self._to_bytes(table.filter(self._compute.invert(is_stale)))
+        except arrow.ArrowException as exc:
+            raise OutputError(f"{path}: {_first_line(exc)}") from exc
+
+    def _type_of(self, column: str) -> Any:
+        if column in TIMES:
+            return self._arrow.timestamp("us", "UTC")
+        if column in INTEGERS:
+            return self._arrow.int64()
+        return self._arrow.list_(self._arrow.string()) if column in LISTS else self._arrow.string()
+
+    def _to_table(self, rows: Sequence[Row]) -> Any:
+        try:
+            return self._from_rows(rows)
+        except OverflowError:
+            return self._from_rows(list(map(within_int64, rows)))
+
+    def _from_rows(self, rows: Sequence[Row]) -> Any:
+        if not rows:
+            return self._schema.empty_table()
+
+        columns = zip(*rows, strict=True)
+        arrays = [self._arrow.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+        return self._arrow.Table.from_arrays(arrays, schema=self._schema)
+
+    def _to_bytes(self, table: Any) -> bytes:
+        sink = self._arrow.BufferOutputStream()
+        # Few values repeat in a part of this size: a dictionary for each column costs time, and saves no space.
+        self._parquet.write_table(table, sink, compression="zstd", use_dictionary=["corporation_id"])
+        data: bytes = sink.getvalue().to_pybytes()
+        return data
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0]

@@ -1,0 +1,394 @@
+"""JSON Lines files: what is in them, what is beside them while they grow, and what is refused."""
+
+import errno
+import gzip
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from commenda_customers import AsyncCustomersAPI, Checkpoint, Customer, CustomerPage
+from commenda_customers.export import JSONLinesFile, OutputRefusedError, Summary, _files, export
+from commenda_customers.testing import Emulator, faults
+from exports import plain
+
+pytestmark = pytest.mark.anyio
+
+SIZES = {"a": 25, "b": 12, "c": 0, "d": 30}
+START_AGAIN = "start again with fresh=True, or --fresh$"
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Run in real time: virtual time does not wait for threads."""
+    return request.param
+
+
+@pytest.fixture(params=["customers.jsonl", "customers.jsonl.gz", "customers.jsonl.zst"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / "out" / request.param
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+async def run(server: Emulator, sink: JSONLinesFile, *ids: str, **options: Any) -> Summary:
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
+    async with AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client) as api:
+        return await export(api, ids or tuple(server.corporations), sink, **{"limit": 5, "commit_every": 3, **options})
+
+
+async def stop(server: Emulator, sink: JSONLinesFile, *, pages: int = 5, **options: Any) -> None:
+    """Begin an export, and cancel it after some pages."""
+    with anyio.CancelScope() as scope:
+        await run(server, sink, on_progress=lambda progress: scope.cancel() if progress.pages >= pages else None, **options)
+    assert scope.cancelled_caught
+
+
+def rows(path: Path) -> list[Any]:
+    return [json.loads(line) for line in plain(path.read_bytes()).split("\n")[:-1]]
+
+
+def ids(path: Path) -> list[tuple[str, str]]:
+    return sorted((row["corporation_id"], row["id"]) for row in rows(path))
+
+
+def held(server: Emulator, *names: str) -> list[tuple[str, str]]:
+    return sorted((name, row["id"]) for name in names or server.corporations for row in server.customers(name))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+async def test_a_line_is_a_customer(path: Path, folder: Path) -> None:
+    """A line has the documented names, the unknown fields and UTF-8, and the model reads it back."""
+    row = {
+        "id": "1",
+        "corporation_id": "a",
+        "name": 'Müller \u2028 "Söhne"\n\0',
+        "created_at": 1700000000,
+        "vat": {"x": [1]},
+    }
+    server = Emulator({"a": [row, {**row, "id": "2", "shipping_address": {"address_line_1": "Road", "floor": 3}}]})
+    await run(server, JSONLinesFile(path))
+    first, second = rows(path)
+    assert (first["name"], first["created_at"], first["vat"]) == (row["name"], "2023-11-14T22:13:20Z", {"x": [1]})
+    assert (second["shipping_address"]["line1"], second["shipping_address"]["floor"]) == ("Road", 3)
+    assert "Müller" in plain(path.read_bytes())
+    assert [Customer.model_validate(each) for each in (first, second)] == [
+        Customer.model_validate(each) for each in server.customers("a")
+    ]
+    assert list(files(folder)) == [path.name]
+
+
+async def test_the_name_appears_when_all_is_complete(path: Path, folder: Path) -> None:
+    """Until then there are a partial file and a state file. A run that was stopped resumes; each customer is there once."""
+    server = Emulator(SIZES)
+    await stop(server, JSONLinesFile(path))
+    assert set(files(folder)) == {f"{path.name}.partial", f"{path.name}.state"}
+    assert len(rows(path.with_name(f"{path.name}.partial"))) == 20
+    summary = await run(server, JSONLinesFile(str(path)))
+    assert (summary.customers_before, summary.customers) == (20, 67)
+    assert ids(path) == held(server)
+    assert list(files(folder)) == [path.name]
+
+
+async def test_a_sink_can_be_used_again(path: Path) -> None:
+    """One object can resume its own run, and replace its own file."""
+    server, sink = Emulator(SIZES), JSONLinesFile(path, fresh=True)
+    await stop(server, sink)
+    await run(server, sink)
+    await run(server, sink)
+    assert ids(path) == held(server)
+
+
+async def test_an_empty_export_is_a_file(path: Path, folder: Path) -> None:
+    """No customers are an empty file, which can be decompressed."""
+    await run(Emulator({"c": 0}), JSONLinesFile(path))
+    assert plain(path.read_bytes()) == ""
+    assert list(files(folder)) == [path.name]
+
+
+async def test_a_complete_file_is_kept(path: Path, folder: Path) -> None:
+    """A complete file is refused. With `fresh` it stays until the new one is complete."""
+    await run(Emulator({"a": 3}), JSONLinesFile(path))
+    before = files(folder)
+    server = Emulator(SIZES)
+    with pytest.raises(OutputRefusedError, match=f"^{path}: exists already; to replace it, {START_AGAIN}"):
+        await run(server, JSONLinesFile(path))
+    assert (files(folder), server.requests) == (before, [])
+    await stop(server, JSONLinesFile(path, fresh=True))
+    assert files(folder)[path.name] == before[path.name]
+    await run(server, JSONLinesFile(path))
+    assert ids(path) == held(server)
+
+
+async def test_fresh_begins_again(path: Path, folder: Path) -> None:
+    """With `fresh`, nothing is left of an unfinished run, whatever its filters and its state are."""
+    bad = [{"id": "1", "corporation_id": "a"}, None]
+    await stop(Emulator({"a": bad, "b": 50}), JSONLinesFile(path), pages=3, has_exemption=False)
+    (folder / f"{path.name}.state").write_bytes(b"{")
+    server = Emulator(SIZES)
+    await run(server, JSONLinesFile(path, fresh=True))
+    assert ids(path) == held(server)
+    assert list(files(folder)) == [path.name]
+
+
+async def test_invalid_rows_have_a_file(path: Path, folder: Path) -> None:
+    """Rows that are not valid are in a file beside it, each once: what is wrong, and the row. Else there is no file."""
+    bad = [None, {"id": "x", "corporation_id": "a", "name": 5}, None]
+    server = Emulator({"a": [*bad, *({"id": str(n), "corporation_id": "a"} for n in range(20)), *bad]})
+    beside = path.with_name(f"{path.name}.invalid.jsonl")
+    await stop(server, JSONLinesFile(path), pages=2)
+    assert f"{beside.name}.partial" in files(folder)
+    summary = await run(server, JSONLinesFile(path))
+    assert summary.invalid_customers == 6
+    assert list(map(json.loads, beside.read_text().splitlines())) == [
+        {"corporation_id": "a", "id": None, "index": 0, "errors": ["the row is not an object"], "raw": None},
+        {"corporation_id": "a", "id": "x", "index": 1, "errors": ["name: Input should be a valid string"], "raw": bad[1]},
+        {"corporation_id": "a", "id": None, "index": 2, "errors": ["the row is not an object"], "raw": None},
+        {"corporation_id": "a", "id": None, "index": 3, "errors": ["the row is not an object"], "raw": None},
+        {"corporation_id": "a", "id": "x", "index": 4, "errors": ["name: Input should be a valid string"], "raw": bad[1]},
+        {"corporation_id": "a", "id": None, "index": 0, "errors": ["the row is not an object"], "raw": None},
+    ]
+    assert set(files(folder)) == {path.name, beside.name}
+    await run(Emulator({"a": 3}), JSONLinesFile(path, fresh=True))
+    assert set(files(folder)) == {path.name}
+
+
+async def test_a_corporation_that_begins_anew_is_there_once(path: Path) -> None:
+    """What was written of a corporation before its cursor was refused is left out; its invalid rows too."""
+    many: list[Any] = [{"id": str(number), "corporation_id": "a"} for number in range(60)]
+    many.insert(2, None)
+    server = Emulator({"a": many, "b": 12})
+    await stop(server, JSONLinesFile(path), pages=8)
+    server.faults.add(faults.ExpiredCursor(after=-1, at=[1, 2]))
+    summary = await run(server, JSONLinesFile(path))
+    assert (summary.restarted, summary.customers, summary.invalid_customers) == (("a",), 72, 1)
+    names = [*(("a", str(number)) for number in range(60)), *held(server, "b")]
+    assert ids(path) == sorted(names)
+    assert len(path.with_name(f"{path.name}.invalid.jsonl").read_text().splitlines()) == 1
+
+
+async def test_many_stale_rows_are_left_out_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file is compacted piece by piece."""
+    monkeypatch.setattr("commenda_customers.export._partial_file._BYTES_AT_ONCE", 1000)
+    server, path = Emulator({"a": 100, "b": 5}), tmp_path / "out" / "customers.jsonl"
+    await stop(server, JSONLinesFile(path), pages=6)
+    await run(server, JSONLinesFile(path), "b")
+    assert ids(path) == held(server, "b")
+
+
+async def test_two_programs_do_not_mix(path: Path, folder: Path) -> None:
+    """While one export writes, a second one is refused, fresh or not, and changes nothing."""
+    server, before = Emulator(SIZES), dict[str, bytes]()
+
+    async with anyio.create_task_group() as tasks:
+        has_begun, may_go_on = anyio.Event(), anyio.Event()
+
+        class Waits(JSONLinesFile):
+            async def write(self, page: CustomerPage) -> None:
+                has_begun.set()
+                await may_go_on.wait()
+                await super().write(page)
+
+        tasks.start_soon(run, server, Waits(path))
+        await has_begun.wait()
+        before = files(folder)
+        for fresh in (False, True):
+            with pytest.raises(OutputRefusedError, match=f"^{path}: another program writes to it$"):
+                await run(Emulator(SIZES), JSONLinesFile(path, fresh=fresh))
+        assert files(folder) == before
+        may_go_on.set()
+    assert ids(path) == held(server)
+
+
+def _cut(folder: Path, name: str) -> None:
+    path = folder / f"{name}.partial"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _change_state(folder: Path, name: str, **changes: Any) -> None:
+    path = folder / f"{name}.state"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (
+            lambda folder, name: (folder / f"{name}.state").write_bytes(b'{"version":1'),
+            "is damaged, or another release wrote",
+        ),
+        (lambda folder, name: _change_state(folder, name, version=2), "is damaged, or another release wrote it"),
+        (lambda folder, name: _change_state(folder, name, format="CSV"), "was begun as CSV, not as JSON Lines, version 1"),
+        (lambda folder, name: (folder / f"{name}.state").unlink(), "has no state file"),
+        (lambda folder, name: (folder / f"{name}.partial").unlink(), "is missing"),
+        (_cut, "is shorter than its state file says"),
+    ],
+    ids=["cut state", "other release", "other format", "no state", "no partial file", "cut partial file"],
+)
+async def test_a_damaged_run_is_refused(harm: Callable[[Path, str], None], complaint: str, path: Path, folder: Path) -> None:
+    """A run whose files do not fit together is refused with a line that says what to do. Its files stay as they are."""
+    server = Emulator(SIZES)
+    await stop(server, JSONLinesFile(path))
+    harm(folder, path.name)
+    before, asked = files(folder), len(server.requests)
+    with pytest.raises(OutputRefusedError, match=f"{complaint}.*; {START_AGAIN}"):
+        await run(server, JSONLinesFile(path))
+    assert (files(folder), len(server.requests)) == (before, asked)
+    await run(server, JSONLinesFile(path, fresh=True))
+    assert ids(path) == held(server)
+
+
+async def test_what_was_written_after_the_last_commit_is_cut_off(path: Path) -> None:
+    """Bytes beyond the state file do not count, whatever they are."""
+    server = Emulator(SIZES)
+    await stop(server, JSONLinesFile(path))
+    with path.with_name(f"{path.name}.partial").open("ab") as partial:
+        partial.write(b"half of a line")
+    await run(server, JSONLinesFile(path))
+    assert ids(path) == held(server)
+
+
+async def die_at_the_end(server: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Export, and fail at the first *step* of the finish, a method of `Path`, that concerns the file or its state."""
+    original = getattr(Path, step)
+
+    def die(self: Path, *args: Any, **options: Any) -> Any:
+        if step == "unlink" and self.suffix != ".state":
+            return original(self, *args, **options)
+        if step == "replace" and args[0] != path:
+            return original(self, *args, **options)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, die)
+        with pytest.raises(RuntimeError, match="killed"):
+            await run(server, JSONLinesFile(path))
+    assert path.with_name(f"{path.name}.state").exists()
+
+
+@pytest.mark.parametrize("step", ["replace", "unlink"])
+async def test_a_kill_at_the_very_end_is_finished_later(
+    step: str, path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a program is killed while it gives the files their names, the next call completes that without a request."""
+    server = Emulator(SIZES)
+    await die_at_the_end(server, path, monkeypatch, step)
+    asked = len(server.requests)
+    assert (await run(server, JSONLinesFile(path))).is_complete
+    assert len(server.requests) == asked
+    assert list(files(folder)) == [path.name]
+    assert ids(path) == held(server)
+
+
+async def test_nothing_is_added_to_a_complete_file(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the call that finishes names other corporations too, the file becomes complete, and the others are refused."""
+    server = Emulator(SIZES)
+    await die_at_the_end(server, path, monkeypatch, "unlink")
+    with pytest.raises(OutputRefusedError, match=f"is complete; to replace it, {START_AGAIN}"):
+        await run(Emulator({**SIZES, "e": 7}), JSONLinesFile(path))
+    assert list(files(folder)) == [path.name]
+    assert ids(path) == held(server)
+
+
+async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    """A missing folder is an OSError that names the file, before any request."""
+    server = Emulator(SIZES)
+    with pytest.raises(FileNotFoundError, match=r"missing/customers\.jsonl"):
+        await run(server, JSONLinesFile(tmp_path / "missing" / "customers.jsonl"))
+    assert server.requests == []
+
+
+async def test_a_disk_that_fails_is_named(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk fails, the error names the file, and the next call resumes."""
+    server, left = Emulator(SIZES), 6
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}\.(partial|state)'"):
+        await run(server, JSONLinesFile(path))
+    monkeypatch.undo()
+    assert set(files(folder)) == {f"{path.name}.partial", f"{path.name}.state"}
+    await run(server, JSONLinesFile(path))
+    assert ids(path) == held(server)
+
+
+async def test_a_system_without_locks_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no file locks, as on Windows, exports work without."""
+    monkeypatch.setattr(_files, "_fcntl", None)
+    server = Emulator(SIZES)
+    await run(server, JSONLinesFile(path))
+    assert ids(path) == held(server)
+
+
+async def test_a_lock_that_fails_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If locks fail for another reason than another program, the error comes out."""
+
+    def flock(_file: object, _flags: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(_files._fcntl, "flock", flock)
+    with pytest.raises(OSError, match="No locks available"):
+        await run(Emulator(SIZES), JSONLinesFile(path))
+
+
+async def test_a_file_that_was_renamed_before_it_was_locked_is_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the other program finishes between open and lock, this one has the wrong file, and is refused."""
+    partial = path.with_name(f"{path.name}.partial")
+
+    def flock(_file: object, _flags: int) -> None:
+        if partial.exists():
+            partial.rename(path)
+
+    monkeypatch.setattr(_files._fcntl, "flock", flock)
+    with pytest.raises(OutputRefusedError, match="another program writes to it"):
+        await run(Emulator(SIZES), JSONLinesFile(path))
+
+
+def test_zstandard_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, the error says which one is needed, before anything is opened."""
+    monkeypatch.setitem(sys.modules, "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", None)
+    with pytest.raises(ModuleNotFoundError, match=r"customers\.jsonl\.zst: .* needs the extra 'zstd'"):
+        JSONLinesFile("customers.jsonl.zst")
+
+
+async def test_a_sink_that_was_not_opened_can_be_closed(path: Path, folder: Path) -> None:
+    """Closing leaves nothing behind if nothing was committed."""
+    sink = JSONLinesFile(path)
+    await sink.aclose()
+    assert await sink.open() is None
+    await sink.aclose()
+    assert files(folder) == {}
+    assert await sink.open() is None
+    await sink.commit(Checkpoint(query="q"))
+    await sink.aclose()
+    assert set(files(folder)) == {f"{path.name}.partial", f"{path.name}.state"}
+
+
+def test_compression_is_standard(tmp_path: Path) -> None:
+    """The members of a compressed file are read by the standard library as one file."""
+    path = tmp_path / "out" / "customers.jsonl.gz"
+    server = Emulator(SIZES)
+    anyio.run(run, server, JSONLinesFile(path))
+    with gzip.open(path, "rt") as file:
+        assert len(file.readlines()) == 67
