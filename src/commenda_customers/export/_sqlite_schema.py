@@ -9,9 +9,11 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
+from pydantic_core import to_json
+
 from ..checkpoint import Checkpoint, finished_keys
 from ..models import Customer, CustomerPage
-from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten
+from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten, within_int64
 
 APPLICATION_ID = 0x436F6D43
 """Marks the file as a database of this export: `PRAGMA application_id`."""
@@ -157,7 +159,7 @@ on conflict (corporation_id, id) do update set {_UPDATES},
 
 
 UPSERTS = {has_nested: _upsert(has_nested=has_nested) for has_nested in (False, True)}
-"""Takes the rows of `row_of`, of customers without and with an address or a summary of exemptions: most have neither."""
+"""Takes the rows of `rows_of`, of customers without and with an address or a summary of exemptions: most have neither."""
 
 ADD_INVALID = "insert or replace into invalid_customers values (?, ?, ?, ?, ?, ?, ?)"
 COMPLETE_CORPORATION = (
@@ -187,11 +189,6 @@ _CREATED_AT = COLUMNS.index("created_at")
 _LISTS = sorted(COLUMNS.index(name) for name in LISTS)
 
 
-def has_nested(customer: Customer) -> bool:
-    """Return which of `UPSERTS` takes the row of a customer."""
-    return customer.shipping_address is not None or customer.exemption_metadata is not None
-
-
 def digest_of(raw: bytes) -> str:
     """Return a text that changes if the customer changes."""
     return blake2b(raw, digest_size=16).hexdigest()
@@ -207,24 +204,35 @@ def counts_of(checkpoint: Checkpoint) -> tuple[int, int, int]:
     )
 
 
-def time_text(moment: datetime, precision: str = "auto") -> str:
-    """Return a time in UTC as ISO 8601 text."""
-    return moment.isoformat(timespec=precision).replace("+00:00", "Z")
+def time_text(moment: datetime) -> str:
+    """Return a time in UTC as ISO 8601 text. All have the same length, so their order is that of the times."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def row_of(customer: Customer, raw: bytes, digest: str, now: str, run: int) -> list[Any]:
-    """Return the values of a row of `customers`."""
-    row = list(flatten(customer))
-    if customer.created_at is not None:
-        row[_CREATED_AT] = time_text(customer.created_at)
-    if customer.exemption_metadata is not None:
-        for at in _LISTS:
-            row[at] = None if row[at] is None else ";".join(row[at])
-    elif customer.shipping_address is None:
-        del row[_NESTED]
-    row = [_NULL if value is None else value for value in row]
-    row += (digest, now, run, raw.decode())
-    return row
+def rows_of(customers: list[tuple[Customer, bytes, str]], now: str, run: int) -> dict[bool, list[list[Any]]]:
+    """Return the rows of customers, with their JSON and its digest, for each of `UPSERTS`."""
+    # pydantic writes the times all at once, several times as fast as `isoformat`.
+    times: list[str | None] = json.loads(to_json([customer.created_at for customer, _raw, _digest in customers]))
+    rows: dict[bool, list[list[Any]]] = {False: [], True: []}
+    for (customer, raw, digest), created_at in zip(customers, times, strict=True):
+        row = list(flatten(customer))
+        row[_CREATED_AT] = created_at
+        has_nested = customer.shipping_address is not None or customer.exemption_metadata is not None
+        if not has_nested:
+            del row[_NESTED]
+        elif customer.exemption_metadata is not None:
+            for at in _LISTS:
+                row[at] = None if row[at] is None else ";".join(row[at])
+        row = [_NULL if value is None else value for value in row]
+        row += (digest, now, run, raw.decode())
+        rows[has_nested].append(row)
+    return rows
+
+
+def with_small_integers(row: list[Any]) -> list[Any]:
+    """Return a row without the integers that SQLite cannot store. They are in `extra`."""
+    values, rest = row[: len(COLUMNS)], row[len(COLUMNS) :]
+    return [*within_int64(tuple(None if value == _NULL else value for value in values)), *rest]
 
 
 def invalid_rows_of(page: CustomerPage, run: int) -> list[tuple[Any, ...]]:
@@ -233,8 +241,3 @@ def invalid_rows_of(page: CustomerPage, run: int) -> list[tuple[Any, ...]]:
         (page.corporation_id, run, page.cursor or "", row.index, row.id, "; ".join(row.errors), json.dumps(row.raw))
         for row in page.invalid_customers
     ]
-
-
-def storable(value: Any) -> Any:
-    """Return what SQLite can store of an integer of more than 64 bits: it becomes approximate."""
-    return str(value) if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 else value

@@ -23,6 +23,7 @@ from .base import OutputError, OutputRefusedError, Sink
 
 _BUSY_SECONDS = 5.0
 """How long another program may keep the database locked."""
+_TOO_MANY = 1 << 63  # SQLite has integers of 64 bits
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _START_AGAIN = "start again with fresh=True, or --fresh"
 
@@ -31,11 +32,6 @@ _to_json = Customer.__pydantic_serializer__.to_json
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _stamp() -> str:
-    """Return the time as text. All of them have the same length: so their order is that of the times."""
-    return sql.time_text(_now(), "microseconds")
 
 
 class SQLiteDatabase(Sink):
@@ -172,7 +168,7 @@ class SQLiteDatabase(Sink):
         return 0 <= passed.total_seconds() < self._retry_within
 
     def _commit(self, checkpoint: Checkpoint) -> None:
-        now = _stamp()
+        now = sql.time_text(_now())
         with self._connected() as db:
             if not self._has_begun:
                 self._prepare(db, checkpoint.query)
@@ -214,7 +210,7 @@ class SQLiteDatabase(Sink):
         return cursor.lastrowid
 
     def _end(self, failures: Mapping[str, CustomersError]) -> None:
-        values = {"run": self._run, "now": _stamp()}
+        values = {"run": self._run, "now": sql.time_text(_now())}
         rows = [(self._run, name, type(error).__name__, str(error)) for name, error in failures.items()]
         with self._connected() as db:
             db.execute("pragma synchronous = full")
@@ -265,10 +261,11 @@ def _latest_run(db: sqlite3.Connection) -> tuple[Any, ...]:
 
 def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> None:
     """Save a page, and with the last page that the corporation is complete."""
+    total = page.total_customers
     values = {
         "corporation_id": page.corporation_id,
         "customers": _save_customers(db, page, run, now),
-        "total": sql.storable(page.total_customers),
+        "total": total if total is None or total < _TOO_MANY else None,
         "run": run,
         "now": now,
     }
@@ -289,8 +286,8 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
     found = db.execute(sql.FIND, (json.dumps(list(customers)), page.corporation_id)).fetchall()
     known = {key: (digest, last_run) for key, digest, last_run in found}
     unchanged: list[str] = []
+    changed: list[tuple[Customer, bytes, str]] = []
     unseen = 0
-    rows: dict[bool, list[list[Any]]] = {False: [], True: []}
     for key, customer in customers.items():
         raw = _to_json(customer)
         digest = sql.digest_of(raw)
@@ -299,13 +296,13 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
         if known_digest == digest:
             unchanged.append(key)
         else:
-            rows[sql.has_nested(customer)].append(sql.row_of(customer, raw, digest, now, run))
+            changed.append((customer, raw, digest))
     db.execute(sql.SEE_AGAIN, (run, now, page.corporation_id, json.dumps(unchanged)))
-    for has_nested, some in rows.items():
+    for has_nested, rows in sql.rows_of(changed, now, run).items():
         try:
-            db.executemany(sql.UPSERTS[has_nested], some)
+            db.executemany(sql.UPSERTS[has_nested], rows)
         except OverflowError:
-            db.executemany(sql.UPSERTS[has_nested], [[sql.storable(value) for value in row] for row in some])
+            db.executemany(sql.UPSERTS[has_nested], map(sql.with_small_integers, rows))
     return unseen
 
 
