@@ -130,12 +130,11 @@ insert into reading values (:corporation_id, :customers, :total) on conflict (co
 """
 
 FIND = """
-select customers.id, customers.digest, customers.last_run from json_each(?) as listed
+select customers.id, customers.rowid, customers.digest, customers.last_run from json_each(?) as listed
 cross join customers on customers.corporation_id = ? and customers.id = listed.value
 """
 SEE_AGAIN = """
-update customers set last_run = ?, last_seen = ?
-where corporation_id = ? and id in (select value from json_each(?))
+update customers set last_run = ?, last_seen = ? where rowid in (select value from json_each(?))
 """
 
 # `sqlite3` binds a number ten times as fast as `None`. So a number that no column holds stands for `None`.

@@ -24,6 +24,7 @@ from .base import OutputError, OutputRefusedError, Sink
 _BUSY_SECONDS = 5.0
 """How long another program may keep the database locked."""
 _TOO_MANY = 1 << 63  # SQLite has integers of 64 bits
+_UNKNOWN = (None, None, None)
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _START_AGAIN = "start again with fresh=True, or --fresh"
 
@@ -284,20 +285,20 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
     """
     customers = {customer.id: customer for customer in page.customers}  # the second of two rows of a customer wins
     found = db.execute(sql.FIND, (json.dumps(list(customers)), page.corporation_id)).fetchall()
-    known = {key: (digest, last_run) for key, digest, last_run in found}
-    unchanged: list[str] = []
+    known = {key: rest for key, *rest in found}
+    unchanged: list[int] = []
     changed: list[tuple[Customer, bytes, str]] = []
     unseen = 0
     for key, customer in customers.items():
         raw = _to_json(customer)
         digest = sql.digest_of(raw)
-        known_digest, last_run = known.get(key, (None, None))
+        rowid, known_digest, last_run = known.get(key, _UNKNOWN)
         unseen += last_run != run
         if known_digest == digest:
-            unchanged.append(key)
+            unchanged.append(rowid)
         else:
             changed.append((customer, raw, digest))
-    db.execute(sql.SEE_AGAIN, (run, now, page.corporation_id, json.dumps(unchanged)))
+    db.execute(sql.SEE_AGAIN, (run, now, json.dumps(unchanged)))
     for has_nested, rows in sql.rows_of(changed, now, run).items():
         try:
             db.executemany(sql.UPSERTS[has_nested], rows)
