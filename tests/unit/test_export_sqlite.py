@@ -775,7 +775,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(STEPS)
 def test_the_database_is_right_whatever_happens(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     """Pages in any order, restarts, kills between commits, failures: it knows who was seen, who changed and who is gone."""
