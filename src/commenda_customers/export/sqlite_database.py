@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .._checks import check_positive
-from ..checkpoint import Checkpoint, finished_keys
+from ..checkpoint import Checkpoint
 from ..errors import CustomersError
 from ..models import Customer, CustomerPage
 from . import _sqlite_schema as sql
@@ -23,6 +23,8 @@ from .base import OutputError, OutputRefusedError, Sink
 
 _BUSY_SECONDS = 5.0
 """How long another program may keep the database locked."""
+_TOO_MANY = 1 << 63  # SQLite has integers of 64 bits
+_UNKNOWN = (None, None, None)
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _START_AGAIN = "start again with fresh=True, or --fresh"
 
@@ -178,7 +180,7 @@ class SQLiteDatabase(Sink):
                         _restart(db, item, run)
                     else:
                         _save(db, item, run, now)
-                db.execute(sql.SAVE_RUN, (*_counts(checkpoint), checkpoint.model_dump_json(), run))
+                db.execute(sql.SAVE_RUN, (*sql.counts_of(checkpoint), checkpoint.model_dump_json(), run))
 
         self._run, self._has_begun = run, True
         self._pending.clear()
@@ -191,8 +193,7 @@ class SQLiteDatabase(Sink):
         db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
         db.execute("pragma cache_size = -32000")  # 32 MB, for ids in random order: the index of half a million customers
         db.execute("pragma journal_mode = wal")  # programs that read do not wait, and are not waited for
-        # A power failure may undo the last commits, but always data and checkpoint together. The end of a run waits for the
-        # disk.
+        # A power failure may undo the last commits: data and checkpoint together. The end of a run waits for the disk.
         db.execute("pragma synchronous = normal")
 
     def _begin(self, db: sqlite3.Connection, query: str, now: str) -> int:
@@ -233,9 +234,8 @@ class SQLiteDatabase(Sink):
         try:
             if self._db is None:
                 # The calls come from several threads, one after the other. Only `_transaction` begins transactions.
-                self._db = sqlite3.connect(
-                    self._path.absolute(), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-                )
+                options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+                self._db = sqlite3.connect(self._path.absolute(), timeout=_BUSY_SECONDS, **options)
             self._path.stat()  # raises if somebody has removed the file: SQLite would go on, and all would be lost
             yield self._db
         except sqlite3.Error as exc:
@@ -260,33 +260,17 @@ def _latest_run(db: sqlite3.Connection) -> tuple[Any, ...]:
     return db.execute(sql.LATEST_RUN).fetchone() or (None, sql.COMPLETE, None, None, None)
 
 
-def _counts(checkpoint: Checkpoint) -> tuple[int, int, int]:
-    """Return how many corporations are finished, and how many customers and invalid rows came."""
-    positions = checkpoint.positions
-    return (
-        len(finished_keys(checkpoint)),
-        checkpoint.customers + sum(each.customers for each in positions),
-        checkpoint.invalid_customers + sum(each.invalid_customers for each in positions),
-    )
-
-
 def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> None:
     """Save a page, and with the last page that the corporation is complete."""
-    name = page.corporation_id
+    total = page.total_customers
     values = {
-        "corporation_id": name,
+        "corporation_id": page.corporation_id,
         "customers": _save_customers(db, page, run, now),
-        "total": sql.storable(page.total_customers),
+        "total": total if total is None or total < _TOO_MANY else None,
         "run": run,
         "now": now,
     }
-    db.executemany(
-        sql.ADD_INVALID,
-        [
-            (name, run, page.cursor or "", row.index, row.id, "; ".join(row.errors), json.dumps(row.raw))
-            for row in page.invalid_customers
-        ],
-    )
+    db.executemany(sql.ADD_INVALID, sql.invalid_rows_of(page, run))
     db.execute(sql.READ, values)
     if page.cursor is None:
         for statement in sql.COMPLETE_CORPORATION:
@@ -301,24 +285,26 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
     """
     customers = {customer.id: customer for customer in page.customers}  # the second of two rows of a customer wins
     found = db.execute(sql.FIND, (json.dumps(list(customers)), page.corporation_id)).fetchall()
-    known = {key: digest for key, digest, _run in found}
-    unchanged: list[str] = []
-    rows: dict[bool, list[list[Any]]] = {False: [], True: []}
+    known = {key: rest for key, *rest in found}
+    unchanged: list[int] = []
+    changed: list[tuple[Customer, bytes, str]] = []
+    unseen = 0
     for key, customer in customers.items():
         raw = _to_json(customer)
         digest = sql.digest_of(raw)
-        if known.get(key) == digest:
-            unchanged.append(key)
+        rowid, known_digest, last_run = known.get(key, _UNKNOWN)
+        unseen += last_run != run
+        if known_digest == digest:
+            unchanged.append(rowid)
         else:
-            rows[sql.has_nested(customer)].append(sql.row_of(customer, raw, digest, now, run))
-    db.execute(sql.SEE_AGAIN, (run, now, page.corporation_id, json.dumps(unchanged)))
-    for has_nested, some in rows.items():
+            changed.append((customer, raw, digest))
+    db.execute(sql.SEE_AGAIN, (run, now, json.dumps(unchanged)))
+    for has_nested, rows in sql.rows_of(changed, now, run).items():
         try:
-            db.executemany(sql.UPSERTS[has_nested], some)
+            db.executemany(sql.UPSERTS[has_nested], rows)
         except OverflowError:
-            db.executemany(sql.UPSERTS[has_nested], [[sql.storable(value) for value in row] for row in some])
-    seen_before = [key for key, _digest, last_run in found if last_run == run]
-    return len(customers) - len(seen_before)
+            db.executemany(sql.UPSERTS[has_nested], map(sql.with_small_integers, rows))
+    return unseen
 
 
 def _restart(db: sqlite3.Connection, corporation_id: str, run: int) -> None:
