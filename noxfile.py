@@ -124,6 +124,14 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """Kill an export of each kind fifty times, and compare what it has written. Takes a few minutes."""
+    session.install("-r", str(LOCKED / "tests.txt"))
+    session.install("--no-deps", ".")
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "tests/system/test_export_kills.py", "--kills", "50")
+
+
+@nox.session
 def proxies(session: nox.Session) -> None:
     """Measure the client behind the limits of nginx and HAProxy, which must be installed. Less than three minutes."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")

@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,45 +140,77 @@ KINDS = [
 ]
 
 
-def fork_export(
-    kind: Kind,
-    folder: Path,
-    server: Emulator,
-    corporation_ids: Sequence[str],
-    prepare: Callable[[], object] = int,
-    **options: Any,
-) -> Any:
-    """Start an export in a process of its own. Its exit code: 0 complete, 3 not complete, 1 an error, which `errors` has."""
-    process = FORKS.Process(
-        target=_run, args=(kind.name, str(folder), server.base_url, server.token, tuple(corporation_ids), prepare, options)
-    )
-    process.start()
-    return process
+@dataclass(frozen=True)
+class Export:
+    """
+    An export in a process of its own, which can be killed.
+
+    Attributes:
+        kind: What it writes.
+        folder: Where.
+        address: The base URL and the token of the server.
+        corporation_ids: What it reads.
+        options: Those of `export`.
+    """
+
+    kind: Kind
+    folder: Path
+    address: tuple[str, str]
+    corporation_ids: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    def start(self, prepare: Callable[[], object] = int) -> "Running":
+        """Start the process; it calls *prepare* first."""
+        errors, sender = FORKS.Pipe(duplex=False)
+        process = FORKS.Process(target=self._be, args=(prepare, sender))
+        process.start()
+        sender.close()
+        return Running(process, errors)
+
+    def finish(self, prepare: Callable[[], object] = int) -> tuple[int, str]:
+        """Run the process to its end."""
+        return self.start(prepare).wait()
+
+    def _be(self, prepare: Callable[[], object], errors: Any) -> None:
+        prepare()
+        try:
+            sys.exit(0 if anyio.run(self._export) else 3)
+        except Exception as exc:  # noqa: BLE001 - one line of any error
+            errors.send(f"{type(exc).__name__}: {exc}")
+            sys.exit(1)
+
+    async def _export(self) -> bool:
+        url, token = self.address
+        async with AsyncCustomersAPI(token, base_url=url, retry=RetryPolicy(initial_wait=0.01)) as api:
+            return (await export(api, self.corporation_ids, self.kind.sink(self.folder), **self.options)).is_complete
 
 
-def _run(
-    name: str,
-    folder: str,
-    base_url: str,
-    token: str,
-    ids: tuple[str, ...],
-    prepare: Callable[[], object],
-    options: Mapping[str, Any],
-) -> None:
-    kind = next(kind for kind in KINDS if kind.name == name)
-    prepare()
+@dataclass(frozen=True)
+class Running:
+    """The process of an export."""
 
-    async def main() -> bool:
-        retry = RetryPolicy(initial_wait=0.01)
-        async with AsyncCustomersAPI(token, base_url=base_url, retry=retry) as api:
-            summary = await export(api, ids, kind.sink(Path(folder)), **{"concurrency": 4, "commit_every": 5, **options})
-        return summary.is_complete
+    process: Any
+    errors: Any
 
-    try:
-        sys.exit(0 if anyio.run(main) else 3)
-    except Exception as exc:  # noqa: BLE001 - one line of any error
-        (Path(folder).parent / "errors").write_text(f"{type(exc).__name__}: {exc}\n", encoding="utf-8")
-        sys.exit(1)
+    @property
+    def is_alive(self) -> bool:
+        return bool(self.process.is_alive())
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def wait(self) -> tuple[int, str]:
+        """Return the exit code and the error. 0: complete, 3: not complete, 1: an error, below 0: killed."""
+        self.process.join(120)
+        with self.errors:
+            error = self.errors.recv() if self.process.exitcode == 1 else ""
+        return int(self.process.exitcode), error
+
+
+def prepare_export(kind: Kind, folder: Path, server: Emulator, corporation_ids: Iterable[str], **options: Any) -> Export:
+    """Return an export of small pages and commits."""
+    options = {"limit": 20, "concurrency": 4, "commit_every": 5, **options}
+    return Export(kind, folder, (server.base_url, server.token), tuple(corporation_ids), options)
 
 
 def die_after(lines: int) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 # The processes are forked from one that has imported everything.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["anyio._backends._asyncio", "commenda_customers", "httpx", "pytest"])
+FORKS.set_forkserver_preload(
+    ["anyio._backends._asyncio", "commenda_customers", "httpx", "pyarrow.compute", "pyarrow.parquet", "pytest"]
+)
 
 
 def fork(program: Path, *args: str, folder: Path, errors: Path, prepare: Callable[[], object]) -> Any:

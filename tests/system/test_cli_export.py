@@ -31,11 +31,6 @@ BOTH = ["--corporation", "corp_1", "--corporation", "corp_2"]
 HERE = Path(sys.executable).parent
 
 
-def has(sink: str) -> Any:
-    """Skip a test of a format that is not there yet."""
-    return pytest.mark.skipif(not hasattr(commenda_customers.export, sink), reason=f"there is no {sink} yet")
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run each test in an empty folder."""
@@ -103,7 +98,6 @@ class TestFormats:
         assert export(*BOTH, *args) == 0
         assert written(args[-1]) == held_by(server)
 
-    @has("CSVFile")
     def test_csv(self, serve: ServeEmulator) -> None:
         """A CSV file has a row for each customer."""
         server = serve(SIZES)
@@ -112,7 +106,6 @@ class TestFormats:
             ids = sorted(line["id"] for line in csv.DictReader(file))
         assert ids == sorted(customer.id for each in held_by(server).values() for customer in each)
 
-    @has("SQLiteDatabase")
     def test_sqlite(self, serve: ServeEmulator) -> None:
         """A database has a row for each customer, and the same command again begins the next sync."""
         server = serve(SIZES)
@@ -123,7 +116,6 @@ class TestFormats:
             connection.close()
             assert ids == sorted(customer.id for each in held_by(server).values() for customer in each)
 
-    @has("ParquetFolder")
     @pytest.mark.parametrize("exists", [True, False])
     def test_parquet(self, exists: bool, serve: ServeEmulator) -> None:
         """A folder, or a name that ends with a slash, gets Parquet files with a row for each customer."""
@@ -142,7 +134,7 @@ class TestFormats:
         ("output", "package"),
         [
             ("customers.jsonl.zst", "backports.zstd"),
-            pytest.param("customers/", "pyarrow", marks=has("ParquetFolder")),
+            ("customers/", "pyarrow"),
         ],
     )
     def test_a_missing_extra_is_a_usage_error(

@@ -1,6 +1,7 @@
 """Exports of every kind that are killed again and again. `pytest --kills N` says how often; `nox -s kills` does it often."""
 
 import random
+import shutil
 import signal
 import time
 from functools import partial
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from commenda_customers.testing import faults
+from commenda_customers.testing import Emulator, faults
 from emulated import ServeEmulator
-from exports import KINDS, Kind, die_after, fork_export, held, invalid_held, make_lists
+from exports import KINDS, Export, Kind, die_after, held, invalid_held, make_lists, prepare_export
 
 TROUBLE = [
     faults.Drop(probability=0.02),
@@ -18,12 +19,21 @@ TROUBLE = [
     faults.Status(probability=0.02),
     faults.TooManyRequests(probability=0.01, retry_after="0"),
 ]
-COMMIT_EVERY, CONCURRENCY = 5, 4
 
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--kills"))
+
+
+def kill_at_request(job: Export, server: Emulator, goal: int, delay: float) -> tuple[int, str]:
+    """Start an export, and kill it a moment after the server has received so many requests."""
+    running = job.start()
+    while running.is_alive and len(server.requests) < goal:
+        time.sleep(0.001)
+    time.sleep(delay)
+    running.kill()
+    return running.wait()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -34,32 +44,21 @@ def test_an_export_is_exact_however_often_it_is_killed(kind: Kind, kills: int, s
     server = serve(lists, latency=0.002, faults=TROUBLE)
     folder = tmp_path / "out"
     folder.mkdir()
-    options = {"limit": 20, "commit_every": COMMIT_EVERY, "concurrency": CONCURRENCY}
-    killed, code = 0, None
+    job = prepare_export(kind, folder, server, lists)
+    killed = 0
     while killed < kills:
-        fresh = code == 0  # it was faster than the kill
-        if fresh:
-            for path in sorted(folder.rglob("*"), reverse=True):
-                path.unlink() if path.is_file() else path.rmdir()
         if killed % 2:
-            process = fork_export(
-                kind, folder, server, list(lists), partial(die_after, int(10 ** draw.uniform(0, 3.5))), **options
-            )
+            code, error = job.finish(partial(die_after, int(10 ** draw.uniform(0, 3.5))))
         else:
             goal = len(server.requests) + draw.randrange(40)
-            process = fork_export(kind, folder, server, list(lists), **options)
-            while process.is_alive() and len(server.requests) < goal:
-                time.sleep(0.001)
-            time.sleep(draw.uniform(0, 0.005))
-            process.kill()
-        process.join(120)
-        code = process.exitcode
-        assert code in {0, -signal.SIGKILL}, (tmp_path / "errors").read_text()
+            code, error = kill_at_request(job, server, goal, draw.uniform(0, 0.005))
+        assert code in {0, -signal.SIGKILL}, error
         killed += code != 0
+        if code == 0:  # it was faster than the kill
+            shutil.rmtree(folder)
+            folder.mkdir()
 
-    process = fork_export(kind, folder, server, list(lists), **options)
-    process.join(120)
-    assert process.exitcode == 0, (tmp_path / "errors").read_text()
+    assert job.finish() == (0, "")
     assert kind.rows(folder) == held(server, *lists)
     assert kind.invalid(folder) == invalid_held(server, *lists)
     assert kind.left_behind(folder) == set()
@@ -71,19 +70,10 @@ def test_a_kill_costs_few_pages(kind: Kind, serve: ServeEmulator, tmp_path: Path
     draw = random.Random(kind.name)
     sizes = {"corp_1": 700, "corp_2": 150, "corp_3": 150, "corp_4": 400, "corp_5": 10}
     server = serve(sizes, latency=0.002)
-    options = {"limit": 10, "commit_every": COMMIT_EVERY, "concurrency": CONCURRENCY}
-    kills = 0
-    for _ in range(3):
-        goal = len(server.requests) + draw.randrange(20, 40)
-        process = fork_export(kind, tmp_path, server, list(sizes), **options)
-        while process.is_alive() and len(server.requests) < goal:
-            time.sleep(0.001)
-        process.kill()
-        process.join(120)
-        kills += process.exitcode != 0
-
-    process = fork_export(kind, tmp_path, server, list(sizes), **options)
-    process.join(120)
-    assert process.exitcode == 0
-    assert kills
-    assert len(server.requests) <= sum(sizes.values()) / 10 + kills * (COMMIT_EVERY + 2 * CONCURRENCY)
+    job = prepare_export(kind, tmp_path, server, sizes, limit=10, commit_every=5, concurrency=4)
+    killed = sum(
+        kill_at_request(job, server, len(server.requests) + draw.randrange(20, 40), delay=0)[0] != 0 for _ in range(3)
+    )
+    assert killed
+    assert job.finish() == (0, "")
+    assert len(server.requests) <= sum(sizes.values()) / 10 + killed * (5 + 2 * 4)

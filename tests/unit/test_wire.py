@@ -295,7 +295,7 @@ class TestRowByRow:
         assert not caught.value.transient
 
     def test_a_customer_that_cannot_be_written_is_not_valid(self) -> None:
-        """A customer with an undocumented field that is nested too deeply to be JSON again is an invalid row, and costs no page."""
+        """A customer with an undocumented field that is nested too deeply to be JSON again is an invalid row."""
         deep = json.loads("[" * 400 + "]" * 400)
         page = self.collect(json.dumps({"customers": [row(), row(id="x", field=deep)]}))
         assert (len(page), page.customers[0].model_extra) == (1, {})

@@ -4,30 +4,29 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import click
 
-from .. import export
 from ..checkpoint import Checkpoint
-from ..export import Sink
+from ..export import CSVFile, JSONLinesFile, ParquetFolder, Sink, SQLiteDatabase
 from ..export._threads import in_thread
 from ..models import Customer, CustomerPage
 from ._options import usage_error
 
 
 class _Format(NamedTuple):
-    """A format, the class in `commenda_customers.export` that writes it, and the suffixes of its files."""
+    """The sink that writes a format, and the suffixes of its files."""
 
-    sink: str
+    sink: type[CSVFile | JSONLinesFile | ParquetFolder | SQLiteDatabase]
     suffixes: tuple[str, ...]
 
 
 _FORMATS: Mapping[str, _Format] = {
-    "sqlite": _Format("SQLiteDatabase", (".db", ".sqlite", ".sqlite3")),
-    "jsonl": _Format("JSONLinesFile", (".jsonl", ".ndjson")),
-    "csv": _Format("CSVFile", (".csv",)),
-    "parquet": _Format("ParquetFolder", ("/",)),
+    "sqlite": _Format(SQLiteDatabase, (".db", ".sqlite", ".sqlite3")),
+    "jsonl": _Format(JSONLinesFile, (".jsonl", ".ndjson")),
+    "csv": _Format(CSVFile, (".csv",)),
+    "parquet": _Format(ParquetFolder, ("/",)),
 }
 _COMPRESSED = {"jsonl", "csv"}
 _COMPRESSIONS = (".gz", ".zst")
@@ -96,11 +95,8 @@ def make_sink(output: str, name: str | None, *, fresh: bool) -> Sink:
     path = Path(output)
     if path.exists() and not (path.is_dir() if name == "parquet" else path.is_file()):
         raise usage_error(f"--output: {output} exists, and is not a {'folder' if name == 'parquet' else 'regular file'}")
-    sink = getattr(export, _FORMATS[name].sink, None)
-    if sink is None:
-        raise usage_error(f"--format: {name} is not in this release")
     try:
-        return cast("Sink", sink(output, fresh=fresh))
+        return _FORMATS[name].sink(output, fresh=fresh)
     except ModuleNotFoundError as exc:
         raise usage_error(str(exc)) from exc
 
