@@ -116,10 +116,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Compare pages and streams with hand-written programs, and measure how much of a rate limit is used."""
-    session.install("-c", str(LOCKED / "tests.txt"), ".[cli]", "trio")
+    """Compare pages, streams and exports with hand-written programs, and measure how much of a rate limit is used."""
+    session.install("-c", str(LOCKED / "tests.txt"), ".[cli,parquet,zstd]", "trio")
     session.run("python", "benchmarks/page.py")
     session.run("python", "benchmarks/stream.py")
+    session.run("python", "benchmarks/export.py")
     session.run("python", "benchmarks/limits.py", *session.posargs)
 
 

@@ -3,7 +3,9 @@
 import random
 import shutil
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -77,3 +79,29 @@ def test_a_kill_costs_few_pages(kind: Kind, serve: ServeEmulator, tmp_path: Path
     assert killed
     assert job.finish() == (0, "")
     assert len(server.requests) <= sum(sizes.values()) / 10 + killed * (5 + 2 * 4)
+
+
+def test_a_copy_follows_the_server_however_often_it_is_killed(kills: int, serve: ServeEmulator, tmp_path: Path) -> None:
+    """Two syncs into SQLite, each killed at any moment: the second one knows what has changed, and who is gone."""
+    draw = random.Random(3)
+    kind = next(kind for kind in KINDS if kind.name.endswith(".db"))
+    names = [f"corp_{number}" for number in range(6)]
+    old = {name: [{"id": f"c{n}", "corporation_id": name, "name": f"old {n}"} for n in range(170)] for name in names}
+    new = {name: [{**row, "name": "new"} if n % 2 else row for n, row in enumerate(rows[3:])] for name, rows in old.items()}
+    for lists in (old, new):
+        server = serve(lists, latency=0.002, faults=TROUBLE)
+        job = prepare_export(kind, tmp_path, server, names)
+        for _ in range(kills):
+            code, error = kill_at_request(job, server, len(server.requests) + draw.randrange(2, 20), draw.uniform(0, 0.005))
+            assert code in {0, -signal.SIGKILL}, error
+        assert job.finish() == (0, "")
+        assert kind.left_behind(tmp_path) == set()
+
+    with closing(sqlite3.connect(tmp_path / kind.name)) as db:
+        current = db.execute("select corporation_id, id, name, changed_at > first_seen from current_customers").fetchall()
+        assert sorted(current) == sorted(
+            (name, row["id"], row["name"], row["name"] == "new") for name in names for row in new[name]
+        )
+        assert db.execute("select group_concat(distinct id) from gone_customers").fetchall() == [("c0,c1,c2",)]
+        assert db.execute("select distinct state from runs").fetchall() == [("complete",)]
+        assert db.execute("pragma integrity_check").fetchall() == [("ok",)]
