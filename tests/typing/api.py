@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, assert_type
 
 import httpx
@@ -34,8 +35,21 @@ from commenda_customers import (
     ResumableIterator,
     RetryPolicy,
     RetryScheduled,
+    StreamProgress,
     Token,
     TokenProvider,
+)
+from commenda_customers.export import (
+    COLUMNS,
+    CSVFile,
+    JSONLinesFile,
+    OutputError,
+    OutputRefusedError,
+    ParquetFolder,
+    Sink,
+    SQLiteDatabase,
+    Summary,
+    export,
 )
 from commenda_customers.testing import Emulator, FaultPlan, RateLimit, ReceivedRequest, faults
 
@@ -205,3 +219,42 @@ def emulators_without_an_event_loop() -> None:
         server.faults.remove(outage)
         server.rate_limit = RateLimit(rate=1)
         server.rate_limit = None
+
+
+class OwnSink:
+    async def open(self) -> Checkpoint | None:
+        return None
+
+    async def write(self, page: CustomerPage) -> None: ...
+
+    async def commit(self, checkpoint: Checkpoint) -> None: ...
+
+    async def finish(self) -> None: ...
+
+
+async def exports(api: AsyncCustomersAPI) -> None:
+    sinks: list[Sink] = [
+        OwnSink(),
+        JSONLinesFile("customers.jsonl.gz"),
+        CSVFile(Path("customers.csv"), escape_formulas=False, fresh=True),
+        ParquetFolder("customers"),
+        SQLiteDatabase("customers.db", retry_within=60),
+    ]
+
+    def note(progress: StreamProgress) -> None:
+        assert_type(progress.customers, int)
+
+    for sink in sinks:
+        summary = await export(
+            api, ["corp_123"], sink, on_progress=note, commit_every=10, max_failures=3, has_exemption=True
+        )
+        assert_type(summary, Summary)
+        assert_type(summary.customers, int)
+        assert_type(summary.failures["corp_123"], CustomersError)
+    assert_type(COLUMNS, tuple[str, ...])
+    try:
+        await export(api, iter(["corp_123"]), sinks[0], errors="raise", invalid_customers="raise")
+    except OutputRefusedError:
+        pass
+    except OutputError:
+        pass

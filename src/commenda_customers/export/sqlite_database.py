@@ -24,7 +24,7 @@ from .base import OutputError, OutputRefusedError, Sink
 _BUSY_SECONDS = 5.0
 """How long another program may keep the database locked."""
 _TOO_MANY = 1 << 63  # SQLite has integers of 64 bits
-_UNKNOWN = (None, None, None)
+_UNKNOWN: tuple[Any, ...] = (None, None, None)
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _START_AGAIN = "start again with fresh=True, or --fresh"
 
@@ -285,7 +285,7 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
     """
     customers = {customer.id: customer for customer in page.customers}  # the second of two rows of a customer wins
     found = db.execute(sql.FIND, (json.dumps(list(customers)), page.corporation_id)).fetchall()
-    known = {key: rest for key, *rest in found}
+    known: dict[str, Any] = {key: rest for key, *rest in found}
     unchanged: list[int] = []
     changed: list[tuple[Customer, bytes, str]] = []
     unseen = 0
