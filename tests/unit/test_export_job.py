@@ -110,6 +110,13 @@ async def test_every_customer_is_written_and_committed() -> None:
     assert (summary.failures, summary.is_complete) == ({}, True)
 
 
+@pytest.mark.parametrize("sink", ["customers.db", None, object()])
+async def test_a_sink_must_be_one(sink: Any) -> None:
+    """A path instead of a sink is refused, and the error names the argument."""
+    with pytest.raises(TypeError, match="sink: expected Sink, got "):
+        await run(Emulator(SIZES), sink)
+
+
 async def test_a_sink_that_cannot_write_costs_no_request() -> None:
     """If the first commit fails, nothing is requested, and the sink is closed."""
 
@@ -131,6 +138,7 @@ async def test_a_sink_that_cannot_write_costs_no_request() -> None:
         ({"concurrency": 0}, ValueError),
         ({"limit": 101}, ValueError),
         ({"on_progress": 5}, TypeError),
+        ({"on_progress": anyio.sleep}, TypeError),
         ({"nonsense": 5}, TypeError),
     ],
     ids=str,

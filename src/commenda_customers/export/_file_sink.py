@@ -23,9 +23,7 @@ from ._files import sync_folder, with_suffix, write_whole
 from ._invalid_rows import encode_invalid, read_lines
 from ._partial_file import Extent, PartialFile, ReadRows
 from ._threads import in_thread
-from .base import OutputRefusedError, Sink
-
-_START_AGAIN = "start again with fresh=True, or --fresh"
+from .base import START_AGAIN, OutputRefusedError, Sink
 
 
 class _State(BaseModel):
@@ -160,7 +158,7 @@ class ResumableSink(Sink, Generic[Output]):
             if not self._fresh:
                 self._refuse_complete()
                 if self._data.size:
-                    raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {_START_AGAIN}")
+                    raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {START_AGAIN}")
             return None
 
         self._state = state
@@ -168,12 +166,12 @@ class ResumableSink(Sink, Generic[Output]):
             self._give_names()
             self._is_finished = True
         elif not (self._data.is_long_enough and self._invalid.is_long_enough):
-            raise OutputRefusedError(f"{self._data.partial_path}: is shorter than its state file says; {_START_AGAIN}")
+            raise OutputRefusedError(f"{self._data.partial_path}: is shorter than its state file says; {START_AGAIN}")
         return state.checkpoint
 
     def _refuse_complete(self) -> None:
         if self._data.is_complete:
-            raise OutputRefusedError(f"{self._path}: exists already; to replace it, {_START_AGAIN}")
+            raise OutputRefusedError(f"{self._path}: exists already; to replace it, {START_AGAIN}")
 
     def _load(self) -> _State | None:
         try:
@@ -181,12 +179,10 @@ class ResumableSink(Sink, Generic[Output]):
         except FileNotFoundError:
             return None
         except ValidationError:
-            raise OutputRefusedError(
-                f"{self._state_path}: is damaged, or another release wrote it; {_START_AGAIN}"
-            ) from None
+            raise OutputRefusedError(f"{self._state_path}: is damaged, or another release wrote it; {START_AGAIN}") from None
 
         if state.format != self.format:
-            raise OutputRefusedError(f"{self._path}: was begun as {state.format}, not as {self.format}; {_START_AGAIN}")
+            raise OutputRefusedError(f"{self._path}: was begun as {state.format}, not as {self.format}; {START_AGAIN}")
         return state
 
     def _save(self, state: _State) -> None:
@@ -196,7 +192,7 @@ class ResumableSink(Sink, Generic[Output]):
     def _commit(self, checkpoint: Checkpoint) -> None:
         if self._is_finished:
             if self._data.has_news or self._invalid.has_news:
-                raise OutputRefusedError(f"{self._path}: is complete; to replace it, {_START_AGAIN}")
+                raise OutputRefusedError(f"{self._path}: is complete; to replace it, {START_AGAIN}")
             return
 
         if self._state is None:
@@ -258,6 +254,6 @@ class FileSink(ResumableSink[PartialFile]):
         if not target.exists() and not self._fresh and self._state_path.exists():
             target = self._path
             if not target.exists():
-                raise OutputRefusedError(f"{self._data.partial_path}: is missing; {_START_AGAIN}")
+                raise OutputRefusedError(f"{self._data.partial_path}: is missing; {START_AGAIN}")
         if not self._data.open(target):
             raise OutputRefusedError(f"{self._path}: another program writes to it")

@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack
 
 import anyio
 
-from .._checks import check_callables, check_positive, check_type
+from .._checks import check_not_async, check_positive, check_type
 from .._customer_stream import CustomerStream
 from ..checkpoint import Checkpoint, finished_keys
 from ..client import AsyncCustomersAPI
@@ -20,7 +20,7 @@ from ..events import Event, PageFailed, PageFetched, RetryScheduled
 from ..models import CustomerPage
 from ..progress import StreamProgress
 from ..query import CustomerFilters
-from .base import OutputRefusedError, Sink, SupportsClose, SupportsFailures, SupportsRestart
+from .base import START_AGAIN, OutputRefusedError, Sink, SupportsClose, SupportsFailures, SupportsRestart
 from .summary import Summary
 
 _LONGEST_LAST_CALL = 30.0
@@ -68,8 +68,9 @@ async def export(
         What was written, and what is missing. If `is_complete` is false, call `export` again.
 
     Raises:
-        ValueError: An argument breaks a rule. Nothing was opened.
-        TypeError: An argument has a wrong type. Nothing was opened.
+        ValueError: An argument breaks a rule. Nothing was opened, except if it is one of the ids: they are checked when their
+            turn comes.
+        TypeError: An argument has a wrong type. The same is true.
         OutputRefusedError: The output is in use, is complete, or belongs to another run. Nothing was changed.
         OutputError: The sink could not write.
         OSError: The sink could not write, for example because the disk is full.
@@ -77,8 +78,10 @@ async def export(
     """
     check_type("commit_every", commit_every, int)
     check_positive("commit_every", commit_every)
+    check_type("sink", sink, Sink)
     if on_progress is not None:
-        check_callables("on_progress", [on_progress])
+        check_type("on_progress", on_progress, Callable)
+        check_not_async("on_progress", on_progress)
     job = ExportJob(api, sink, commit_every=commit_every, on_progress=on_progress)
     return await job.run(
         corporation_ids,
@@ -181,7 +184,7 @@ class ExportJob:
         """Open the sink. The first commit comes before the first request: it shows whether the sink can write."""
         found = await self._sink.open()
         if found is not None and found.query != query:
-            raise OutputRefusedError(f"{self._sink}: holds an unfinished run with other filters")
+            raise OutputRefusedError(f"{self._sink}: holds an unfinished run with other filters; {START_AGAIN}")
         self._first = found or Checkpoint(query=query)
         await self._commit(self._first)
 

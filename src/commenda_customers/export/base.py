@@ -8,6 +8,10 @@ from ..errors import CustomersError
 from ..models import CustomerPage
 
 
+START_AGAIN = "start again with fresh=True, or --fresh"
+"""How a message of `OutputRefusedError` ends, if a user can do that."""
+
+
 class OutputError(Exception):
     """The output could not be written. What was committed before is safe: run the export again, and it resumes."""
 
@@ -21,6 +25,7 @@ class OutputRefusedError(OutputError):
     """
 
 
+@runtime_checkable
 class Sink(Protocol):
     """
     An output of `export`. Write your own for another kind of database or file.
