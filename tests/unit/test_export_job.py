@@ -141,7 +141,6 @@ async def test_a_sink_that_cannot_write_costs_no_request() -> None:
         ({"on_progress": anyio.sleep}, TypeError),
         ({"nonsense": 5}, TypeError),
     ],
-    ids=str,
 )
 async def test_wrong_arguments_open_nothing(wrong: dict[str, Any], error: type[Exception]) -> None:
     """Arguments are checked before the sink is opened; the error names the argument."""

@@ -68,9 +68,8 @@ async def export(
         What was written, and what is missing. If `is_complete` is false, call `export` again.
 
     Raises:
-        ValueError: An argument breaks a rule. Nothing was opened, except if it is one of the ids: they are checked when their
-            turn comes.
-        TypeError: An argument has a wrong type. The same is true.
+        ValueError: An argument breaks a rule. Nothing was opened. But an id is checked only when its turn comes.
+        TypeError: An argument has a wrong type. Nothing was opened.
         OutputRefusedError: The output is in use, is complete, or belongs to another run. Nothing was changed.
         OutputError: The sink could not write.
         OSError: The sink could not write, for example because the disk is full.

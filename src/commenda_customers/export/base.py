@@ -7,7 +7,6 @@ from ..checkpoint import Checkpoint
 from ..errors import CustomersError
 from ..models import CustomerPage
 
-
 START_AGAIN = "start again with fresh=True, or --fresh"
 """How a message of `OutputRefusedError` ends, if a user can do that."""
 
