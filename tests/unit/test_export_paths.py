@@ -33,7 +33,12 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 def at_page(number: int, call: Callable[[], object]) -> Callable[[StreamProgress], None]:
     """Return a callback that makes a call after so many pages."""
-    return lambda progress: call() and None if progress.pages == number else None
+
+    def note(progress: StreamProgress) -> None:
+        if progress.pages == number:
+            call()
+
+    return note
 
 
 async def run(server: Emulator, sink: Sink, *ids: str, **options: Any) -> Summary:
@@ -158,7 +163,11 @@ async def test_two_programs_that_begin_at_the_same_moment(tmp_path: Path, monkey
     path = tmp_path / "customers.jsonl"
     first, second = JSONLinesFile(path), JSONLinesFile(path)
     await first.open()
-    monkeypatch.setattr(Path, "exists", lambda _path: False)
+
+    def exists(_path: Path) -> bool:
+        return False
+
+    monkeypatch.setattr(Path, "exists", exists)
     with pytest.raises(OutputRefusedError, match="another program writes to it"):
         await second.open()
     await second.aclose()
