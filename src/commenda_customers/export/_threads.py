@@ -24,6 +24,7 @@ async def in_thread(call: Callable[..., T], *args: object) -> T:
 
 async def _to_its_end(call: Callable[..., T], *args: object) -> T:
     # Also if the cancellation comes before the thread has begun: otherwise a second one could leave an output locked.
+    outcome: list[T] = []
     with anyio.CancelScope(shield=True):
-        result = await anyio.to_thread.run_sync(call, *args)
-    return result  # noqa: RET504 - to a type checker, a scope may swallow what is raised in it
+        outcome.append(await anyio.to_thread.run_sync(call, *args))
+    return outcome[0]
