@@ -366,13 +366,13 @@ class TestOutcome:
     @pytest.mark.parametrize(
         ("output", "prepare", "ends"),
         [
-            ("missing/a.jsonl", lambda: None, (1, "No such file or directory: 'missing/a.jsonl.partial'")),
+            ("missing/a.jsonl", lambda: None, (1, "/missing/a.jsonl.partial'")),
             ("a.jsonl", _damage, (2, "a.jsonl.state: is damaged")),
             ("a.jsonl", lambda: Path("a.jsonl.partial").write_text("{}"), (2, "a.jsonl.partial: has no state file")),
             pytest.param(
                 "locked/a.jsonl",
                 lambda: os.mkdir("locked", 0o500),
-                (1, "Permission denied: 'locked/a.jsonl.partial'"),
+                (1, "/locked/a.jsonl.partial'"),
                 marks=pytest.mark.skipif(not os.getuid(), reason="root may write everywhere"),
             ),
         ],
@@ -389,6 +389,13 @@ class TestOutcome:
         assert ends[1] in complained
         assert complained.count("\n") == 1
         assert server.requests == []
+
+    def test_a_summary_does_not_replace_the_output(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """The summary cannot have the name of the output, however it is written."""
+        server = serve(SIZES)
+        assert export(*BOTH, "--output", "a.jsonl", "--summary-json", "./a.jsonl") == 2
+        assert "--summary-json and --output are the same file" in capfd.readouterr().err
+        assert (server.requests, os.listdir()) == ([], [])
 
     def test_an_output_in_use(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
         """Two exports never write to the same output."""

@@ -15,6 +15,8 @@ from commenda_customers import (
     CursorRejectedError,
     CustomerPage,
     CustomersError,
+    Event,
+    InvalidCustomerReceived,
     NotFoundError,
     RetryPolicy,
     StreamProgress,
@@ -87,6 +89,10 @@ async def run(server: Emulator, sink: Plain, *ids: str, **options: Any) -> Summa
     """Export, by default all corporations, with small pages and commits."""
     async with connected(server) as api:
         return await export(api, ids or tuple(server.corporations), sink, **{"limit": 5, "commit_every": 3, **options})
+
+
+def held_rows(corporation_id: str, number: int) -> list[Any]:
+    return [{"id": str(each), "corporation_id": corporation_id} for each in range(number)]
 
 
 def held(server: Emulator, *ids: str) -> dict[str, list[str]]:
@@ -195,6 +201,24 @@ async def test_an_exception_of_the_callback_loses_nothing() -> None:
     assert sink.calls.count("write") == 5
     await run(server, sink)
     assert sink.ids == held(server)
+
+
+async def test_an_exception_of_a_hook_loses_no_invalid_row() -> None:
+    """If a hook raises at an invalid row, the next call still writes this row, and those before it on its page."""
+    fails = True
+
+    def fail(event: Event) -> None:
+        if fails and isinstance(event, InvalidCustomerReceived) and event.customer.id == "bad 1":
+            raise RuntimeError("mine")
+
+    rows = [{"id": f"bad {number}", "corporation_id": "a", "name": number} for number in range(3)]
+    server, sink = Emulator({"a": [*held_rows("a", 6), *rows], "b": 5}), Full()
+    async with connected(server, hooks=[fail]) as api:
+        with pytest.raises(RuntimeError, match="mine"):
+            await export(api, ["a", "b"], sink, limit=4)
+        fails = False
+        summary = await export(api, ["a", "b"], sink, limit=4)
+    assert (sink.invalid, summary.invalid_customers, summary.is_complete) == (3, 3, True)
 
 
 @pytest.mark.parametrize("call", ["write", "commit"])

@@ -1,6 +1,7 @@
 """`commenda-customers export`: all customers of many corporations, in a file or a database."""
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ._broken_pipe import give_up_output
 from ._corporations import Shard, parse_shard, read_corporations
 from ._filters import filter_options
 from ._messages import add_notes, say
-from ._options import ClientOptions, FirstResponse, client_options, usage_errors
+from ._options import ClientOptions, FirstResponse, client_options, usage_error, usage_errors
 from ._outputs import FORMATS, StandardOutput, make_sink
 from ._progress import Display, Monitor
 from ._report import say_summary, write_summary
@@ -148,6 +149,8 @@ def export_command(
       commenda-customers export --corporations-from corporations.txt --shard 2/8 --rate 10/s --output share-2.csv
       commenda-customers export --corporation corp_1 --has-exemption --output - | wc -l
     """  # noqa: D301 - click's mark for lines that it must not join
+    if summary_path is not None and output != "-" and os.path.realpath(summary_path) == os.path.realpath(output):
+        raise usage_error("--summary-json and --output are the same file: the summary would replace the customers")
     corporations = read_corporations(corporation_ids, source, shard)
     sink = make_sink(output, format_name, fresh=fresh)
     settings = _Settings(client, rate, commit_every, summary_path, quiet)

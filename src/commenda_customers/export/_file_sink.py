@@ -19,11 +19,11 @@ from pydantic import BaseModel, ValidationError
 from ..checkpoint import Checkpoint
 from ..models import CustomerPage
 from ._compression import Compression
-from ._files import sync_folder, with_suffix, write_whole
+from ._files import real_path, sync_folder, with_suffix, write_whole
 from ._invalid_rows import encode_invalid, read_lines
 from ._partial_file import Extent, PartialFile, ReadRows
 from ._threads import in_thread
-from .base import START_AGAIN, OutputRefusedError, Sink
+from .base import START_AGAIN, OutputError, OutputRefusedError, Sink
 
 
 class _State(BaseModel):
@@ -87,8 +87,9 @@ class ResumableSink(Sink, Generic[Output]):
     format: str
     """What the output has, and in which version."""
 
-    def __init__(self, path: Path, *, fresh: bool, data: Output, state_path: Path) -> None:
-        """Open nothing yet."""
+    def __init__(self, name: str | os.PathLike[str], path: Path, *, fresh: bool, data: Output, state_path: Path) -> None:
+        """Open nothing yet. *name* is what the user calls the output."""
+        self._name = str(Path(name))
         self._path = path
         self._fresh = fresh
         self._state_path = state_path
@@ -99,7 +100,7 @@ class ResumableSink(Sink, Generic[Output]):
         self._is_finished = False
 
     def __str__(self) -> str:
-        return str(self._path)
+        return self._name
 
     @abstractmethod
     def _add(self, page: CustomerPage) -> None:
@@ -165,13 +166,17 @@ class ResumableSink(Sink, Generic[Output]):
         if state.is_finishing:
             self._give_names()
             self._is_finished = True
-        elif not (self._data.is_long_enough and self._invalid.is_long_enough):
+        elif not self._is_whole:
             raise OutputRefusedError(f"{self._data.partial_path}: is shorter than its state file says; {START_AGAIN}")
         return state.checkpoint
 
+    @property
+    def _is_whole(self) -> bool:
+        return self._data.is_long_enough and self._invalid.is_long_enough
+
     def _refuse_complete(self) -> None:
         if self._data.is_complete:
-            raise OutputRefusedError(f"{self._path}: exists already; to replace it, {START_AGAIN}")
+            raise OutputRefusedError(f"{self}: exists already; to replace it, {START_AGAIN}")
 
     def _load(self) -> _State | None:
         try:
@@ -182,7 +187,7 @@ class ResumableSink(Sink, Generic[Output]):
             raise OutputRefusedError(f"{self._state_path}: is damaged, or another release wrote it; {START_AGAIN}") from None
 
         if state.format != self.format:
-            raise OutputRefusedError(f"{self._path}: was begun as {state.format}, not as {self.format}; {START_AGAIN}")
+            raise OutputRefusedError(f"{self}: was begun as {state.format}, not as {self.format}; {START_AGAIN}")
         return state
 
     def _save(self, state: _State) -> None:
@@ -192,7 +197,7 @@ class ResumableSink(Sink, Generic[Output]):
     def _commit(self, checkpoint: Checkpoint) -> None:
         if self._is_finished:
             if self._data.has_news or self._invalid.has_news:
-                raise OutputRefusedError(f"{self._path}: is complete; to replace it, {START_AGAIN}")
+                raise OutputRefusedError(f"{self}: is complete; to replace it, {START_AGAIN}")
             return
 
         if self._state is None:
@@ -209,6 +214,8 @@ class ResumableSink(Sink, Generic[Output]):
         if self._is_finished or self._state is None:
             return
 
+        if not self._is_whole:
+            raise OutputError(f"{self._data.partial_path}: another program has removed or changed it")
         self._save(self._state.model_copy(update={"is_finishing": True}))
         self._give_names()
         self._is_finished = True
@@ -217,7 +224,7 @@ class ResumableSink(Sink, Generic[Output]):
         """Rename the files, and remove the state file. After a kill this is done again, from any point."""
         if self._invalid.extent.rows:
             self._invalid.finish()
-        else:
+        if not self._invalid.has_rows:
             self._invalid.remove()
         self._data.finish()
         self._state_path.unlink(missing_ok=True)
@@ -235,9 +242,9 @@ class FileSink(ResumableSink[PartialFile]):
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool, read_rows: ReadRows, header: bytes = b"") -> None:
         """Open nothing yet."""
-        path = Path(path)
-        data = PartialFile(path, Compression(path), read_rows, header=header)
-        super().__init__(path, fresh=fresh, data=data, state_path=with_suffix(path, ".state"))
+        real = real_path(path)
+        data = PartialFile(real, Compression(real), read_rows, header=header)
+        super().__init__(path, real, fresh=fresh, data=data, state_path=with_suffix(real, ".state"))
 
     @abstractmethod
     def encode(self, page: CustomerPage) -> bytes:
@@ -248,6 +255,8 @@ class FileSink(ResumableSink[PartialFile]):
 
     def _lock(self) -> None:
         """Create and lock the partial file. If it was renamed already, lock it under its final name."""
+        if self._path.is_dir():
+            raise OutputRefusedError(f"{self}: is a folder")
         if not self._fresh and not self._state_path.exists():
             self._refuse_complete()
         target = self._data.partial_path
@@ -256,4 +265,4 @@ class FileSink(ResumableSink[PartialFile]):
             if not target.exists():
                 raise OutputRefusedError(f"{self._data.partial_path}: is missing; {START_AGAIN}")
         if not self._data.open(target):
-            raise OutputRefusedError(f"{self._path}: another program writes to it")
+            raise OutputRefusedError(f"{self}: another program writes to it")

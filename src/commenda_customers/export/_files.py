@@ -16,6 +16,11 @@ def with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return the name of a file without symbolic links. It stays right if the working directory changes."""
+    return Path(os.path.realpath(path))
+
+
 def replace(source: Path, target: Path) -> None:
     """Rename a file; after a power failure it has the old or the new name."""
     source.replace(target)

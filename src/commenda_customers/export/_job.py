@@ -16,12 +16,15 @@ from .._customer_stream import CustomerStream
 from ..checkpoint import Checkpoint, finished_keys
 from ..client import AsyncCustomersAPI
 from ..errors import CursorRejectedError, CustomersError, ListChangedError
-from ..events import Event, PageFailed, PageFetched, RetryScheduled
+from ..events import Event, InvalidCustomerReceived, PageFailed, PageFetched, RetryScheduled
 from ..models import CustomerPage
 from ..progress import StreamProgress
 from ..query import CustomerFilters
 from .base import START_AGAIN, OutputRefusedError, Sink, SupportsClose, SupportsFailures, SupportsRestart
 from .summary import Summary
+
+_in_use: set[int] = set()
+"""The sinks of the exports that run. A sink cannot tell two of them apart."""
 
 _LONGEST_LAST_CALL = 30.0
 """Seconds that the last commit of a cancelled export may take, and the close of the sink."""
@@ -93,20 +96,6 @@ async def export(
     )
 
 
-class _Counter:
-    """A hook that counts what the progress of a stream does not say."""
-
-    def __init__(self) -> None:
-        self.retries = 0
-        self.waited = 0.0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, RetryScheduled):
-            self.retries += 1
-        elif isinstance(event, PageFetched | PageFailed):
-            self.waited += event.waited
-
-
 class ExportJob:
     """One call of `export`. `summary` says at any time what was committed."""
 
@@ -118,14 +107,15 @@ class ExportJob:
         commit_every: int,
         on_progress: Callable[[StreamProgress], None] | None,
     ) -> None:
-        self._counter = _Counter()
-        self._api = api.with_options(hooks=(*api.hooks, self._counter))
+        # Before the other hooks: one of them may raise.
+        self._api = api.with_options(hooks=(self._note, *api.hooks))
         self._sink = sink
         self._commit_every = commit_every
         self._on_progress = on_progress
         self._stream: CustomerStream | None = None
         self._is_in_step = False  # whether the sink has all that the stream has yielded
-        self._pages = 0
+        self._pages = self._retries = 0
+        self._waited = 0.0
         self._began = 0.0
         self._first = self._committed = Checkpoint(query="")
         self._failures: dict[str, CustomersError] = {}
@@ -140,6 +130,10 @@ class ExportJob:
         """Export; raises as `export` does. Takes the arguments of `AsyncCustomersAPI.stream`."""
         self._began = anyio.current_time()
         query = self._api.stream(corporation_ids, max_failures=max_failures, **options).checkpoint().query
+        if id(self._sink) in _in_use:
+            raise OutputRefusedError(f"{self._sink}: another export writes to it")
+
+        _in_use.add(id(self._sink))
         try:
             await self._begin(query)
             await self._read(corporation_ids, max_failures=max_failures, **options)
@@ -154,9 +148,12 @@ class ExportJob:
             await self._save_rest(exc)
             raise
         finally:
-            if isinstance(self._sink, SupportsClose):
-                with anyio.move_on_after(_LONGEST_LAST_CALL, shield=True):
-                    await self._sink.aclose()
+            try:
+                if isinstance(self._sink, SupportsClose):
+                    with anyio.move_on_after(_LONGEST_LAST_CALL, shield=True):
+                        await self._sink.aclose()
+            finally:
+                _in_use.discard(id(self._sink))
 
         return self.summary()
 
@@ -173,11 +170,20 @@ class ExportJob:
             restarted=self._restarted,
             dropped=self._dropped,
             pages=self._pages,
-            retries=self._counter.retries,
-            waited=self._counter.waited,
+            retries=self._retries,
+            waited=self._waited,
             elapsed=anyio.current_time() - self._began,
             is_complete=self._is_complete,
         )
+
+    def _note(self, event: Event) -> None:
+        """Count what the progress of a stream does not say. A hook."""
+        if isinstance(event, RetryScheduled):
+            self._retries += 1
+        elif isinstance(event, PageFetched | PageFailed):
+            self._waited += event.waited
+        elif isinstance(event, InvalidCustomerReceived):
+            self._is_in_step = False  # the checkpoint has this row by now, but its page is yet to be written
 
     async def _begin(self, query: str) -> None:
         """Open the sink. The first commit comes before the first request: it shows whether the sink can write."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from ._compression import Compression
 from ._files import append, is_at, lock, replace, with_suffix
+from .base import OutputError
 
 _BYTES_AT_ONCE = 1 << 20
 
@@ -74,6 +75,11 @@ class PartialFile:
         return self.path.exists()
 
     @property
+    def has_rows(self) -> bool:
+        """Whether the complete file has rows. It has none if all were discarded."""
+        return bool(self.extent.rows and self.path.exists() and self.path.stat().st_size)
+
+    @property
     def has_news(self) -> bool:
         """Whether something was added or discarded since the last `settle`."""
         return bool(self._rows or self._stale)
@@ -89,7 +95,7 @@ class PartialFile:
 
     def open(self, path: Path) -> bool:
         """Open *path* and lock it; return whether no other program has it. The file may be empty, or be renamed already."""
-        self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+        self._file = path.open("a+b", buffering=0)
         if lock(self._file) and is_at(self._file, path):
             return True
 
@@ -100,8 +106,9 @@ class PartialFile:
         """Write what was added after what counts, and return what counts then. `settle` makes it so."""
         if self._file is None:
             self._file = self.partial_path.open("a+b", buffering=0)
+        if not (is_at(self._file, self.partial_path) and self.is_long_enough):
+            raise OutputError(f"{self.partial_path}: another program has removed or changed it")
         self._file.truncate(self.extent.length)
-        self._file.seek(self.extent.length)
         # The first member has the header. It is never missing: an empty file is no compressed file.
         data = b"".join(self._pieces if self.extent.length else [self._header, *self._pieces])
         member = self._compression.compress(data) if data or not self.extent.length else b""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..models import CustomerPage
 from ._file_sink import ResumableSink
+from ._files import real_path
 from ._partial_folder import STATE, PartialFolder
 from .base import OutputError, OutputRefusedError
 from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, Row, flatten, within_int64
@@ -53,8 +54,8 @@ class ParquetFolder(ResumableSink[PartialFolder]):
         Raises:
             ModuleNotFoundError: The extra `parquet` is not installed.
         """
-        path = Path(path)
-        super().__init__(path, fresh=fresh, data=PartialFolder(path, _Parquet(path)), state_path=path / STATE)
+        real = real_path(path)
+        super().__init__(path, real, fresh=fresh, data=PartialFolder(real, _Parquet(real)), state_path=real / STATE)
 
     def _add(self, page: CustomerPage) -> None:
         # As rows, because the garbage collector would visit all the models again and again.
@@ -62,11 +63,11 @@ class ParquetFolder(ResumableSink[PartialFolder]):
 
     def _lock(self) -> None:
         if self._path.exists() and not self._path.is_dir():
-            raise OutputRefusedError(f"{self._path}: is not a folder")
+            raise OutputRefusedError(f"{self}: is not a folder")
         if name := self._data.foreign:
-            raise OutputRefusedError(f"{self._path}: has files that are not of an export, such as {name!r}")
+            raise OutputRefusedError(f"{self}: has files that are not of an export, such as {name!r}")
         if not self._data.open():
-            raise OutputRefusedError(f"{self._path}: another program writes to it")
+            raise OutputRefusedError(f"{self}: another program writes to it")
 
 
 class _Parquet:

@@ -16,7 +16,7 @@ from ..checkpoint import Checkpoint
 from ..errors import CustomersError
 from ..models import Customer, CustomerPage
 from . import _sqlite_schema as sql
-from ._files import with_suffix
+from ._files import real_path, with_suffix
 from ._lock_file import LockFile
 from ._threads import in_thread
 from .base import START_AGAIN, OutputError, OutputRefusedError, Sink
@@ -68,7 +68,8 @@ class SQLiteDatabase(Sink):
             TypeError: `retry_within` is not a number.
         """
         check_positive("retry_within", retry_within, or_zero=True)
-        self._path = Path(path)
+        self._name = str(Path(path))
+        self._path = real_path(path)
         self._fresh = fresh
         self._retry_within = retry_within
         self._lock = LockFile(with_suffix(self._path, ".lock"))
@@ -78,7 +79,7 @@ class SQLiteDatabase(Sink):
         self._pending: list[CustomerPage | str] = []  # pages, and corporations to restart
 
     def __str__(self) -> str:
-        return str(self._path)
+        return self._name
 
     async def open(self) -> Checkpoint | None:
         """
@@ -125,7 +126,7 @@ class SQLiteDatabase(Sink):
         self._run, self._has_begun = None, False
         self._pending.clear()
         if not self._lock.acquire():
-            raise OutputRefusedError(f"{self._path}: another export writes to it")
+            raise OutputRefusedError(f"{self}: another export writes to it")
 
         with self._connected() as db:
             return None if self._is_empty(db) or self._fresh else self._resume(db)
@@ -137,13 +138,13 @@ class SQLiteDatabase(Sink):
         (tables,) = db.execute("select count(*) from sqlite_master").fetchone()
         (pages,) = db.execute("pragma page_count").fetchone()
         if not pages and self._path.stat().st_size:  # SQLite would write over some bytes that are less than a page
-            raise OutputRefusedError(f"{self._path}: file is not a database")
+            raise OutputRefusedError(f"{self}: file is not a database")
         if not (application or version or tables):
             return True
         if application != sql.APPLICATION_ID:
-            raise OutputRefusedError(f"{self._path}: is a database of another program")
+            raise OutputRefusedError(f"{self}: is a database of another program")
         if version != sql.VERSION:
-            raise OutputRefusedError(f"{self._path}: another release wrote it; export into another file")
+            raise OutputRefusedError(f"{self}: another release wrote it; export into another file")
 
         return False
 
@@ -156,7 +157,7 @@ class SQLiteDatabase(Sink):
         try:
             found = Checkpoint.model_validate_json(checkpoint)
         except ValidationError:
-            message = f"{self._path}: its checkpoint is damaged, or another release wrote it; {START_AGAIN}"
+            message = f"{self}: its checkpoint is damaged, or another release wrote it; {START_AGAIN}"
             raise OutputRefusedError(message) from None
 
         self._run = run
@@ -187,7 +188,7 @@ class SQLiteDatabase(Sink):
     def _prepare(self, db: sqlite3.Connection, query: str) -> None:
         """Refuse other filters, and set up the connection."""
         if not (self._fresh or self._is_empty(db)) and _latest_run(db)[3] not in {None, query}:
-            raise OutputRefusedError(f"{self._path}: belongs to other filters; {START_AGAIN}")
+            raise OutputRefusedError(f"{self}: belongs to other filters; {START_AGAIN}")
 
         db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
         db.execute("pragma cache_size = -32000")  # 32 MB, for ids in random order: the index of half a million customers
@@ -234,13 +235,13 @@ class SQLiteDatabase(Sink):
             if self._db is None:
                 # The calls come from several threads, one after the other. Only `_transaction` begins transactions.
                 options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
-                self._db = sqlite3.connect(self._path.absolute(), timeout=_BUSY_SECONDS, **options)
+                self._db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, **options)
             self._path.stat()  # raises if somebody has removed the file: SQLite would go on, and all would be lost
             yield self._db
         except sqlite3.Error as exc:
             code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
             kind = OutputRefusedError if code in _DAMAGED else OutputError
-            raise kind(f"{self._path}: {exc}") from None
+            raise kind(f"{self}: {exc}") from None
 
 
 @contextmanager
