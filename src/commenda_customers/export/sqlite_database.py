@@ -299,11 +299,10 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
         else:
             changed.append((customer, raw, digest))
     db.execute(sql.SEE_AGAIN, (run, now, json.dumps(unchanged)))
-    for has_nested, rows in sql.rows_of(changed, now, run).items():
-        try:
-            db.executemany(sql.UPSERTS[has_nested], rows)
-        except OverflowError:
-            db.executemany(sql.UPSERTS[has_nested], map(sql.with_small_integers, rows))
+    try:
+        db.executemany(sql.UPSERT, sql.rows_of(changed, now, run))
+    except OverflowError:
+        db.executemany(sql.UPSERT, map(sql.with_small_integers, sql.rows_of(changed, now, run)))
     return unseen
 
 
