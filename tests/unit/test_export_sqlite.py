@@ -561,7 +561,7 @@ async def test_two_exports_on_one_database_are_refused(path: Path) -> None:
 async def test_a_lock_file_that_was_removed_before_it_was_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then another export may have made a new one: the lock of a file without a name says nothing."""
     lock_path = path.with_name("customers.db.lock")
-    real, calls = _lock_file.lock, []
+    real, calls = _lock_file._lock, []
 
     def remove_then_lock(file: Any) -> bool:
         calls.append(file)
@@ -569,7 +569,7 @@ async def test_a_lock_file_that_was_removed_before_it_was_locked(path: Path, mon
             lock_path.unlink()
         return real(file)
 
-    monkeypatch.setattr(_lock_file, "lock", remove_then_lock)
+    monkeypatch.setattr(_lock_file, "_lock", remove_then_lock)
     async with opened(SQLiteDatabase(path)):
         assert len(calls) == 2
         with pytest.raises(OutputRefusedError):

@@ -21,11 +21,10 @@ from ..models import CustomerPage
 from ._compression import Compression
 from ._files import sync_folder, with_suffix, write_whole
 from ._invalid_rows import encode_invalid, read_lines
+from ._lock_file import LockFile
 from ._partial_file import Extent, PartialFile, ReadRows
 from ._threads import in_thread
-from .base import OutputRefusedError, Sink
-
-_START_AGAIN = "start again with fresh=True, or --fresh"
+from .base import START_AGAIN, OutputRefusedError, Sink
 
 
 class _State(BaseModel):
@@ -67,6 +66,8 @@ class PartialOutput(Protocol):
     @property
     def has_news(self) -> bool: ...
 
+    def prepare(self) -> None: ...
+
     def discard(self, corporation_id: str) -> None: ...
 
     def flush(self) -> Extent: ...
@@ -75,8 +76,6 @@ class PartialOutput(Protocol):
 
     def finish(self) -> None: ...
 
-    def remove_if_empty(self) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -84,16 +83,17 @@ Output = TypeVar("Output", bound=PartialOutput)
 
 
 class ResumableSink(Sink, Generic[Output]):
-    """An output on disk that can be resumed. A subclass takes pages, and locks."""
+    """An output on disk that can be resumed. A subclass takes pages."""
 
     format: str
     """What the output has, and in which version."""
 
-    def __init__(self, path: Path, *, fresh: bool, data: Output, state_path: Path) -> None:
+    def __init__(self, path: Path, *, fresh: bool, data: Output, state_path: Path, lock_path: Path) -> None:
         """Open nothing yet."""
         self._path = path
         self._fresh = fresh
         self._state_path = state_path
+        self._lock = LockFile(lock_path, path)
         self._data = data
         invalid = with_suffix(path, ".invalid.jsonl")
         self._invalid = PartialFile(invalid, Compression(invalid), read_lines)
@@ -106,10 +106,6 @@ class ResumableSink(Sink, Generic[Output]):
     @abstractmethod
     def _add(self, page: CustomerPage) -> None:
         """Keep the customers of a page in memory."""
-
-    @abstractmethod
-    def _lock(self) -> None:
-        """Keep other programs off the output, or refuse it."""
 
     async def open(self) -> Checkpoint | None:
         """
@@ -151,29 +147,41 @@ class ResumableSink(Sink, Generic[Output]):
 
     def _open(self) -> Checkpoint | None:
         self._state, self._is_finished = None, False
-        self._lock()
+        self._data.prepare()
+        self._lock.acquire()
         state = None if self._fresh else self._load()
         # What an earlier export could not commit is forgotten: it is not in the checkpoint.
         self._data.settle(state.data if state else Extent())
         self._invalid.settle(state.invalid if state else Extent())
         if state is None:
-            if not self._fresh:
-                self._refuse_complete()
-                if self._data.size:
-                    raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {_START_AGAIN}")
+            self._refuse_others()
             return None
 
+        if not self._has_all(state):
+            raise OutputRefusedError(
+                f"{self._data.partial_path}: is missing, or shorter than its state file says; {START_AGAIN}"
+            )
         self._state = state
         if state.is_finishing:
             self._give_names()
             self._is_finished = True
-        elif not (self._data.is_long_enough and self._invalid.is_long_enough):
-            raise OutputRefusedError(f"{self._data.partial_path}: is shorter than its state file says; {_START_AGAIN}")
         return state.checkpoint
 
-    def _refuse_complete(self) -> None:
+    def _refuse_others(self) -> None:
+        """Refuse to replace what this run has not begun, unless it may start again."""
+        if self._fresh:
+            return
         if self._data.is_complete:
-            raise OutputRefusedError(f"{self._path}: exists already; to replace it, {_START_AGAIN}")
+            raise OutputRefusedError(f"{self._path}: exists already; to replace it, {START_AGAIN}")
+        if self._data.size:
+            raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {START_AGAIN}")
+
+    def _has_all(self, state: _State) -> bool:
+        """Return whether all that counts is there. At the end, it may have its final name already."""
+        if state.is_finishing:
+            return self._data.partial_path.exists() or self._data.is_complete
+
+        return self._data.is_long_enough and self._invalid.is_long_enough
 
     def _load(self) -> _State | None:
         try:
@@ -181,12 +189,10 @@ class ResumableSink(Sink, Generic[Output]):
         except FileNotFoundError:
             return None
         except ValidationError:
-            raise OutputRefusedError(
-                f"{self._state_path}: is damaged, or another release wrote it; {_START_AGAIN}"
-            ) from None
+            raise OutputRefusedError(f"{self._state_path}: is damaged, or another release wrote it; {START_AGAIN}") from None
 
         if state.format != self.format:
-            raise OutputRefusedError(f"{self._path}: was begun as {state.format}, not as {self.format}; {_START_AGAIN}")
+            raise OutputRefusedError(f"{self._path}: was begun as {state.format}, not as {self.format}; {START_AGAIN}")
         return state
 
     def _save(self, state: _State) -> None:
@@ -196,7 +202,7 @@ class ResumableSink(Sink, Generic[Output]):
     def _commit(self, checkpoint: Checkpoint) -> None:
         if self._is_finished:
             if self._data.has_news or self._invalid.has_news:
-                raise OutputRefusedError(f"{self._path}: is complete; to replace it, {_START_AGAIN}")
+                raise OutputRefusedError(f"{self._path}: is complete; to replace it, {START_AGAIN}")
             return
 
         if self._state is None:
@@ -228,10 +234,9 @@ class ResumableSink(Sink, Generic[Output]):
         sync_folder(self._state_path.parent)
 
     def _close(self) -> None:
-        if self._state is None:
-            self._data.remove_if_empty()
-        self._data.close()
         self._invalid.close()
+        self._lock.release()
+        self._data.close()
 
 
 class FileSink(ResumableSink[PartialFile]):
@@ -241,7 +246,8 @@ class FileSink(ResumableSink[PartialFile]):
         """Open nothing yet."""
         path = Path(path)
         data = PartialFile(path, Compression(path), read_rows, header=header)
-        super().__init__(path, fresh=fresh, data=data, state_path=with_suffix(path, ".state"))
+        state_path, lock_path = with_suffix(path, ".state"), with_suffix(path, ".lock")
+        super().__init__(path, fresh=fresh, data=data, state_path=state_path, lock_path=lock_path)
 
     @abstractmethod
     def encode(self, page: CustomerPage) -> bytes:
@@ -249,15 +255,3 @@ class FileSink(ResumableSink[PartialFile]):
 
     def _add(self, page: CustomerPage) -> None:
         self._data.add(self.encode(page), len(page))
-
-    def _lock(self) -> None:
-        """Create and lock the partial file. If it was renamed already, lock it under its final name."""
-        if not self._fresh and not self._state_path.exists():
-            self._refuse_complete()
-        target = self._data.partial_path
-        if not target.exists() and not self._fresh and self._state_path.exists():
-            target = self._path
-            if not target.exists():
-                raise OutputRefusedError(f"{self._data.partial_path}: is missing; {_START_AGAIN}")
-        if not self._data.open(target):
-            raise OutputRefusedError(f"{self._path}: another program writes to it")

@@ -12,7 +12,7 @@ from typing import IO, BinaryIO
 from pydantic import BaseModel
 
 from ._compression import Compression
-from ._files import append, is_at, lock, replace, with_suffix
+from ._files import append, replace, with_suffix
 
 _BYTES_AT_ONCE = 1 << 20
 
@@ -87,14 +87,8 @@ class PartialFile:
         """Let no row of a corporation count that was added so far."""
         self._stale[corporation_id] = self.extent.rows + self._rows
 
-    def open(self, path: Path) -> bool:
-        """Open *path* and lock it; return whether no other program has it. The file may be empty, or be renamed already."""
-        self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
-        if lock(self._file) and is_at(self._file, path):
-            return True
-
-        self.close()
-        return False
+    def prepare(self) -> None:
+        """Do nothing: the first `flush` creates the file."""
 
     def flush(self) -> Extent:
         """Write what was added after what counts, and return what counts then. `settle` makes it so."""
@@ -124,6 +118,7 @@ class PartialFile:
         if not self.partial_path.exists():
             return
 
+        self.close()  # Windows cannot rename an open file
         os.truncate(self.partial_path, self.extent.length)
         if not self.extent.stale:
             replace(self.partial_path, self.path)
@@ -141,13 +136,8 @@ class PartialFile:
         self.partial_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
-    def remove_if_empty(self) -> None:
-        """Remove the partial file if it was only created."""
-        if self._file is not None and not self.size:
-            self.partial_path.unlink(missing_ok=True)
-
     def close(self) -> None:
-        """Close the file, which also unlocks it."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -7,6 +7,9 @@ from ..checkpoint import Checkpoint
 from ..errors import CustomersError
 from ..models import CustomerPage
 
+START_AGAIN = "start again with fresh=True, or --fresh"
+"""How an `OutputRefusedError` ends, if that helps."""
+
 
 class OutputError(Exception):
     """The output could not be written. What was committed before is safe: run the export again, and it resumes."""

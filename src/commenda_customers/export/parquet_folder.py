@@ -9,8 +9,8 @@ from typing import Any
 
 from ..models import CustomerPage
 from ._file_sink import ResumableSink
-from ._partial_folder import STATE, PartialFolder
-from .base import OutputError, OutputRefusedError
+from ._partial_folder import LOCK, STATE, PartialFolder
+from .base import OutputError
 from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, Row, flatten, within_int64
 
 _REQUIRED = {"corporation_id", "id"}
@@ -54,19 +54,12 @@ class ParquetFolder(ResumableSink[PartialFolder]):
             ModuleNotFoundError: The extra `parquet` is not installed.
         """
         path = Path(path)
-        super().__init__(path, fresh=fresh, data=PartialFolder(path, _Parquet(path)), state_path=path / STATE)
+        data = PartialFolder(path, _Parquet(path))
+        super().__init__(path, fresh=fresh, data=data, state_path=path / STATE, lock_path=path / LOCK)
 
     def _add(self, page: CustomerPage) -> None:
         # As rows, because the garbage collector would visit all the models again and again.
         self._data.add(map(flatten, page.customers))
-
-    def _lock(self) -> None:
-        if self._path.exists() and not self._path.is_dir():
-            raise OutputRefusedError(f"{self._path}: is not a folder")
-        if name := self._data.foreign:
-            raise OutputRefusedError(f"{self._path}: has files that are not of an export, such as {name!r}")
-        if not self._data.open():
-            raise OutputRefusedError(f"{self._path}: another program writes to it")
 
 
 class _Parquet:

@@ -19,14 +19,13 @@ from . import _sqlite_schema as sql
 from ._files import with_suffix
 from ._lock_file import LockFile
 from ._threads import in_thread
-from .base import OutputError, OutputRefusedError, Sink
+from .base import START_AGAIN, OutputError, OutputRefusedError, Sink
 
 _BUSY_SECONDS = 5.0
 """How long another program may keep the database locked."""
 _TOO_MANY = 1 << 63  # SQLite has integers of 64 bits
 _UNKNOWN = (None, None, None)
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
-_START_AGAIN = "start again with fresh=True, or --fresh"
 
 _to_json = Customer.__pydantic_serializer__.to_json
 
@@ -72,7 +71,7 @@ class SQLiteDatabase(Sink):
         self._path = Path(path)
         self._fresh = fresh
         self._retry_within = retry_within
-        self._lock = LockFile(with_suffix(self._path, ".lock"))
+        self._lock = LockFile(with_suffix(self._path, ".lock"), self._path)
         self._db: sqlite3.Connection | None = None
         self._run: int | None = None  # the run that is resumed, or that has begun
         self._has_begun = False  # whether there was a commit
@@ -125,9 +124,7 @@ class SQLiteDatabase(Sink):
     def _open(self) -> Checkpoint | None:
         self._run, self._has_begun = None, False
         self._pending.clear()
-        if not self._lock.acquire():
-            raise OutputRefusedError(f"{self._path}: another export writes to it")
-
+        self._lock.acquire()
         with self._connected() as db:
             return None if self._is_empty(db) or self._fresh else self._resume(db)
 
@@ -157,7 +154,7 @@ class SQLiteDatabase(Sink):
         try:
             found = Checkpoint.model_validate_json(checkpoint)
         except ValidationError:
-            message = f"{self._path}: its checkpoint is damaged, or another release wrote it; {_START_AGAIN}"
+            message = f"{self._path}: its checkpoint is damaged, or another release wrote it; {START_AGAIN}"
             raise OutputRefusedError(message) from None
 
         self._run = run
@@ -188,7 +185,7 @@ class SQLiteDatabase(Sink):
     def _prepare(self, db: sqlite3.Connection, query: str) -> None:
         """Refuse other filters, and set up the connection."""
         if not (self._fresh or self._is_empty(db)) and _latest_run(db)[3] not in {None, query}:
-            raise OutputRefusedError(f"{self._path}: belongs to other filters; {_START_AGAIN}")
+            raise OutputRefusedError(f"{self._path}: belongs to other filters; {START_AGAIN}")
 
         db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
         db.execute("pragma cache_size = -32000")  # 32 MB, for ids in random order: the index of half a million customers
