@@ -10,7 +10,6 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
-from ..checkpoint import Checkpoint, finished_keys
 from ..models import Customer, CustomerPage
 from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten, time_texts, within_int64
 
@@ -180,16 +179,6 @@ _LISTS = sorted(COLUMNS.index(name) for name in LISTS)
 def digest_of(raw: bytes) -> str:
     """Return a text that changes if the customer changes."""
     return blake2b(raw, digest_size=16).hexdigest()
-
-
-def counts_of(checkpoint: Checkpoint) -> tuple[int, int, int]:
-    """Return how many corporations are finished, and how many customers and invalid rows came."""
-    positions = checkpoint.positions
-    return (
-        len(finished_keys(checkpoint)),
-        checkpoint.customers + sum(each.customers for each in positions),
-        checkpoint.invalid_customers + sum(each.invalid_customers for each in positions),
-    )
 
 
 def time_text(moment: datetime) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .._checks import check_positive
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, totals
 from ..errors import CustomersError
 from ..models import Customer, CustomerPage
 from . import _sqlite_schema as sql
@@ -24,7 +24,7 @@ from .base import START_AGAIN, OutputError, OutputRefusedError, Sink
 _BUSY_SECONDS = 5.0
 """How long another program may keep the database locked."""
 _TOO_MANY = 1 << 63  # SQLite has integers of 64 bits
-_UNKNOWN = (None, None, None)
+_UNKNOWN: tuple[Any, ...] = (None, None, None)
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 _to_json = Customer.__pydantic_serializer__.to_json
@@ -177,7 +177,7 @@ class SQLiteDatabase(Sink):
                         _restart(db, item, run)
                     else:
                         _save(db, item, run, now)
-                db.execute(sql.SAVE_RUN, (*sql.counts_of(checkpoint), checkpoint.model_dump_json(), run))
+                db.execute(sql.SAVE_RUN, (*totals(checkpoint), checkpoint.model_dump_json(), run))
 
         self._run, self._has_begun = run, True
         self._pending.clear()
