@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -147,17 +147,17 @@ class SQLiteDatabase(Sink):
 
     def _resume(self, db: sqlite3.Connection) -> Checkpoint | None:
         """Return the checkpoint of the latest run, if it is to be resumed."""
-        run, state, failed_at, _query, checkpoint = _latest_run(db)
-        if state == sql.COMPLETE or (failed_at is not None and not self._is_recent(failed_at)):
+        run = _latest_run(db)
+        if run is None or run.state == sql.COMPLETE or (run.failed_at is not None and not self._is_recent(run.failed_at)):
             return None
 
         try:
-            found = Checkpoint.model_validate_json(checkpoint)
+            found = Checkpoint.model_validate_json(run.checkpoint)
         except ValidationError:
             message = f"{self._path}: its checkpoint is damaged, or another release wrote it; {START_AGAIN}"
             raise OutputRefusedError(message) from None
 
-        self._run = run
+        self._run = run.id
         return found
 
     def _is_recent(self, moment: str) -> bool:
@@ -184,7 +184,8 @@ class SQLiteDatabase(Sink):
 
     def _prepare(self, db: sqlite3.Connection, query: str) -> None:
         """Refuse other filters, and set up the connection."""
-        if not (self._fresh or self._is_empty(db)) and _latest_run(db)[3] not in {None, query}:
+        run = None if self._fresh or self._is_empty(db) else _latest_run(db)
+        if run is not None and run.query != query:
             raise OutputRefusedError(f"{self._path}: belongs to other filters; {START_AGAIN}")
 
         db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
@@ -253,8 +254,19 @@ def _transaction(db: sqlite3.Connection) -> Generator[None]:
         raise
 
 
-def _latest_run(db: sqlite3.Connection) -> tuple[Any, ...]:
-    return db.execute(sql.LATEST_RUN).fetchone() or (None, sql.COMPLETE, None, None, None)
+class _Run(NamedTuple):
+    """The columns of `LATEST_RUN`."""
+
+    id: int
+    state: str
+    failed_at: str | None
+    query: str
+    checkpoint: str
+
+
+def _latest_run(db: sqlite3.Connection) -> _Run | None:
+    found = db.execute(sql.LATEST_RUN).fetchone()
+    return _Run(*found) if found else None
 
 
 def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> None:
