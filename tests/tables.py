@@ -1,4 +1,4 @@
-"""What the unit tests of exports share: an emulator in memory, copies of a folder at every file step, and a full disk."""
+"""What the unit tests of exports share: the rows of an emulator, copies of a folder at every file step, and a full disk."""
 
 import errno
 import os
@@ -8,20 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, Customer
+from commenda_customers import Customer
 from commenda_customers.export.columns import flatten
 from commenda_customers.testing import Emulator
 
 _STEPS = ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "truncate")
-
-
-def connected(server: Emulator) -> AsyncCustomersAPI:
-    """Return a client of an emulator in memory."""
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    return AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client)
 
 
 def rows_of(server: Emulator, **params: str) -> list[tuple[Any, ...]]:

@@ -16,7 +16,8 @@ from commenda_customers import Checkpoint, Customer, CustomerPage
 from commenda_customers.export import COLUMNS, CSVFile, OutputRefusedError, export
 from commenda_customers.export._compression import Compression
 from commenda_customers.testing import Emulator, faults
-from tables import connected, copied_at_each_step, full_disk, names_in, rows_of
+from emulated import connected
+from tables import copied_at_each_step, full_disk, names_in, rows_of
 
 pytestmark = pytest.mark.anyio
 

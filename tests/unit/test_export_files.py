@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, Checkpoint, Customer, CustomerPage
+from commenda_customers import Checkpoint, Customer, CustomerPage
 from commenda_customers.export import JSONLinesFile, OutputRefusedError, Summary, _lock_file, export
 from commenda_customers.testing import Emulator, faults
+from emulated import connected
 from exports import plain
 from tables import full_disk
 
@@ -43,8 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def run(server: Emulator, sink: JSONLinesFile, *ids: str, **options: Any) -> Summary:
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    async with AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client) as api:
+    async with connected(server) as api:
         return await export(api, ids or tuple(server.corporations), sink, **{"limit": 5, "commit_every": 3, **options})
 
 

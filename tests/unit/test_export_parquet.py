@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import httpx
 import polars as pl
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -24,7 +23,8 @@ from commenda_customers.export import (
     export,
 )
 from commenda_customers.testing import Emulator, faults
-from tables import connected, copied_at_each_step, full_disk, names_in, rows_of
+from emulated import connected
+from tables import copied_at_each_step, full_disk, names_in, rows_of
 
 pytestmark = pytest.mark.anyio
 
@@ -417,8 +417,7 @@ async def test_with_fresh_nothing_is_resumed(path: Path) -> None:
     """Every customer is requested again."""
     await complete(path)
     server = Emulator({"corp_1": 2})
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    async with AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client) as api:
+    async with connected(server) as api:
         assert (await export(api, ["corp_1"], ParquetFolder(path, fresh=True))).customers_before == 0
     assert len(ids_in(path)) == 2
 

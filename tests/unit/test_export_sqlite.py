@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commenda_customers import AsyncCustomersAPI, Checkpoint, Customer, CustomerPage, InvalidCustomer, ServerError
+from commenda_customers import Checkpoint, Customer, CustomerPage, InvalidCustomer, ServerError
 from commenda_customers.export import (
     COLUMNS,
     OutputError,
@@ -28,6 +27,7 @@ from commenda_customers.export import (
     sqlite_database,
 )
 from commenda_customers.testing import Emulator, faults
+from emulated import connected
 
 pytestmark = pytest.mark.anyio
 
@@ -673,8 +673,7 @@ def test_arguments_are_checked() -> None:
 
 
 async def run_export(server: Emulator, path: Path, **options: Any) -> Summary:
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    async with AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client) as api:
+    async with connected(server) as api:
         return await export(api, server.corporations, SQLiteDatabase(path), limit=10, **options)
 
 
