@@ -1,16 +1,23 @@
-"""Asks the emulated API in memory, without the client."""
+"""The emulated API in memory: a client of it, and requests without the client."""
 
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 
+from commenda_customers import AsyncCustomersAPI
 from commenda_customers.testing import Emulator
 
 ServeEmulator = Callable[..., Emulator]
 """Serves an emulator for the rest of the test; see the fixture `serve`."""
 
 CORPORATIONS = {"corp_1": 250, "corp_2": 3, "corp_empty": 0}
+
+
+def connected(server: Emulator, **options: Any) -> AsyncCustomersAPI:
+    """Return a client of an emulator in memory."""
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
+    return AsyncCustomersAPI(**{"token": server.token, **options}, base_url=server.base_url, http_client=client)
 
 
 class Asker:

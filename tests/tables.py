@@ -1,5 +1,6 @@
-"""What the tests of exports into tables share: an emulator in memory, and copies of a folder at every file step."""
+"""What the unit tests of exports share: the rows of an emulator, copies of a folder at every file step, and a full disk."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,20 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, Customer
+from commenda_customers import Customer
 from commenda_customers.export.columns import flatten
 from commenda_customers.testing import Emulator
 
 _STEPS = ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "truncate")
-
-
-def connected(server: Emulator) -> AsyncCustomersAPI:
-    """Return a client of an emulator in memory."""
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    return AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client)
 
 
 def rows_of(server: Emulator, **params: str) -> list[tuple[Any, ...]]:
@@ -63,6 +57,23 @@ def copied_at_each_step(folder: Path, copies: Path) -> Iterator[Callable[[], lis
         for name in _STEPS:
             patch.setattr(os, name, watched(getattr(os, name)))
         yield lambda: taken
+
+
+@contextmanager
+def full_disk(*, after: int) -> Iterator[None]:
+    """Let the disk be full when it was synced so many times."""
+    fsync, left = os.fsync, after
+
+    def fail_late(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fail_late)
+        yield
 
 
 def _content(folder: Path) -> dict[str, bytes | None]:

@@ -2,7 +2,7 @@
 
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, NamedTuple, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -109,6 +109,24 @@ def finished_keys(checkpoint: Checkpoint) -> list[str]:
     """Return the keys of the corporations that are finished."""
     text = checkpoint.finished
     return [text[at : at + _KEY_LENGTH] for at in range(0, len(text), _KEY_LENGTH)]
+
+
+class Totals(NamedTuple):
+    """What all runs have yielded. Only `corporations` leaves out those that have started and are not finished."""
+
+    corporations: int
+    customers: int
+    invalid_customers: int
+
+
+def totals(checkpoint: Checkpoint) -> Totals:
+    """Return how much a checkpoint stands for."""
+    positions = checkpoint.positions
+    return Totals(
+        corporations=len(finished_keys(checkpoint)),
+        customers=checkpoint.customers + sum(each.customers for each in positions),
+        invalid_customers=checkpoint.invalid_customers + sum(each.invalid_customers for each in positions),
+    )
 
 
 def corporation_key(corporation_id: str) -> str:

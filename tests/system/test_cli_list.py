@@ -57,8 +57,8 @@ class TestList:
         printed, complained = capfd.readouterr()
         assert [json.loads(line)["id"] for line in printed.splitlines()] == ["a"]
         assert complained.splitlines() == [
-            "not valid: row 1 of a page, id 'b': name: Input should be a valid string",
-            "not valid: row 2 of a page, id None: the row is not an object",
+            "not valid: corporation 'corp_1', row 1 of a page, id 'b': name: Input should be a valid string",
+            "not valid: corporation 'corp_1', row 2 of a page, id None: the row is not an object",
         ]
 
     def test_missing_customers_are_a_warning(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,21 +1,13 @@
 """The client and the emulated API in one process: rates and pauses, exact to the millisecond."""
 
-from typing import Any
-
 import anyio
-import httpx
 import pytest
 
 from commenda_customers import AsyncCustomersAPI, FixedRate
 from commenda_customers.testing import Emulator, RateLimit
+from emulated import connected
 
 pytestmark = pytest.mark.anyio
-
-
-def connected(server: Emulator, **options: Any) -> AsyncCustomersAPI:
-    """Return a client of an emulator in memory."""
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    return AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client, **options)
 
 
 async def read(api: AsyncCustomersAPI, corporation_id: str, *, limit: int, expected: int) -> None:

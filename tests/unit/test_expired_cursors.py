@@ -3,22 +3,15 @@
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, BadRequestError, CursorRejectedError, NotFoundError
+from commenda_customers import BadRequestError, CursorRejectedError, NotFoundError
 from commenda_customers.testing import Emulator, faults
-from emulated import ask
+from emulated import ask, connected
 from lists import again
 from script import Script, status
 
 pytestmark = pytest.mark.anyio
-
-
-def connected(server: Emulator) -> AsyncCustomersAPI:
-    """Return a client of an emulator in memory."""
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    return AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client)
 
 
 @pytest.mark.parametrize("code", [400, 410, 422])

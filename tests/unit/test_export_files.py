@@ -3,20 +3,20 @@
 import errno
 import gzip
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
-from commenda_customers import AsyncCustomersAPI, Checkpoint, Customer, CustomerPage
-from commenda_customers.export import JSONLinesFile, OutputRefusedError, Summary, _files, export
+from commenda_customers import Checkpoint, Customer, CustomerPage
+from commenda_customers.export import JSONLinesFile, OutputRefusedError, Summary, _lock_file, export
 from commenda_customers.testing import Emulator, faults
+from emulated import connected
 from exports import plain
+from tables import full_disk
 
 pytestmark = pytest.mark.anyio
 
@@ -43,8 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def run(server: Emulator, sink: JSONLinesFile, *ids: str, **options: Any) -> Summary:
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    async with AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client) as api:
+    async with connected(server) as api:
         return await export(api, ids or tuple(server.corporations), sink, **{"limit": 5, "commit_every": 3, **options})
 
 
@@ -207,7 +206,7 @@ async def test_two_programs_do_not_mix(path: Path, folder: Path) -> None:
         await has_begun.wait()
         before = files(folder)
         for fresh in (False, True):
-            with pytest.raises(OutputRefusedError, match=f"^{path}: another program writes to it$"):
+            with pytest.raises(OutputRefusedError, match=f"^{path}: another export writes to it$"):
                 await run(Emulator(SIZES), JSONLinesFile(path, fresh=fresh))
         assert files(folder) == before
         may_go_on.set()
@@ -234,8 +233,8 @@ def _change_state(folder: Path, name: str, **changes: Any) -> None:
         (lambda folder, name: _change_state(folder, name, version=2), "is damaged, or another release wrote it"),
         (lambda folder, name: _change_state(folder, name, format="CSV"), "was begun as CSV, not as JSON Lines, version 1"),
         (lambda folder, name: (folder / f"{name}.state").unlink(), "has no state file"),
-        (lambda folder, name: (folder / f"{name}.partial").unlink(), "is missing"),
-        (_cut, "is shorter than its state file says"),
+        (lambda folder, name: (folder / f"{name}.partial").unlink(), "is missing, or shorter than its state file says"),
+        (_cut, "is missing, or shorter than its state file says"),
     ],
     ids=["cut state", "other release", "other format", "no state", "no partial file", "cut partial file"],
 )
@@ -294,6 +293,15 @@ async def test_a_kill_at_the_very_end_is_finished_later(
     assert ids(path) == held(server)
 
 
+async def test_an_end_is_not_finished_without_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If somebody removes the file before it gets its name, the next call does not call it complete."""
+    server = Emulator(SIZES)
+    await die_at_the_end(server, path, monkeypatch, "replace")
+    path.with_name(f"{path.name}.partial").unlink()
+    with pytest.raises(OutputRefusedError, match=f"is missing, or shorter than its state file says; {START_AGAIN}"):
+        await run(server, JSONLinesFile(path))
+
+
 async def test_nothing_is_added_to_a_complete_file(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the call that finishes names other corporations too, the file becomes complete, and the others are refused."""
     server = Emulator(SIZES)
@@ -312,22 +320,11 @@ async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     assert server.requests == []
 
 
-async def test_a_disk_that_fails_is_named(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_fails_is_named(path: Path, folder: Path) -> None:
     """If the disk fails, the error names the file, and the next call resumes."""
-    server, left = Emulator(SIZES), 6
-    fsync = os.fsync
-
-    def fail(descriptor: int) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match=rf"No space left on device: '{path}\.(partial|state)'"):
+    server = Emulator(SIZES)
+    with full_disk(after=6), pytest.raises(OSError, match=rf"No space left on device: '{path}\.(partial|state)'"):
         await run(server, JSONLinesFile(path))
-    monkeypatch.undo()
     assert set(files(folder)) == {f"{path.name}.partial", f"{path.name}.state"}
     await run(server, JSONLinesFile(path))
     assert ids(path) == held(server)
@@ -335,7 +332,7 @@ async def test_a_disk_that_fails_is_named(path: Path, folder: Path, monkeypatch:
 
 async def test_a_system_without_locks_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system has no file locks, as on Windows, exports work without."""
-    monkeypatch.setattr(_files, "_fcntl", None)
+    monkeypatch.setattr(_lock_file, "_fcntl", None)
     server = Emulator(SIZES)
     await run(server, JSONLinesFile(path))
     assert ids(path) == held(server)
@@ -347,21 +344,8 @@ async def test_a_lock_that_fails_is_an_error(path: Path, monkeypatch: pytest.Mon
     def flock(_file: object, _flags: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(_files._fcntl, "flock", flock)
+    monkeypatch.setattr(_lock_file._fcntl, "flock", flock)
     with pytest.raises(OSError, match="No locks available"):
-        await run(Emulator(SIZES), JSONLinesFile(path))
-
-
-async def test_a_file_that_was_renamed_before_it_was_locked_is_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the other program finishes between open and lock, this one has the wrong file, and is refused."""
-    partial = path.with_name(f"{path.name}.partial")
-
-    def flock(_file: object, _flags: int) -> None:
-        if partial.exists():
-            partial.rename(path)
-
-    monkeypatch.setattr(_files._fcntl, "flock", flock)
-    with pytest.raises(OutputRefusedError, match="another program writes to it"):
         await run(Emulator(SIZES), JSONLinesFile(path))
 
 

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
 from commenda_customers import (
-    AsyncCustomersAPI,
     AuthenticationError,
     Checkpoint,
     CursorLoopError,
@@ -23,6 +21,7 @@ from commenda_customers import (
 )
 from commenda_customers.export import OutputRefusedError, Summary, export
 from commenda_customers.testing import Emulator, faults
+from emulated import connected
 
 pytestmark = pytest.mark.anyio
 
@@ -77,12 +76,6 @@ class Full(Plain):
 
     async def aclose(self) -> None:
         self.calls.append("aclose")
-
-
-def connected(server: Emulator, **options: Any) -> AsyncCustomersAPI:
-    """Return a client of an emulator in memory."""
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    return AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client, **options)
 
 
 async def run(server: Emulator, sink: Plain, *ids: str, **options: Any) -> Summary:

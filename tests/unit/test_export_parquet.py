@@ -1,14 +1,12 @@
 """Exports into folders of Parquet files."""
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import httpx
 import polars as pl
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -21,11 +19,12 @@ from commenda_customers.export import (
     OutputError,
     OutputRefusedError,
     ParquetFolder,
+    _lock_file,
     export,
 )
-from commenda_customers.export import _files as file_steps
 from commenda_customers.testing import Emulator, faults
-from tables import connected, copied_at_each_step, names_in, rows_of
+from emulated import connected
+from tables import copied_at_each_step, full_disk, names_in, rows_of
 
 pytestmark = pytest.mark.anyio
 
@@ -279,7 +278,7 @@ async def test_a_folder_in_use_is_refused(path: Path) -> None:
     await first.commit(BEGIN)
     async with connected(Emulator(CORPORATIONS)) as api:
         for fresh in (False, True):
-            with pytest.raises(OutputRefusedError, match="customers: another program writes to it"):
+            with pytest.raises(OutputRefusedError, match="customers: another export writes to it"):
                 await export_all(api, ParquetFolder(path, fresh=fresh))
     assert "_lock" in names_in(path)
     await first.aclose()
@@ -341,7 +340,7 @@ async def test_a_missing_part_is_found(path: Path) -> None:
     await sink.aclose()
     (path / "_partial" / "part-00000.parquet").unlink()
     async with connected(Emulator(CORPORATIONS)) as api:
-        with pytest.raises(OutputRefusedError, match="_partial: is shorter than its state file says"):
+        with pytest.raises(OutputRefusedError, match="_partial: is missing, or shorter than its state file says"):
             await export_all(api, ParquetFolder(path))
 
 
@@ -391,21 +390,11 @@ async def test_a_new_folder_that_is_used_by_now_stays(path: Path) -> None:
     assert names_in(path) == {"other"}
 
 
-async def test_a_sink_that_failed_can_be_used_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sink_that_failed_can_be_used_again(path: Path) -> None:
     """What a failed export could not commit is not written by the next export with the same sink."""
     server = Emulator({"corp_1": 6})
     sink = ParquetFolder(path)
-    fsync, calls = os.fsync, 0
-
-    def fail_late(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 8:
-            raise OSError(28, "No space left on device")
-        fsync(descriptor)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fail_late)
+    with full_disk(after=8):
         async with connected(server) as api:
             with pytest.raises(OSError, match="No space left"):
                 await export(api, ["corp_1"], sink, limit=1, commit_every=3)
@@ -416,7 +405,7 @@ async def test_a_sink_that_failed_can_be_used_again(path: Path, monkeypatch: pyt
 
 async def test_without_locks_nothing_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows, which has no such locks, an export works, and leaves no lock file behind."""
-    monkeypatch.setattr(file_steps, "_fcntl", None)
+    monkeypatch.setattr(_lock_file, "_fcntl", None)
     sink = ParquetFolder(path)
     await sink.open()
     await sink.commit(BEGIN)
@@ -428,8 +417,7 @@ async def test_with_fresh_nothing_is_resumed(path: Path) -> None:
     """Every customer is requested again."""
     await complete(path)
     server = Emulator({"corp_1": 2})
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    async with AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client) as api:
+    async with connected(server) as api:
         assert (await export(api, ["corp_1"], ParquetFolder(path, fresh=True))).customers_before == 0
     assert len(ids_in(path)) == 2
 

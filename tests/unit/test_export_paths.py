@@ -12,8 +12,8 @@ import pytest
 from commenda_customers import Checkpoint, StreamProgress
 from commenda_customers.export import JSONLinesFile, OutputError, OutputRefusedError, Sink, Summary, export
 from commenda_customers.testing import Emulator
+from emulated import connected
 from exports import KINDS, Kind, held
-from tables import connected
 
 pytestmark = pytest.mark.anyio
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commenda_customers import AsyncCustomersAPI, Checkpoint, Customer, CustomerPage, InvalidCustomer, ServerError
+from commenda_customers import Checkpoint, Customer, CustomerPage, InvalidCustomer, ServerError
 from commenda_customers.export import (
     COLUMNS,
     OutputError,
@@ -28,6 +27,7 @@ from commenda_customers.export import (
     sqlite_database,
 )
 from commenda_customers.testing import Emulator, faults
+from emulated import connected
 
 pytestmark = pytest.mark.anyio
 
@@ -561,7 +561,7 @@ async def test_two_exports_on_one_database_are_refused(path: Path) -> None:
 async def test_a_lock_file_that_was_removed_before_it_was_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then another export may have made a new one: the lock of a file without a name says nothing."""
     lock_path = path.with_name("customers.db.lock")
-    real, calls = _lock_file.lock, []
+    real, calls = _lock_file._lock, []
 
     def remove_then_lock(file: Any) -> bool:
         calls.append(file)
@@ -569,7 +569,7 @@ async def test_a_lock_file_that_was_removed_before_it_was_locked(path: Path, mon
             lock_path.unlink()
         return real(file)
 
-    monkeypatch.setattr(_lock_file, "lock", remove_then_lock)
+    monkeypatch.setattr(_lock_file, "_lock", remove_then_lock)
     async with opened(SQLiteDatabase(path)):
         assert len(calls) == 2
         with pytest.raises(OutputRefusedError):
@@ -673,8 +673,7 @@ def test_arguments_are_checked() -> None:
 
 
 async def run_export(server: Emulator, path: Path, **options: Any) -> Summary:
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    async with AsyncCustomersAPI(server.token, base_url=server.base_url, http_client=client) as api:
+    async with connected(server) as api:
         return await export(api, server.corporations, SQLiteDatabase(path), limit=10, **options)
 
 

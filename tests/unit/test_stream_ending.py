@@ -3,7 +3,6 @@
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 
 from commenda_customers import (
@@ -17,17 +16,12 @@ from commenda_customers import (
     TokenError,
 )
 from commenda_customers.testing import Emulator
+from emulated import connected
 from lists import Lists, again, equal
 
 pytestmark = pytest.mark.anyio
 
 MANY = {f"c{number}": 20 for number in range(300)}
-
-
-def connected(server: Emulator, token: Any = None) -> AsyncCustomersAPI:
-    """Return a client of an emulator in memory."""
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(server))
-    return AsyncCustomersAPI(token or server.token, base_url=server.base_url, http_client=client)
 
 
 async def read(stream: CustomerStream, seen: list[str]) -> None:
@@ -48,7 +42,7 @@ class TestTokens:
             calls.append(None)
             raise ConnectionRefusedError("the identity provider is down")
 
-        async with connected(server, provide) as api:
+        async with connected(server, token=provide) as api:
             with pytest.raises(TokenError) as caught:
                 await read(api.stream(MANY, concurrency=4, errors="collect"), [])
         assert caught.value.checkpoint is not None
@@ -63,7 +57,7 @@ class TestTokens:
         async def provide() -> str:
             return "emulator-token"
 
-        async with connected(server, provide if is_renewed else None) as api:
+        async with connected(server, token=provide if is_renewed else server.token) as api:
             stream = api.stream(MANY, concurrency=4, errors="collect", limit=10)
             with pytest.raises(AuthenticationError) as caught:
                 async with stream:
@@ -91,7 +85,7 @@ class TestTokens:
             calls += 1
             return server.token
 
-        async with connected(server, provide) as api, api.stream(["a", "b"], errors="collect", limit=10) as stream:
+        async with connected(server, token=provide) as api, api.stream(["a", "b"], errors="collect", limit=10) as stream:
             async for _page in stream.pages():
                 server.token = "second"
         assert (stream.progress.finished, stream.failures, calls) == (2, {}, 2)
@@ -99,7 +93,7 @@ class TestTokens:
     async def test_the_error_stays(self) -> None:
         """A loop that asks again gets the same error, and no page that was fetched meanwhile."""
         server = Emulator(MANY, token="another")
-        async with connected(server, "revoked") as api, api.stream(MANY, concurrency=3, errors="collect") as stream:
+        async with connected(server, token="revoked") as api, api.stream(MANY, concurrency=3, errors="collect") as stream:
             errors = set[AuthenticationError]()
             for _ in range(3):
                 with pytest.raises(AuthenticationError) as caught:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..models import Customer, CustomerPage
-from ._messages import is_terminal, warn
+from ._messages import is_terminal, printable, say
 
 _COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2))
 """Headings, and how much of the terminal's width each gets."""
@@ -21,22 +21,20 @@ _CORPORATION_COLUMN = ("corporation", 4)
 class CustomerOutput:
     """Prints the customers of one corporation after the other."""
 
-    def __init__(self, messages: Console, *, as_json: bool | None, several: bool) -> None:
+    def __init__(self, *, as_json: bool | None, several: bool) -> None:
         """
         Begin with nothing printed.
 
         Args:
-            messages: Where the progress is shown, and what is said about a corporation.
             as_json: Whether customers are JSON lines. `None`: if standard output is not a terminal.
             several: Whether there are several corporations, so that each message must say which it is about.
         """
-        self._messages = messages
         self._console = Console()
         self._as_json = not is_terminal(sys.stdout) if as_json is None else as_json
         self._several = several
         self._has_header = False
         self._printed = self._came = self._counted = 0  # customers and rows of the present corporation
-        self.progress = Progress(messages)
+        self.progress = Progress()
 
     def print(self, page: CustomerPage, customers: Sequence[Customer]) -> None:
         """Print those *customers* of a page that are wanted."""
@@ -53,9 +51,9 @@ class CustomerOutput:
         """Say what is remarkable about a list that has ended. Without its first pages it is not *whole*."""
         about = self._about(corporation_id)
         if not self._came:
-            warn(self._messages, f"{about}no customers match")
+            say(f"{about}no customers match")
         if is_whole and self._came < self._counted:
-            warn(self._messages, f"warning: {about}the server counted {self._counted:,} customers, but sent {self._came:,}")
+            say(f"warning: {about}the server counted {self._counted:,} customers, but sent {self._came:,}")
         self._printed = self._came = self._counted = 0
 
     def _about(self, corporation_id: str) -> str:
@@ -77,7 +75,7 @@ class CustomerOutput:
             table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
         for customer in customers:
             corporation = (customer.corporation_id,) if self._several else ()
-            table.add_row(*(Text(_printable(value)) for value in (*corporation, *_cells(customer))))
+            table.add_row(*(Text(printable(value or "")) for value in (*corporation, *_cells(customer))))
 
         return table
 
@@ -90,10 +88,10 @@ class Progress:
     that reads a pipe may print them on the same terminal.
     """
 
-    def __init__(self, messages: Console) -> None:
+    def __init__(self) -> None:
         # The log would write into the line.
         self._is_shown = is_terminal(sys.stderr) and not os.environ.get("COMMENDA_LOG")
-        self._status = messages.status("waiting for the first page")
+        self._status = Console(stderr=True).status("waiting for the first page")
         self._stays = stat.S_ISREG(os.fstat(1).st_mode)
 
     def __enter__(self) -> None:
@@ -116,8 +114,3 @@ class Progress:
 def _cells(customer: Customer) -> tuple[str | None, ...]:
     created = None if customer.created_at is None else f"{customer.created_at:%Y-%m-%d}"
     return customer.id, customer.name, customer.email, created, customer.source_platform
-
-
-def _printable(value: str | None) -> str:
-    """Replace control characters: a name must not control the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value or "")

@@ -10,6 +10,7 @@ import anyio
 import click
 
 from ..testing import Emulator, RateLimit, faults
+from ._options import usage_error
 
 FAULT_KINDS: Mapping[str, type[faults.Fault]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(): getattr(faults, name) for name in faults.__all__ if name != "Fault"
@@ -135,6 +136,4 @@ async def _serve(emulator: Emulator) -> None:
     except OSError as exc:
         if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        raise click.UsageError(
-            f"--port: {exc.strerror}; --port 0 picks a free one", ctx=click.get_current_context()
-        ) from exc
+        raise usage_error(f"--port: {exc.strerror}; --port 0 picks a free one") from exc

@@ -15,12 +15,11 @@ import click
 from ..export import OutputRefusedError, Sink, Summary
 from ..export._job import ExportJob
 from ..limits import FixedRate
-from ..query import MAX_LIMIT
 from ._broken_pipe import give_up_output
 from ._corporations import Shard, parse_shard, read_corporations
 from ._filters import filter_options
 from ._messages import add_notes, say
-from ._options import ClientOptions, FirstResponse, client_options, usage_error, usage_errors
+from ._options import ClientOptions, FirstResponse, client_options, limit_option, usage_error, usage_errors
 from ._outputs import FORMATS, StandardOutput, make_sink
 from ._progress import Display, Monitor
 from ._report import say_summary, write_summary
@@ -101,14 +100,7 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--max-failures", type=click.IntRange(0), metavar="N", help="Stop if more corporations fail.  [default: no limit]"
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(1, MAX_LIMIT),
-    metavar="N",
-    default=MAX_LIMIT,
-    show_default=True,
-    help="Customers per page.",
-)
+@limit_option
 @click.option(
     "--summary-json",
     "summary_path",

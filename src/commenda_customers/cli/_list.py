@@ -8,17 +8,16 @@ from typing import Any
 
 import anyio
 import click
-from rich.console import Console
 
 from .._customer_list import CustomerList
 from ..errors import BadRequestError, CursorLoopError, CustomersError
+from ..events import Event, InvalidCustomerReceived, RetryScheduled
 from ..models import CustomerPage
-from ..query import MAX_LIMIT
 from ._broken_pipe import give_up_output
 from ._customer_output import CustomerOutput
 from ._filters import filter_options
-from ._messages import add_notes, reporter, warn
-from ._options import ClientOptions, FirstResponse, client_options, usage_errors
+from ._messages import add_notes, say, say_invalid
+from ._options import ClientOptions, FirstResponse, client_options, limit_option, usage_error, usage_errors
 
 
 class _Place:
@@ -57,14 +56,7 @@ class _Place:
 @click.command("list", short_help="Print the customers of corporations.")
 @click.argument("corporation_ids", nargs=-1, required=True, metavar="CORPORATION_ID...")
 @filter_options
-@click.option(
-    "--limit",
-    type=click.IntRange(1, MAX_LIMIT),
-    metavar="N",
-    default=MAX_LIMIT,
-    show_default=True,
-    help="Customers per page.",
-)
+@limit_option
 @click.option(
     "--max",
     "max_customers",
@@ -113,11 +105,9 @@ def list_command(
 def _check_corporations(corporation_ids: Sequence[str], cursor: str | None) -> None:
     for corporation_id in corporation_ids:
         if corporation_ids.count(corporation_id) > 1:
-            raise click.UsageError(f"{corporation_id!r} is given twice", ctx=click.get_current_context())
+            raise usage_error(f"{corporation_id!r} is given twice")
     if cursor is not None and len(corporation_ids) > 1:
-        raise click.UsageError(
-            "--cursor: needs a single corporation, because a cursor belongs to one list", ctx=click.get_current_context()
-        )
+        raise usage_error("--cursor: needs a single corporation, because a cursor belongs to one list")
 
 
 async def _run(
@@ -130,20 +120,19 @@ async def _run(
     **options: Any,
 ) -> None:
     """Print the customers, page by page as they come."""
-    messages = Console(stderr=True)
     first_response = FirstResponse(client.seconds_to_first_response)
-    api = client.client(reporter(messages), first_response)
+    api = client.client(_report, first_response)
     with usage_errors():
         lists = {name: api.list(name, **options) for name in corporation_ids}
 
-    output = CustomerOutput(messages, as_json=as_json, several=len(lists) > 1)
+    output = CustomerOutput(as_json=as_json, several=len(lists) > 1)
     work = partial(_print_lists, lists, output, place, max_customers=max_customers, is_whole=options["cursor"] is None)
     try:
         async with api:
             with output.progress:
                 repeated = await first_response.limit(api, work)
         if repeated is not None:
-            _say_how_to_resume(messages, place, max_customers, repeated)
+            _say_how_to_resume(place, max_customers, repeated)
     except CustomersError as error:
         add_notes(error, place.notes(skip_page=isinstance(error, BadRequestError | CursorLoopError)))
         raise
@@ -183,12 +172,17 @@ async def _print_lists(
     return None
 
 
-def _say_how_to_resume(messages: Console, place: _Place, max_customers: int | None, repeated: int) -> None:
+def _say_how_to_resume(place: _Place, max_customers: int | None, repeated: int) -> None:
     notes = place.notes()
-    warn(
-        messages,
-        f"stopped after {max_customers:,} customers; there may be more"
-        + (f"; another run repeats the last {repeated:,}" if repeated and notes else ""),
-    )
+    rest = f"; another run repeats the last {repeated:,}" if repeated and notes else ""
+    say(f"stopped after {max_customers:,} customers; there may be more{rest}")
     for note in notes:
-        warn(messages, note)
+        say(note)
+
+
+def _report(event: Event) -> None:
+    """Say that a request is sent again, or that a row is not valid. A hook of the client."""
+    if isinstance(event, RetryScheduled):
+        say(f"{event.error}; trying again in {event.wait:.1f} s")
+    elif isinstance(event, InvalidCustomerReceived):
+        say_invalid(event)

@@ -16,6 +16,7 @@ from ..client import DEFAULT_TIMEOUT, AsyncCustomersAPI
 from ..errors import APITimeoutError, CustomersError
 from ..events import Event, Hook, RequestFailed, RequestSent, ResponseReceived
 from ..limits import RateLimiter
+from ..query import MAX_LIMIT
 from ..retry import RetryPolicy
 from ._messages import is_terminal
 
@@ -112,6 +113,16 @@ _CLIENT_OPTIONS = (
         callback=_set_debug,
         help="Write the log to standard error, and the traceback of an error. Neither shows the token.",
     ),
+)
+
+
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(1, MAX_LIMIT),
+    metavar="N",
+    default=MAX_LIMIT,
+    show_default=True,
+    help="Customers per page.",
 )
 
 

@@ -11,7 +11,8 @@ import click
 from ..checkpoint import Checkpoint
 from ..export import CSVFile, JSONLinesFile, ParquetFolder, Sink, SQLiteDatabase
 from ..export._threads import in_thread
-from ..models import Customer, CustomerPage
+from ..export.json_lines import encode_lines
+from ..models import CustomerPage
 from ._options import usage_error
 
 
@@ -33,8 +34,6 @@ _COMPRESSIONS = (".gz", ".zst")
 
 FORMATS = tuple(_FORMATS)
 """The names of the formats."""
-
-_to_json = Customer.__pydantic_serializer__.to_json
 
 
 class StandardOutput(Sink):
@@ -63,8 +62,7 @@ class StandardOutput(Sink):
         Raises:
             OSError: The program that reads it has ended (`BrokenPipeError`), or the disk is full.
         """
-        data = b"".join([_to_json(customer) + b"\n" for customer in page.customers])
-        await in_thread(_echo, data)
+        await in_thread(_echo, encode_lines(page))
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Do nothing: all is written."""

@@ -15,7 +15,7 @@ from ..client import AsyncCustomersAPI
 from ..events import Event, InvalidCustomerReceived, PageFetched, RequestSent, RetryScheduled
 from ..limits import LimiterSnapshot
 from ..progress import StreamProgress
-from ._messages import count, is_terminal, printable, say
+from ._messages import count, is_terminal, printable, say, say_invalid
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_FRAMES = 0.25
@@ -52,9 +52,7 @@ class Monitor:
             self.trouble = None
         elif isinstance(event, InvalidCustomerReceived) and self._invalid_to_show > 0:
             self._invalid_to_show -= 1
-            row = event.customer
-            where = f"corporation {event.corporation_id!r}, row {row.index} of a page, id {row.id!r}"
-            say(f"not valid: {where}: {', '.join(row.errors)}")
+            say_invalid(event)
 
     def advance(self, progress: StreamProgress) -> None:
         """Take note of the progress."""

@@ -1,8 +1,9 @@
 """What an export says at its end: to a person, and to a program."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,9 @@ def _some_of(names: tuple[str, ...]) -> str:
     return ", ".join(names[:_MOST_LINES]) + rest
 
 
-def _some_lines(lines: Iterable[str]) -> Iterator[str]:
-    more = 0
-    for number, line in enumerate(lines):
-        if number < _MOST_LINES:
-            yield line
-        else:
-            more += 1
-    if more:
+def _some_lines(lines: Iterator[str]) -> Iterator[str]:
+    yield from islice(lines, _MOST_LINES)
+    if more := sum(1 for _ in lines):
         yield f"and {more:,} more"
 
 

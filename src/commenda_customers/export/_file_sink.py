@@ -21,6 +21,7 @@ from ..models import CustomerPage
 from ._compression import Compression
 from ._files import real_path, sync_folder, with_suffix, write_whole
 from ._invalid_rows import encode_invalid, read_lines
+from ._lock_file import LockFile
 from ._partial_file import Extent, PartialFile, ReadRows
 from ._threads import in_thread
 from .base import START_AGAIN, OutputError, OutputRefusedError, Sink
@@ -65,6 +66,8 @@ class PartialOutput(Protocol):
     @property
     def has_news(self) -> bool: ...
 
+    def prepare(self) -> None: ...
+
     def discard(self, corporation_id: str) -> None: ...
 
     def flush(self) -> Extent: ...
@@ -73,8 +76,6 @@ class PartialOutput(Protocol):
 
     def finish(self) -> None: ...
 
-    def remove_if_empty(self) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -82,17 +83,19 @@ Output = TypeVar("Output", bound=PartialOutput)
 
 
 class ResumableSink(Sink, Generic[Output]):
-    """An output on disk that can be resumed. A subclass takes pages, and locks."""
+    """An output on disk that can be resumed. A subclass takes pages."""
 
     format: str
     """What the output has, and in which version."""
 
-    def __init__(self, name: str | os.PathLike[str], path: Path, *, fresh: bool, data: Output, state_path: Path) -> None:
+    def __init__(
+        self, name: str | os.PathLike[str], path: Path, *, fresh: bool, data: Output, state_path: Path, lock_path: Path
+    ) -> None:
         """Open nothing yet. *name* is what the user calls the output."""
         self._name = str(Path(name))
-        self._path = path
         self._fresh = fresh
         self._state_path = state_path
+        self._lock = LockFile(lock_path, self._name)
         self._data = data
         invalid = with_suffix(path, ".invalid.jsonl")
         self._invalid = PartialFile(invalid, Compression(invalid), read_lines)
@@ -105,10 +108,6 @@ class ResumableSink(Sink, Generic[Output]):
     @abstractmethod
     def _add(self, page: CustomerPage) -> None:
         """Keep the customers of a page in memory."""
-
-    @abstractmethod
-    def _lock(self) -> None:
-        """Keep other programs off the output, or refuse it."""
 
     async def open(self) -> Checkpoint | None:
         """
@@ -150,33 +149,41 @@ class ResumableSink(Sink, Generic[Output]):
 
     def _open(self) -> Checkpoint | None:
         self._state, self._is_finished = None, False
-        self._lock()
+        self._data.prepare()
+        self._lock.acquire()
         state = None if self._fresh else self._load()
         # What an earlier export could not commit is forgotten: it is not in the checkpoint.
         self._data.settle(state.data if state else Extent())
         self._invalid.settle(state.invalid if state else Extent())
         if state is None:
-            if not self._fresh:
-                self._refuse_complete()
-                if self._data.size:
-                    raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {START_AGAIN}")
+            self._refuse_others()
             return None
 
+        if not self._has_all(state):
+            raise OutputRefusedError(
+                f"{self._data.partial_path}: is missing, or shorter than its state file says; {START_AGAIN}"
+            )
         self._state = state
         if state.is_finishing:
             self._give_names()
             self._is_finished = True
-        elif not self._is_whole:
-            raise OutputRefusedError(f"{self._data.partial_path}: is shorter than its state file says; {START_AGAIN}")
         return state.checkpoint
 
-    @property
-    def _is_whole(self) -> bool:
-        return self._data.is_long_enough and self._invalid.is_long_enough
-
-    def _refuse_complete(self) -> None:
+    def _refuse_others(self) -> None:
+        """Refuse to replace what this run has not begun, unless it may start again."""
+        if self._fresh:
+            return
         if self._data.is_complete:
             raise OutputRefusedError(f"{self}: exists already; to replace it, {START_AGAIN}")
+        if self._data.size:
+            raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {START_AGAIN}")
+
+    def _has_all(self, state: _State) -> bool:
+        """Return whether all that counts is there. At the end, it may have its final name already."""
+        if state.is_finishing:
+            return self._data.partial_path.exists() or self._data.is_complete
+
+        return self._data.is_long_enough and self._invalid.is_long_enough
 
     def _load(self) -> _State | None:
         try:
@@ -214,7 +221,7 @@ class ResumableSink(Sink, Generic[Output]):
         if self._is_finished or self._state is None:
             return
 
-        if not self._is_whole:
+        if not self._has_all(self._state):
             raise OutputError(f"{self._data.partial_path}: another program has removed or changed it")
         self._save(self._state.model_copy(update={"is_finishing": True}))
         self._give_names()
@@ -231,10 +238,9 @@ class ResumableSink(Sink, Generic[Output]):
         sync_folder(self._state_path.parent)
 
     def _close(self) -> None:
-        if self._state is None:
-            self._data.remove_if_empty()
-        self._data.close()
         self._invalid.close()
+        self._lock.release()
+        self._data.close()
 
 
 class FileSink(ResumableSink[PartialFile]):
@@ -244,7 +250,8 @@ class FileSink(ResumableSink[PartialFile]):
         """Open nothing yet."""
         real = real_path(path)
         data = PartialFile(real, Compression(real), read_rows, header=header)
-        super().__init__(path, real, fresh=fresh, data=data, state_path=with_suffix(real, ".state"))
+        state_path, lock_path = with_suffix(real, ".state"), with_suffix(real, ".lock")
+        super().__init__(path, real, fresh=fresh, data=data, state_path=state_path, lock_path=lock_path)
 
     @abstractmethod
     def encode(self, page: CustomerPage) -> bytes:
@@ -252,17 +259,3 @@ class FileSink(ResumableSink[PartialFile]):
 
     def _add(self, page: CustomerPage) -> None:
         self._data.add(self.encode(page), len(page))
-
-    def _lock(self) -> None:
-        """Create and lock the partial file. If it was renamed already, lock it under its final name."""
-        if self._path.is_dir():
-            raise OutputRefusedError(f"{self}: is a folder")
-        if not self._fresh and not self._state_path.exists():
-            self._refuse_complete()
-        target = self._data.partial_path
-        if not target.exists() and not self._fresh and self._state_path.exists():
-            target = self._path
-            if not target.exists():
-                raise OutputRefusedError(f"{self._data.partial_path}: is missing; {START_AGAIN}")
-        if not self._data.open(target):
-            raise OutputRefusedError(f"{self}: another program writes to it")

@@ -1,14 +1,9 @@
 """Files that survive a kill and a power failure: whole steps, or nothing."""
 
-import errno
 import os
 from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
-
-_fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None  # Windows has no such locks
+from typing import BinaryIO
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
@@ -66,25 +61,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def lock(file: BinaryIO) -> bool:
-    """
-    Lock an open file, and return whether no other program holds the lock.
-
-    The system unlocks the file when it is closed, also when the program is killed. On Windows nothing is locked.
-    """
-    if _fcntl is None:
-        return True
-
-    try:
-        _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
-    except OSError as exc:
-        if exc.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-            raise
-        return False
-
-    return True
 
 
 def is_at(file: BinaryIO, path: Path) -> bool:

@@ -13,7 +13,7 @@ import anyio
 
 from .._checks import check_not_async, check_positive, check_type
 from .._customer_stream import CustomerStream
-from ..checkpoint import Checkpoint, finished_keys
+from ..checkpoint import Checkpoint, totals
 from ..client import AsyncCustomersAPI
 from ..errors import CursorRejectedError, CustomersError, ListChangedError
 from ..events import Event, InvalidCustomerReceived, PageFailed, PageFetched, RetryScheduled
@@ -159,12 +159,9 @@ class ExportJob:
 
     def summary(self) -> Summary:
         """Return what was committed so far, and what is missing."""
-        checkpoint = self._committed
         return Summary(
-            customers=_customers(checkpoint),
-            customers_before=_customers(self._first),
-            invalid_customers=checkpoint.invalid_customers + sum(each.invalid_customers for each in checkpoint.positions),
-            corporations=len(finished_keys(checkpoint)),
+            **totals(self._committed)._asdict(),
+            customers_before=totals(self._first).customers,
             failures=dict(self._failures),
             shortfalls=dict(self._shortfalls),
             restarted=self._restarted,
@@ -267,8 +264,3 @@ class ExportJob:
                 await self._discard_rejected()  # otherwise the next call would fail at the same cursor
         except Exception as exc:  # noqa: BLE001 - the first exception is the one to raise
             cause.add_note(f"the last pages could not be saved: {exc}")
-
-
-def _customers(checkpoint: Checkpoint) -> int:
-    """Return how many customers of all corporations were yielded."""
-    return checkpoint.customers + sum(position.customers for position in checkpoint.positions)

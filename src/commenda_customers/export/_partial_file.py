@@ -12,8 +12,8 @@ from typing import IO, BinaryIO
 from pydantic import BaseModel
 
 from ._compression import Compression
-from ._files import append, is_at, lock, replace, with_suffix
-from .base import OutputError
+from ._files import append, is_at, replace, with_suffix
+from .base import OutputError, OutputRefusedError
 
 _BYTES_AT_ONCE = 1 << 20
 
@@ -93,14 +93,15 @@ class PartialFile:
         """Let no row of a corporation count that was added so far."""
         self._stale[corporation_id] = self.extent.rows + self._rows
 
-    def open(self, path: Path) -> bool:
-        """Open *path* and lock it; return whether no other program has it. The file may be empty, or be renamed already."""
-        self._file = path.open("a+b", buffering=0)
-        if lock(self._file) and is_at(self._file, path):
-            return True
+    def prepare(self) -> None:
+        """
+        Create nothing: the first `flush` creates the file.
 
-        self.close()
-        return False
+        Raises:
+            OutputRefusedError: There is a folder of this name.
+        """
+        if self.path.is_dir():
+            raise OutputRefusedError(f"{self.path}: is a folder")
 
     def flush(self) -> Extent:
         """Write what was added after what counts, and return what counts then. `settle` makes it so."""
@@ -131,6 +132,7 @@ class PartialFile:
         if not self.partial_path.exists():
             return
 
+        self.close()  # Windows cannot rename an open file
         os.truncate(self.partial_path, self.extent.length)
         if not self.extent.stale:
             replace(self.partial_path, self.path)
@@ -148,13 +150,8 @@ class PartialFile:
         self.partial_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
-    def remove_if_empty(self) -> None:
-        """Remove the partial file if it was only created."""
-        if self._file is not None and not self.size:
-            self.partial_path.unlink(missing_ok=True)
-
     def close(self) -> None:
-        """Close the file, which also unlocks it."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Protocol
 
 from ._files import sync_folder, write_whole
-from ._lock_file import LockFile
 from ._partial_file import Extent
+from .base import OutputRefusedError
 from .columns import Row
 
 STATE = "_state.json"
+LOCK = "_lock"
 _SUCCESS = "_SUCCESS"
-_LOCK = "_lock"
 _PARTIAL = "_partial"
-_OWN_NAMES = {STATE, f"{STATE}.new", _SUCCESS, _LOCK, _PARTIAL}
+_OWN_NAMES = {STATE, f"{STATE}.new", _SUCCESS, LOCK, _PARTIAL}
 _PART = re.compile(r"part-\d{5,}\.parquet")
 
 
@@ -58,18 +58,9 @@ class PartialFolder:
         self.partial_path = path / _PARTIAL
         self.extent = Extent()
         self._format = part_format
-        self._lock = LockFile(path / _LOCK)
         self._is_new = False
         self._rows: list[Row] = []
         self._stale: dict[str, int] = {}
-
-    @property
-    def foreign(self) -> str | None:
-        """The name of a file in the folder that is not its own. Hidden files do not matter."""
-        names = [path.name for path in self.path.iterdir()] if self.path.exists() else []
-        return next(
-            (name for name in names if not (name in _OWN_NAMES or name.startswith(".") or _PART.fullmatch(name))), None
-        )
 
     @property
     def size(self) -> int:
@@ -100,11 +91,21 @@ class PartialFolder:
         self._rows = [row for row in self._rows if row[0] != corporation_id]
         self._stale[corporation_id] = self.extent.length
 
-    def open(self) -> bool:
-        """Create the folder and lock it; return whether no other program has it."""
+    def prepare(self) -> None:
+        """
+        Create the folder.
+
+        Raises:
+            OutputRefusedError: It is no folder, or has files of others. Hidden files do not matter.
+        """
         self._is_new = not self.path.exists()
+        if not (self._is_new or self.path.is_dir()):
+            raise OutputRefusedError(f"{self.path}: is not a folder")
+
         self.path.mkdir(exist_ok=True)
-        return self._lock.acquire()
+        for name in (path.name for path in self.path.iterdir()):
+            if not (name in _OWN_NAMES or name.startswith(".") or _PART.fullmatch(name)):
+                raise OutputRefusedError(f"{self.path}: has files that are not of an export, such as {name!r}")
 
     def flush(self) -> Extent:
         """Write a part with what was added, and return what counts then. `settle` makes it so."""
@@ -147,16 +148,11 @@ class PartialFolder:
         sync_folder(self.path)
         shutil.rmtree(self.partial_path)
 
-    def remove_if_empty(self) -> None:
-        """Remove the folder if it was only created."""
-        self._lock.release()
-        if self._is_new:
-            with suppress(OSError):  # another program may use it now
-                self.path.rmdir()
-
     def close(self) -> None:
-        """Unlock the folder."""
-        self._lock.release()
+        """Remove the folder if it was only created."""
+        if self._is_new:
+            with suppress(OSError):  # it has files, or another program uses it now
+                self.path.rmdir()
 
     def _part(self, number: int) -> Path:
         return self.path / f"part-{number:05}.parquet"

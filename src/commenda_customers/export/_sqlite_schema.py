@@ -5,15 +5,13 @@ The number of the run that saw a customer last, and of the run that last read it
 """
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
-from pydantic_core import to_json
-
-from ..checkpoint import Checkpoint, finished_keys
 from ..models import Customer, CustomerPage
-from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten, within_int64
+from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten, time_texts, within_int64
 
 APPLICATION_ID = 0x436F6D43
 """Marks the file as a database of this export: `PRAGMA application_id`."""
@@ -139,26 +137,16 @@ update customers set last_run = ?, last_seen = ? where rowid in (select value fr
 
 # `sqlite3` binds a number ten times as fast as `None`. So a number that no column holds stands for `None`.
 _NULL = 0.5
-_NESTED = slice(COLUMNS.index("shipping_address_line1"), COLUMNS.index("extra"))
+_VALUES = ", ".join(f"nullif(?, {_NULL})" for _ in COLUMNS)
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[2:], "last_seen", "last_run", "raw", "digest"))
-
-
-def _upsert(*, has_nested: bool) -> str:
-    values = ["?", "?", *[f"nullif(?, {_NULL})"] * len(COLUMNS[2:])]
-    if not has_nested:
-        values[_NESTED] = ["null"] * len(COLUMNS[_NESTED])
-    bound = len(values) - values.count("null")
-    digest, now, run, raw = (f"?{bound + number}" for number in (1, 2, 3, 4))
-    return f"""
-insert into customers values ({", ".join(values)}, {digest}, {now}, {now}, {now}, {run}, {run}, {raw})
+_DIGEST, _NOW, _RUN, _RAW = (f"?{len(COLUMNS) + number}" for number in (1, 2, 3, 4))
+UPSERT = f"""
+insert into customers values ({_VALUES}, {_DIGEST}, {_NOW}, {_NOW}, {_NOW}, {_RUN}, {_RUN}, {_RAW})
 on conflict (corporation_id, id) do update set {_UPDATES},
     changed_at = case when digest = excluded.digest then changed_at else excluded.changed_at end,
     changed_run = case when digest = excluded.digest then changed_run else excluded.changed_run end
 """
-
-
-UPSERTS = {has_nested: _upsert(has_nested=has_nested) for has_nested in (False, True)}
-"""Takes the rows of `rows_of`, of customers without and with an address or a summary of exemptions: most have neither."""
+"""Takes the rows of `rows_of`."""
 
 ADD_INVALID = "insert or replace into invalid_customers values (?, ?, ?, ?, ?, ?, ?)"
 COMPLETE_CORPORATION = (
@@ -193,39 +181,21 @@ def digest_of(raw: bytes) -> str:
     return blake2b(raw, digest_size=16).hexdigest()
 
 
-def counts_of(checkpoint: Checkpoint) -> tuple[int, int, int]:
-    """Return how many corporations are finished, and how many customers and invalid rows came."""
-    positions = checkpoint.positions
-    return (
-        len(finished_keys(checkpoint)),
-        checkpoint.customers + sum(each.customers for each in positions),
-        checkpoint.invalid_customers + sum(each.invalid_customers for each in positions),
-    )
-
-
 def time_text(moment: datetime) -> str:
     """Return a time in UTC as ISO 8601 text. All have the same length, so their order is that of the times."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def rows_of(customers: list[tuple[Customer, bytes, str]], now: str, run: int) -> dict[bool, list[list[Any]]]:
-    """Return the rows of customers, with their JSON and its digest, for each of `UPSERTS`."""
-    # pydantic writes the times all at once, several times as fast as `isoformat`.
-    times: list[str | None] = json.loads(to_json([customer.created_at for customer, _raw, _digest in customers]))
-    rows: dict[bool, list[list[Any]]] = {False: [], True: []}
+def rows_of(customers: list[tuple[Customer, bytes, str]], now: str, run: int) -> Iterator[list[Any]]:
+    """Yield the values of `UPSERT` for customers, each with its JSON and the digest of it."""
+    times = time_texts([customer.created_at for customer, _raw, _digest in customers])
     for (customer, raw, digest), created_at in zip(customers, times, strict=True):
         row = list(flatten(customer))
         row[_CREATED_AT] = created_at
-        has_nested = customer.shipping_address is not None or customer.exemption_metadata is not None
-        if not has_nested:
-            del row[_NESTED]
-        elif customer.exemption_metadata is not None:
-            for at in _LISTS:
-                row[at] = None if row[at] is None else ";".join(row[at])
-        row = [_NULL if value is None else value for value in row]
-        row += (digest, now, run, raw.decode())
-        rows[has_nested].append(row)
-    return rows
+        for at in _LISTS:
+            if row[at] is not None:
+                row[at] = ";".join(row[at])
+        yield [*(_NULL if value is None else value for value in row), digest, now, run, raw.decode()]
 
 
 def with_small_integers(row: list[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from ..errors import CustomersError
 from ..models import CustomerPage
 
 START_AGAIN = "start again with fresh=True, or --fresh"
-"""How a message of `OutputRefusedError` ends, if a user can do that."""
+"""How an `OutputRefusedError` ends, if that helps."""
 
 
 class OutputError(Exception):

@@ -5,7 +5,8 @@ Nested parts have a column for each of their fields. `extra` has all undocumente
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, cast
 
@@ -87,6 +88,12 @@ def _extra(customer: Customer, address: Address | None, exemption: ExemptionMeta
     nested = {"shipping_address": of_address, "exemption_metadata": of_exemption}
     fields = {**(extra or {}), **{name: part for name, part in nested.items() if part}}
     return to_json(fields, inf_nan_mode="null").decode()
+
+
+def time_texts(values: Sequence[datetime | None]) -> list[str | None]:
+    """Return times as ISO 8601 texts. pydantic writes many at once, several times as fast as `isoformat`."""
+    texts: list[str | None] = json.loads(to_json(values))
+    return texts
 
 
 def within_int64(row: Row) -> Row:

@@ -41,4 +41,9 @@ class JSONLinesFile(FileSink):
 
     def encode(self, page: CustomerPage) -> bytes:
         """Return the customers of a page, each as a line."""
-        return b"".join([_to_json(customer) + b"\n" for customer in page.customers])
+        return encode_lines(page)
+
+
+def encode_lines(page: CustomerPage) -> bytes:
+    """Return the customers of a page as JSON Lines."""
+    return b"".join([_to_json(customer) + b"\n" for customer in page.customers])

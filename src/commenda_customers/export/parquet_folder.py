@@ -10,8 +10,8 @@ from typing import Any
 from ..models import CustomerPage
 from ._file_sink import ResumableSink
 from ._files import real_path
-from ._partial_folder import STATE, PartialFolder
-from .base import OutputError, OutputRefusedError
+from ._partial_folder import LOCK, STATE, PartialFolder
+from .base import OutputError
 from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, Row, flatten, within_int64
 
 _REQUIRED = {"corporation_id", "id"}
@@ -55,19 +55,12 @@ class ParquetFolder(ResumableSink[PartialFolder]):
             ModuleNotFoundError: The extra `parquet` is not installed.
         """
         real = real_path(path)
-        super().__init__(path, real, fresh=fresh, data=PartialFolder(real, _Parquet(real)), state_path=real / STATE)
+        data = PartialFolder(real, _Parquet(real))
+        super().__init__(path, real, fresh=fresh, data=data, state_path=real / STATE, lock_path=real / LOCK)
 
     def _add(self, page: CustomerPage) -> None:
         # As rows, because the garbage collector would visit all the models again and again.
         self._data.add(map(flatten, page.customers))
-
-    def _lock(self) -> None:
-        if self._path.exists() and not self._path.is_dir():
-            raise OutputRefusedError(f"{self}: is not a folder")
-        if name := self._data.foreign:
-            raise OutputRefusedError(f"{self}: has files that are not of an export, such as {name!r}")
-        if not self._data.open():
-            raise OutputRefusedError(f"{self}: another program writes to it")
 
 
 class _Parquet:

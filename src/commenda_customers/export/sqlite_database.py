@@ -7,12 +7,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from .._checks import check_positive
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, totals
 from ..errors import CustomersError
 from ..models import Customer, CustomerPage
 from . import _sqlite_schema as sql
@@ -72,7 +72,7 @@ class SQLiteDatabase(Sink):
         self._path = real_path(path)
         self._fresh = fresh
         self._retry_within = retry_within
-        self._lock = LockFile(with_suffix(self._path, ".lock"))
+        self._lock = LockFile(with_suffix(self._path, ".lock"), self._name)
         self._db: sqlite3.Connection | None = None
         self._run: int | None = None  # the run that is resumed, or that has begun
         self._has_begun = False  # whether there was a commit
@@ -125,9 +125,7 @@ class SQLiteDatabase(Sink):
     def _open(self) -> Checkpoint | None:
         self._run, self._has_begun = None, False
         self._pending.clear()
-        if not self._lock.acquire():
-            raise OutputRefusedError(f"{self}: another export writes to it")
-
+        self._lock.acquire()
         with self._connected() as db:
             return None if self._is_empty(db) or self._fresh else self._resume(db)
 
@@ -150,17 +148,17 @@ class SQLiteDatabase(Sink):
 
     def _resume(self, db: sqlite3.Connection) -> Checkpoint | None:
         """Return the checkpoint of the latest run, if it is to be resumed."""
-        run, state, failed_at, _query, checkpoint = _latest_run(db)
-        if state == sql.COMPLETE or (failed_at is not None and not self._is_recent(failed_at)):
+        run = _latest_run(db)
+        if run is None or run.state == sql.COMPLETE or (run.failed_at is not None and not self._is_recent(run.failed_at)):
             return None
 
         try:
-            found = Checkpoint.model_validate_json(checkpoint)
+            found = Checkpoint.model_validate_json(run.checkpoint)
         except ValidationError:
             message = f"{self}: its checkpoint is damaged, or another release wrote it; {START_AGAIN}"
             raise OutputRefusedError(message) from None
 
-        self._run = run
+        self._run = run.id
         return found
 
     def _is_recent(self, moment: str) -> bool:
@@ -180,14 +178,15 @@ class SQLiteDatabase(Sink):
                         _restart(db, item, run)
                     else:
                         _save(db, item, run, now)
-                db.execute(sql.SAVE_RUN, (*sql.counts_of(checkpoint), checkpoint.model_dump_json(), run))
+                db.execute(sql.SAVE_RUN, (*totals(checkpoint), checkpoint.model_dump_json(), run))
 
         self._run, self._has_begun = run, True
         self._pending.clear()
 
     def _prepare(self, db: sqlite3.Connection, query: str) -> None:
         """Refuse other filters, and set up the connection."""
-        if not (self._fresh or self._is_empty(db)) and _latest_run(db)[3] not in {None, query}:
+        run = None if self._fresh or self._is_empty(db) else _latest_run(db)
+        if run is not None and run.query != query:
             raise OutputRefusedError(f"{self}: belongs to other filters; {START_AGAIN}")
 
         db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
@@ -256,17 +255,27 @@ def _transaction(db: sqlite3.Connection) -> Generator[None]:
         raise
 
 
-def _latest_run(db: sqlite3.Connection) -> tuple[Any, ...]:
-    return db.execute(sql.LATEST_RUN).fetchone() or (None, sql.COMPLETE, None, None, None)
+class _Run(NamedTuple):
+    """The columns of `LATEST_RUN`."""
+
+    id: int
+    state: str
+    failed_at: str | None
+    query: str
+    checkpoint: str
+
+
+def _latest_run(db: sqlite3.Connection) -> _Run | None:
+    found = db.execute(sql.LATEST_RUN).fetchone()
+    return _Run(*found) if found else None
 
 
 def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> None:
     """Save a page, and with the last page that the corporation is complete."""
-    total = page.total_customers
     values = {
         "corporation_id": page.corporation_id,
         "customers": _save_customers(db, page, run, now),
-        "total": total if total is None or total < _TOO_MANY else None,
+        "total": page.total_customers if (page.total_customers or 0) < _TOO_MANY else None,
         "run": run,
         "now": now,
     }
@@ -299,11 +308,10 @@ def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: s
         else:
             changed.append((customer, raw, digest))
     db.execute(sql.SEE_AGAIN, (run, now, json.dumps(unchanged)))
-    for has_nested, rows in sql.rows_of(changed, now, run).items():
-        try:
-            db.executemany(sql.UPSERTS[has_nested], rows)
-        except OverflowError:
-            db.executemany(sql.UPSERTS[has_nested], map(sql.with_small_integers, rows))
+    try:
+        db.executemany(sql.UPSERT, sql.rows_of(changed, now, run))
+    except OverflowError:
+        db.executemany(sql.UPSERT, map(sql.with_small_integers, sql.rows_of(changed, now, run)))
     return unseen
 
 
