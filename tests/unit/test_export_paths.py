@@ -168,7 +168,7 @@ async def test_two_programs_that_begin_at_the_same_moment(tmp_path: Path, monkey
         return False
 
     monkeypatch.setattr(Path, "exists", exists)
-    with pytest.raises(OutputRefusedError, match="another program writes to it"):
+    with pytest.raises(OutputRefusedError, match="another export writes to it"):
         await second.open()
     await second.aclose()
     await first.aclose()
