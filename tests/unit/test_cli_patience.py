@@ -4,7 +4,7 @@ import anyio
 import httpx
 import pytest
 
-from commenda_customers import APITimeoutError
+from commenda_customers import APITimeoutError, RetryPolicy
 from commenda_customers.cli._options import FirstResponse
 from script import GOOD, Answer, Script, hang, status
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 async def read(script: Script, seconds: float) -> list[str]:
     """Return the ids of all customers that come, if the server responds in so many *seconds*."""
     first_response = FirstResponse(seconds)
-    async with script.api(hooks=[first_response]) as api:
+    async with script.api(hooks=[first_response], retry=RetryPolicy(max_attempts=None)) as api:
 
         async def work() -> list[str]:
             return [customer.id async for customer in api.list("corp_1")]
