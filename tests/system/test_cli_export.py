@@ -415,7 +415,8 @@ class TestOutcome:
         done = subprocess.run([*full, *command], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == (
-            "error: [Errno 27] File too large: 'a.jsonl.partial'\nto resume, run the same command again\n"
+            f"error: [Errno 27] File too large: '{Path('a.jsonl.partial').absolute()}'\n"
+            "to resume, run the same command again\n"
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from commenda_customers import Checkpoint, Customer, CustomerPage
-from commenda_customers.export import JSONLinesFile, OutputRefusedError, Summary, _lock_file, export
+from commenda_customers.export import JSONLinesFile, OutputError, OutputRefusedError, Summary, _lock_file, export
 from commenda_customers.testing import Emulator, faults
 from emulated import connected
 from exports import plain
@@ -300,6 +300,17 @@ async def test_an_end_is_not_finished_without_the_file(path: Path, monkeypatch: 
     path.with_name(f"{path.name}.partial").unlink()
     with pytest.raises(OutputRefusedError, match=f"is missing, or shorter than its state file says; {START_AGAIN}"):
         await run(server, JSONLinesFile(path))
+
+
+async def test_a_file_that_was_cut_before_its_end_is_not_complete(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another program has cut the partial file, it never gets its name."""
+    server = Emulator(SIZES)
+    await die_at_the_end(server, path, monkeypatch, "replace")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(partial.read_bytes()[:-1])
+    with pytest.raises(OutputError, match="another program has removed or changed it"):
+        await run(server, JSONLinesFile(path))
+    assert not path.exists()
 
 
 async def test_nothing_is_added_to_a_complete_file(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,9 @@ class PartialFile:
         if not self.partial_path.exists():
             return
 
+        if not self.is_long_enough:  # `truncate` would fill it with zeros
+            raise OutputError(f"{self.partial_path}: another program has removed or changed it")
+
         self.close()  # Windows cannot rename an open file
         os.truncate(self.partial_path, self.extent.length)
         if not self.extent.stale:
