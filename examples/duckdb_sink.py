@@ -1,9 +1,9 @@
 """
-Export into a table of DuckDB: a sink of your own.
+Export to tables of DuckDB: a sink of your own.
 
     python duckdb_sink.py corp_123 corp_456   # writes customers.duckdb
 
-Any database with transactions can do this. For PostgreSQL, use an async driver, and leave the threads out.
+This works in the same way for any database with transactions. For PostgreSQL, use an async driver without threads.
 """
 
 import sys
@@ -25,7 +25,7 @@ create table if not exists unfinished (checkpoint text);
 
 
 class DuckDBTables:
-    """The customers of one run, and the checkpoint as long as the run is not complete."""
+    """The customers of one run. Until the run is complete, also its checkpoint."""
 
     def __init__(self, path: Path) -> None:
         """Open nothing yet."""
@@ -35,7 +35,7 @@ class DuckDBTables:
         self._is_resumed = False
 
     async def open(self) -> Checkpoint | None:
-        """Open the database. DuckDB itself keeps other programs off."""
+        """Open the database. DuckDB itself locks it against other programs."""
         self._db = await anyio.to_thread.run_sync(duckdb.connect, str(self._path))
         self._db.execute(TABLES)
         found = self._db.execute("select checkpoint from unfinished").fetchone()
@@ -47,7 +47,7 @@ class DuckDBTables:
         self._pages.append(page)
 
     async def commit(self, checkpoint: Checkpoint) -> None:
-        """Save the pages and the checkpoint in one transaction, in a thread: it waits for the disk."""
+        """Save the pages and the checkpoint in one transaction. Use a thread, because it waits for the disk."""
         await anyio.to_thread.run_sync(self._commit, checkpoint)
 
     def _commit(self, checkpoint: Checkpoint) -> None:
@@ -55,7 +55,7 @@ class DuckDBTables:
         invalid = [(p.corporation_id, row.id, "; ".join(row.errors)) for p in self._pages for row in p.invalid_customers]
         self._db.begin()
         try:
-            if not self._is_resumed:  # a new run replaces the last one
+            if not self._is_resumed:  # a new run replaces the previous one
                 self._db.execute("delete from customers; delete from invalid_customers")
             if customers:
                 self._db.executemany("insert into customers values (?, ?, ?, ?)", customers)
@@ -71,17 +71,17 @@ class DuckDBTables:
         self._pages.clear()
 
     async def finish(self) -> None:
-        """End the run: the next one begins anew."""
+        """End the run. The next export begins a new one."""
         self._db.execute("delete from unfinished")
 
     async def aclose(self) -> None:
-        """Close the database. This method is optional; it is also called if `open` failed."""
+        """Close the database. This method is optional. The export calls it even if `open` failed."""
         if self._db is not None:
             self._db.close()
 
 
 async def main(corporation_ids: list[str]) -> bool:
-    """Export. Return whether all is complete."""
+    """Export. Return whether every corporation is complete."""
     async with AsyncCustomersAPI() as api:
         summary = await export(api, corporation_ids, DuckDBTables(Path("customers.duckdb")))
     print(summary.customers, "customers,", summary.invalid_customers, "invalid rows")

@@ -3,12 +3,12 @@ Keep customers.db in sync with the customers of hundreds of corporations, every 
 
     python nightly.py ids.txt   # one corporation id on each line
 
-After every exit code but 0, run the same command again: it reads only what is missing.
+If the exit code is not 0, run the same command again. Within half an hour, it reads only what is missing.
 
 Exit codes:
     0  Every corporation was read to its end.
     1  Some corporations failed. The others are in sync.
-    2  The server refused the token, or another job writes to the database.
+    2  The server refused the token, or the export refused the database: for example, another job is writing to it.
 """
 
 import sqlite3
@@ -32,13 +32,13 @@ select 'gone', count(*) from gone_customers
 
 
 async def main(corporation_ids: list[str]) -> Summary:
-    """Bring the database in sync, or resume the run that was stopped."""
+    """Sync the database, or resume a run that was stopped."""
     async with AsyncCustomersAPI() as api:
         return await export(api, corporation_ids, SQLiteDatabase(DATABASE))
 
 
 def report(summary: Summary) -> None:
-    """Print what has changed; on standard error, what is missing."""
+    """Print the changes. Print to standard error what is missing."""
     with closing(sqlite3.connect(DATABASE)) as db:
         print(", ".join(f"{count} {what}" for what, count in db.execute(CHANGES)))
     for corporation_id, error in summary.failures.items():

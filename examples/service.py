@@ -1,8 +1,8 @@
 """
-A web service that forwards the customers of a corporation, as JSON lines, page by page.
+A web service that forwards the customers of a corporation page by page, as JSON Lines.
 
     pip install fastapi uvicorn
-    commenda-customers emulate      # in another terminal; it prints what to export here, to try this without an account
+    commenda-customers emulate      # to try it without an account: in another terminal; paste its export lines here
     uvicorn service:app --port 8080
     curl -N http://127.0.0.1:8080/corporations/corp_123/customers
 """
@@ -32,7 +32,7 @@ SECONDS_IN_ALL = 60
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-    """Open one client for all requests: it holds the connections, and what it learned about the rate limit."""
+    """Open one client for all requests. It keeps the connections, and the rate limit that it has learned."""
     async with AsyncCustomersAPI(timeout=5, retry=RetryPolicy(deadline=20)) as api:
         app.state.api = api
         yield
@@ -52,7 +52,7 @@ async def customers(corporation_id: str, request: Request) -> StreamingResponse:
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
 
-    # The status is not sent yet. An error here still becomes a status: see the two handlers below.
+    # The status is not sent yet. So an error here can still set it: see the two handlers below.
     with anyio.fail_after(SECONDS_FOR_FIRST_PAGE):
         first = await anext(pages)
     return StreamingResponse(json_lines(first, pages, deadline), media_type="application/x-ndjson")
@@ -61,15 +61,15 @@ async def customers(corporation_id: str, request: Request) -> StreamingResponse:
 async def json_lines(
     page: CustomerPage | None, pages: ResumableIterator[CustomerPage], deadline: float
 ) -> AsyncIterator[str]:
-    """Write one customer to a line. Nothing needs to be closed if the caller disconnects."""
+    """Write one customer on each line. If the caller disconnects, nothing needs to be closed."""
     try:
         while page is not None:
             yield "".join(customer.model_dump_json() + "\n" for customer in page)
-            # The time limit is around each step, and never around a `yield`.
+            # Put the time limit around each step, never around a `yield`.
             with anyio.fail_after(deadline - anyio.current_time()):
                 page = await anext(pages, None)
     except (CustomersError, TimeoutError) as error:
-        # The status is sent. The last line says that the list is not complete, and how to resume.
+        # The status is already sent. So the last line has the error, and the checkpoint to resume from.
         message = error.message if isinstance(error, CustomersError) else "the list took too long"
         resume = pages.checkpoint().model_dump(mode="json")
         yield json.dumps({"error": message, "resume": resume}) + "\n"

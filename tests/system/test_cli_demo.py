@@ -24,13 +24,13 @@ class TestDemo:
             rate /= 2
 
     def test_a_failure_is_one_line(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        """A final failure of the API is one line and exit code 1."""
+        """If the API fails for good, the command prints one line, and ends with exit code 1."""
         monkeypatch.setattr("commenda_customers.cli._demo._FAULTS", [faults.WrongEnvelope(probability=1)])
         assert main(["demo", "--corporations", "3"]) == 1
         assert capfd.readouterr().err.startswith("error: the response has neither documented envelope")
 
     def test_it_detects_missing_customers(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        """The demo names the corporation whose customers are missing, and fails."""
+        """If customers are missing, the demo names their corporation, and fails."""
         truth = Emulator.customers
         monkeypatch.setattr(
             Emulator, "customers", lambda self, name, **params: list(truth(self, name, **params))[name == "corp_2" :]
@@ -43,7 +43,7 @@ class TestEmulate:
     """`commenda-customers emulate`."""
 
     def test_a_taken_port_is_a_usage_error(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """A port that is in use is a usage error."""
+        """If the port is in use, this is a usage error."""
         port = serve().base_url.rpartition(":")[2].partition("/")[0]
         assert main(["emulate", "--port", port]) == 2
         assert "error: --port: Address already in use" in capfd.readouterr().err

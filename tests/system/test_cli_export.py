@@ -1,4 +1,4 @@
-"""`commenda-customers export`: what is in the output, what it says, and with which exit code."""
+"""`commenda-customers export`: the output, the messages and the exit codes."""
 
 import csv
 import fcntl
@@ -43,7 +43,7 @@ def export(*args: str) -> int:
 
 
 def by_corporation(lines: Iterable[str | bytes]) -> dict[str, list[Customer]]:
-    """Return the customers of JSON Lines, for each corporation in their order."""
+    """Return the customers of each corporation in a JSON Lines file, in order."""
     found: dict[str, list[Customer]] = {}
     for line in lines:
         customer = Customer.model_validate_json(line)
@@ -56,7 +56,7 @@ def written(path: str) -> dict[str, list[Customer]]:
 
 
 def held_by(server: Emulator, *names: str, **params: str) -> dict[str, list[Customer]]:
-    """Return what the server has, in the same form."""
+    """Return the customers of the server, in the same form."""
     lists = {name: list(server.customers(name, **params)) for name in names or server.corporations}
     return {name: [Customer.model_validate(customer) for customer in rows] for name, rows in lists.items() if rows}
 
@@ -75,14 +75,14 @@ class TestFormats:
 
     @pytest.mark.parametrize("name", ["customers.jsonl", "customers.NDJSON"])
     def test_json_lines(self, name: str, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """A file has every customer of each corporation, in order, and nothing else is left in the folder."""
+        """The file has every customer of each corporation, in order. No other file is left in the folder."""
         server = serve(SIZES, faults=[faults.Status(at=[2]), faults.EmptyPage(at=[4])])
         assert export(*BOTH, "--corporation", "corp_empty", "--output", name) == 0
         assert written(name) == held_by(server)
         assert os.listdir() == [name]
         printed, complained = capfd.readouterr()
         assert printed == ""
-        assert f"253 customers of 3 corporations written to {name}\n" in complained
+        assert f"253 customers written to {name}; 3 corporations complete\n" in complained
         assert "1 retry, " in complained
 
     def test_compressed(self, serve: ServeEmulator) -> None:
@@ -93,7 +93,7 @@ class TestFormats:
 
     @pytest.mark.parametrize("args", [["--format", "jsonl", "--output", "customers.db"], ["--output", "customers.jsonl"]])
     def test_the_format_can_be_given(self, args: list[str], serve: ServeEmulator) -> None:
-        """`--format` counts more than the name."""
+        """`--format` overrides the suffix of the name."""
         server = serve(SIZES)
         assert export(*BOTH, *args) == 0
         assert written(args[-1]) == held_by(server)
@@ -107,7 +107,7 @@ class TestFormats:
         assert ids == sorted(customer.id for each in held_by(server).values() for customer in each)
 
     def test_sqlite(self, serve: ServeEmulator) -> None:
-        """A database has a row for each customer, and the same command again begins the next sync."""
+        """A database has a row for each customer. The same command begins the next sync."""
         server = serve(SIZES)
         for _ in range(2):
             assert export(*BOTH, "--output", "customers.db") == 0
@@ -118,7 +118,7 @@ class TestFormats:
 
     @pytest.mark.parametrize("exists", [True, False])
     def test_parquet(self, exists: bool, serve: ServeEmulator) -> None:
-        """A folder, or a name that ends with a slash, gets Parquet files with a row for each customer."""
+        """A folder, or a name that ends with a slash, means Parquet files with a row for each customer."""
         import duckdb
 
         server = serve(SIZES)
@@ -140,7 +140,7 @@ class TestFormats:
     def test_a_missing_extra_is_a_usage_error(
         self, output: str, package: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """If a format needs a package that is not installed, one line says which extra has it."""
+        """If a format needs a package that is not installed, one line names the extra."""
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.setitem(sys.modules, "compression.zstd", None)
         assert export(*BOTH, "--output", output) == 2
@@ -149,18 +149,18 @@ class TestFormats:
     def test_a_complete_file_is_replaced_only_if_asked(
         self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A complete file is never overwritten, unless `--fresh` is given."""
+        """The command overwrites a complete file only with `--fresh`."""
         server = serve(SIZES)
         assert export("--corporation", "corp_2", "--output", "a.jsonl") == 0
         before = capfd.readouterr() and Path("a.jsonl").read_bytes()
         assert export(*BOTH, "--output", "a.jsonl") == 2
-        assert capfd.readouterr().err.startswith("error: a.jsonl: exists already")
+        assert capfd.readouterr().err.startswith("error: a.jsonl: already exists")
         assert Path("a.jsonl").read_bytes() == before
         assert export(*BOTH, "--output", "a.jsonl", "--fresh") == 0
         assert written("a.jsonl") == held_by(server)
 
     def test_filters(self, serve: ServeEmulator) -> None:
-        """The filters of the API are options, and a run with other filters does not resume."""
+        """The filters of the API are options. A run with other filters does not resume."""
         server = serve(SIZES)
         fault = faults.Status(403, corporation_id="corp_1", pages=[2])
         server.faults.add(fault)
@@ -176,7 +176,7 @@ class TestStandardOutput:
     """`--output -`."""
 
     def test_it_has_every_customer(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Standard output has nothing but JSON Lines, and every invalid row is named on standard error."""
+        """Standard output has only JSON Lines. Standard error names every invalid row."""
         server = serve({"corp_1": [*map(row, range(150)), *(row(n, name=n) for n in range(25))], "corp_2": 3})
         assert export(*BOTH, "--output", "-") == 3
         printed, complained = capfd.readouterr()
@@ -188,7 +188,7 @@ class TestStandardOutput:
         assert by_corporation(printed.splitlines())["corp_2"] == held_by(server, "corp_2")["corp_2"]
 
     def test_a_closed_pipe_ends_it_quietly(self, serve: ServeEmulator) -> None:
-        """If the program that reads the output ends, the command ends with code 0 and says nothing."""
+        """If the program that reads the pipe ends, the command ends with code 0, without a message."""
         serve({"corp_1": 20_000})
         command = [*COMMAND, "--corporation", "corp_1", "--output", "-", "--summary-json", "s.json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -202,7 +202,7 @@ class TestStandardOutput:
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
     def test_a_full_disk(self, serve: ServeEmulator) -> None:
-        """A full disk is one line and exit code 1."""
+        """If the disk is full, the command prints one line, and ends with exit code 1."""
         serve(SIZES)
         with open("/dev/full", "wb") as full:
             command = [*COMMAND, *BOTH, "--output", "-", "--quiet"]
@@ -215,7 +215,7 @@ class TestCorporations:
 
     @pytest.mark.parametrize("source", ["ids.txt", "-"])
     def test_from_a_file(self, source: str, serve: ServeEmulator) -> None:
-        """A file, or standard input, has one id on each line; blank lines and comments are skipped."""
+        """A file, or standard input, has one id on each line. Blank lines and comments are skipped."""
         server = serve({**SIZES, "größe": 7})
         text = "\ufeff# all of ours\r\n\r\n  corp_2  \r\n#corp_3\ngröße\n"
         Path("ids.txt").write_text(text, encoding="utf-8", newline="")
@@ -224,7 +224,7 @@ class TestCorporations:
         assert written("a.jsonl") == held_by(server, "corp_1", "corp_2", "größe")
 
     def test_shares_together_are_all(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Every corporation is in exactly one share, and a share without corporations is complete."""
+        """Every corporation is in exactly one share. A share without corporations is complete."""
         sizes = {f"corp_{number}": number % 7 + 1 for number in range(12)}
         server = serve({**sizes, "lonely": 1})
         Path("ids.txt").write_text("\n".join(sizes))
@@ -239,10 +239,10 @@ class TestCorporations:
         for share in ("1/3", "2/3", "3/3"):
             assert export("--corporation", "lonely", "--shard", share, "--output", f"lonely{share[0]}.jsonl") == 0
         assert [len(written(f"lonely{share}.jsonl")) for share in "123"].count(0) == 2
-        assert "0 customers of 0 corporations" in capfd.readouterr().err
+        assert capfd.readouterr().err.count("0 corporations complete") == 2
 
     def test_a_rate(self, serve: ServeEmulator) -> None:
-        """`--rate` is a limit of requests that the command does not exceed."""
+        """The command does not exceed the limit of `--rate`."""
         server = serve({"corp_1": 5})
         args = ["--corporation", "corp_1", "--output", "-", "--limit", "1", "--rate"]
         assert export(*args, "3/s") == 0
@@ -255,7 +255,7 @@ class TestOutcome:
     """Failures, exit codes, and the summary."""
 
     def test_some_fail(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """If corporations fail, the others are complete, they are named, and the next run reads only what is missing."""
+        """Failed corporations are named. The others are complete. The next run reads only what is missing."""
         server = serve(SIZES)
         fault = faults.Status(403, corporation_id="corp_1", pages=[2])
         server.faults.add(fault)
@@ -273,12 +273,15 @@ class TestOutcome:
         count = len(server.requests)
         assert export(*args) == 0
         assert len(server.requests) <= count + 3  # the page at which it stopped is requested again
-        assert "253 customers of 2 corporations written to a.jsonl, 103 of them by earlier runs" in capfd.readouterr().err
+        assert (
+            "253 customers written to a.jsonl, 103 of them by earlier runs; 2 corporations complete"
+            in capfd.readouterr().err
+        )
         assert written("a.jsonl") == held_by(server)
         assert json.loads(Path("s.json").read_text())["is_complete"] is True
 
     def test_many_failures_are_few_lines(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """At most twenty failures are named; the summary as JSON has all."""
+        """The command names at most twenty failures. The JSON summary has all."""
         serve()
         Path("ids.txt").write_text("\n".join(f"unknown_{number}" for number in range(33)))
         assert export("--corporations-from", "ids.txt", "--output", "a.jsonl", "--summary-json", "s.json") == 3
@@ -288,7 +291,7 @@ class TestOutcome:
         assert len(json.loads(Path("s.json").read_text())["failures"]) == 33
 
     def test_invalid_rows(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Rows that are not valid are exit code 3; the first twenty are named, and all are in a file."""
+        """With invalid rows, the exit code is 3. The command names the first twenty. A file has all of them."""
         serve({"corp_1": [row(0), *(row(n, name=n) for n in range(1, 31))]})
         assert export("--corporation", "corp_1", "--output", "a.jsonl", "--quiet") == 3
         complained = capfd.readouterr().err.splitlines()
@@ -317,8 +320,8 @@ class TestOutcome:
         capfd.readouterr()
         assert export("--corporation", "short", "--corporation", "corp_1", "--output", "a.jsonl", "--quiet") == 0
         assert capfd.readouterr().err.splitlines() == [
-            "read again from the beginning, because the server refused a cursor: corp_1",
-            "discarded, because only an earlier run names them: "
+            "read again from the beginning, because they could not be resumed: corp_1",
+            "discarded, because this run does not name them: "
             + ", ".join(f"corp_{number}" for number in range(2, 22))
             + " and 1 more",
             "missing: short: the server counted 2 customers more than it sent",
@@ -326,7 +329,7 @@ class TestOutcome:
         assert written("a.jsonl") == held_by(server, "short", "corp_1")
 
     def test_nothing_is_said_if_all_is_well(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """With `--quiet`, a complete export says nothing."""
+        """With `--quiet`, a complete export prints nothing."""
         serve(SIZES)
         assert export(*BOTH, "--output", "a.jsonl", "--quiet") == 0
         assert capfd.readouterr() == ("", "")
@@ -334,7 +337,7 @@ class TestOutcome:
     def test_a_refused_token(
         self, serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A token that the server refuses ends the export: exit code 1, and the summary says why."""
+        """If the server refuses the token, the export ends with exit code 1. The summary has the reason."""
         serve(SIZES)
         monkeypatch.setenv("COMMENDA_API_TOKEN", "another")
         assert export(*BOTH, "--output", "a.jsonl", "--summary-json", "s.json") == 1
@@ -342,19 +345,19 @@ class TestOutcome:
         assert json.loads(Path("s.json").read_text())["error"]["type"] == "AuthenticationError"
 
     def test_too_many_failures(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """`--max-failures` ends the export; what came is saved, and another run resumes."""
+        """`--max-failures` ends the export. It commits all pages that it has, and the next run can resume."""
         serve(SIZES, faults=[faults.Status(403, corporation_id="corp_1", pages=[2])])
         args = ("--output", "a.jsonl", "--max-failures", "0", "--concurrency", "1")
         assert export("--corporation", "corp_2", "--corporation", "corp_1", *args) == 1
         complained = capfd.readouterr().err.splitlines()
         assert complained[-2].startswith("error: the server answered 403")
         assert complained[-1] == "to resume, run the same command again"
-        assert "103 customers of 1 corporation " in complained[0]
+        assert complained[0] == "103 customers written to a.jsonl; 1 corporation complete"
         assert len(complained) == 4
 
     @pytest.mark.parametrize("corporations", [1, 30])
     def test_an_unreachable_host(self, corporations: int, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """If not even the first page comes, the whole export fails soon, however many corporations there are."""
+        """If no first page arrives, the whole export fails soon, however many corporations there are."""
         serve()
         Path("ids.txt").write_text("\n".join(f"corp_{number}" for number in range(corporations)))
         args = ("--corporations-from", "ids.txt", "--output", "a.jsonl", "--concurrency", "2", "--summary-json", "s.json")
@@ -380,7 +383,7 @@ class TestOutcome:
     def test_an_output_that_cannot_be_used(
         self, output: str, prepare: Callable[[], object], ends: tuple[int, str], serve: ServeEmulator, capfd: Any
     ) -> None:
-        """An output that cannot be used is one line, before any request."""
+        """If the output cannot be used, the command prints one line before any request."""
         server = serve(SIZES)
         prepare()
         assert export(*BOTH, "--output", output, "--quiet") == ends[0]
@@ -403,12 +406,12 @@ class TestOutcome:
         with open("a.jsonl.lock", "wb") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
             assert export(*BOTH, "--output", "a.jsonl", "--summary-json", "s.json") == 2
-        assert capfd.readouterr().err == "error: a.jsonl: another export writes to it\n"
+        assert capfd.readouterr().err == "error: a.jsonl: another export is writing to it\n"
         assert json.loads(Path("s.json").read_text())["error"]["type"] == "OutputRefusedError"
         assert server.requests == []
 
     def test_a_full_disk(self, serve: ServeEmulator) -> None:
-        """If the disk is full, the export fails in one line, and the same command resumes when there is space."""
+        """If the disk is full, the export fails with one line. When there is space again, the same command resumes."""
         server = serve({"corp_1": 3000})
         command = [*COMMAND, "--corporation", "corp_1", "--output", "a.jsonl", "--quiet", "--commit-every", "2"]
         full = ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash"]
@@ -427,7 +430,7 @@ class TestOutcome:
     def test_a_summary_that_cannot_be_written(
         self, is_well: bool, serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """If the summary cannot be written, the command says so and fails, but the customers are there."""
+        """If the summary cannot be written, the command says so and fails. The output is still complete."""
 
         def full(path: Path, data: bytes) -> None:
             raise OSError(28, "No space left on device", str(path))
@@ -441,7 +444,7 @@ class TestOutcome:
         assert os.path.exists("a.jsonl") == is_well
 
     def test_a_summary_into_a_pipe(self, serve: ServeEmulator) -> None:
-        """The summary can go to a pipe or a device, which stays what it is."""
+        """The summary can go to a pipe or a device. It is not replaced by a file."""
         serve(SIZES)
         command = [*COMMAND, *BOTH, "--output", "a.jsonl", "--quiet", "--summary-json", "/dev/stdout"]
         done = subprocess.run(command, capture_output=True, check=True)
@@ -450,7 +453,7 @@ class TestOutcome:
     def test_progress_of_a_script(
         self, serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Where there is no terminal, a line now and then says how far the export is; with `--quiet` there is none."""
+        """Without a terminal, the export prints a line with its progress now and then. With `--quiet`, it prints none."""
         monkeypatch.setattr("commenda_customers.cli._progress._SECONDS_BETWEEN_LINES", 0.01)
         serve(SIZES, latency=0.05)
         assert export(*BOTH, "--output", "a.jsonl", "--limit", "50") == 0
@@ -466,7 +469,7 @@ class TestInterrupts:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_it_saves_and_resumes(self, number: signal.Signals, serve: ServeEmulator, make_gate: MakeGate) -> None:
-        """A signal ends the export with what came saved; the same command then has every customer exactly once."""
+        """At a signal, the export commits its pages, and ends. The same command then has every customer exactly once."""
         gate = make_gate(at=[30])
         sizes = {f"corp_{index}": 40 * index for index in range(20)}
         server = serve(sizes, faults=[gate])
@@ -490,10 +493,10 @@ class TestInterrupts:
         assert sorted(os.listdir()) == ["a.jsonl", "ids.txt", "s.json"]
 
     def test_a_second_signal_ends_it_at_once(self, serve: ServeEmulator, make_gate: MakeGate) -> None:
-        """While the export saves what it has, a second Ctrl-C ends it; what was committed before is safe."""
+        """During the last commit, a second Ctrl-C ends the export. Earlier commits are safe."""
         gate = make_gate(at=[5])
         server = serve({"corp_1": 1000}, faults=[gate])
-        # The disk hangs from the moment at which the test says so.
+        # The disk hangs as soon as the test says so.
         program = """if True:
             import os, sys, time
             from commenda_customers.export import JSONLinesFile
@@ -522,7 +525,7 @@ class TestInterrupts:
         assert written("a.jsonl") == held_by(server)
 
     def test_signals_after_another_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If the export ends for another reason, Ctrl-C does not hide that, and a second one still ends it at once."""
+        """If the export ends for another reason, Ctrl-C does not hide it. A second Ctrl-C still ends it immediately."""
         codes: list[int] = []
         monkeypatch.setattr("os._exit", codes.append)
 
@@ -542,7 +545,7 @@ class TestInterrupts:
         assert codes == [130]
 
     def test_an_interrupted_pipe_cannot_resume(self, serve: ServeEmulator, make_gate: MakeGate) -> None:
-        """Standard output cannot be resumed, so the command does not say that it can."""
+        """An export to standard output cannot resume. So the command does not suggest this."""
         gate = make_gate(at=[2])
         serve({"corp_1": 1000}, faults=[gate])
         command = [*COMMAND, "--corporation", "corp_1", "--output", "-", "--quiet"]
@@ -555,7 +558,7 @@ class TestInterrupts:
         assert len(by_corporation(printed.splitlines())["corp_1"]) == 100
 
     def test_what_is_ignored_stays_ignored(self, serve: ServeEmulator, make_gate: MakeGate) -> None:
-        """If the process was made to ignore Ctrl-C, as a shell does in the background, it ignores it."""
+        """If a shell has set the process to ignore Ctrl-C, as for background jobs, it ignores Ctrl-C."""
         gate = make_gate(at=[2])
         server = serve({"corp_1": 300}, faults=[gate])
         command = ["bash", "-c", "trap '' INT; exec \"$@\"", "bash", *COMMAND]
@@ -582,7 +585,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_of_the_help_run(example: str, serve: ServeEmulator) -> None:
-    """Each example of `--help` runs as it stands."""
+    """Each example of `--help` runs without changes."""
     for suffix, sink in {".db": "SQLiteDatabase", ".csv": "CSVFile"}.items():
         if suffix in example and not hasattr(commenda_customers.export, sink):
             pytest.skip(f"there is no {sink} yet")

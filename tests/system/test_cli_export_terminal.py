@@ -27,7 +27,7 @@ def export(*args: str, **options: Any) -> Terminal:
 
 
 def test_it_shows_how_far_it_is(serve: ServeEmulator, make_gate: MakeGate) -> None:
-    """The terminal shows customers, corporations, the limit and retries; at the end only the summary stays."""
+    """The terminal shows customers, corporations, the limit and retries. At the end, only the summary stays."""
     gate = make_gate(corporation_id="corp_2")
     serve({"corp_1": 150, "corp_2": 30}, faults=[faults.Status(503, at=[1]), gate])
     with export(*BOTH, "--output", "a.jsonl", "--rate", "600/min") as terminal:
@@ -39,13 +39,13 @@ def test_it_shows_how_far_it_is(serve: ServeEmulator, make_gate: MakeGate) -> No
         code, written = terminal.finish()
     assert code == 0
     lines = [line for line in shown(written) if line]
-    assert lines[0] == "180 customers of 2 corporations written to a.jsonl"
+    assert lines[0] == "180 customers written to a.jsonl; 2 corporations complete"
     assert len(lines) == 2
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 
 
 def test_how_long_the_rest_takes(serve: ServeEmulator, make_gate: MakeGate) -> None:
-    """The terminal says how long the rest takes: at least so long, if not all corporations have begun."""
+    """The terminal shows the remaining time. If some corporations have not begun, it shows "at least"."""
     gate = make_gate(corporation_id="corp_1", pages=[3])
     serve({"corp_1": 300, "corp_2": 100}, faults=[gate])
     with export(*BOTH, "--output", "a.jsonl", "--concurrency", "1") as terminal:
@@ -56,7 +56,7 @@ def test_how_long_the_rest_takes(serve: ServeEmulator, make_gate: MakeGate) -> N
 
 
 def test_ctrl_c(serve: ServeEmulator, make_gate: MakeGate) -> None:
-    """Ctrl-C leaves the terminal as it was: the cursor is visible, and nothing of the progress is left."""
+    """Ctrl-C restores the terminal: the cursor is visible, and the progress is erased."""
     gate = make_gate(pages=[3])
     serve({"corp_1": 300}, faults=[gate])
     with export("--corporation", "corp_1", "--output", "a.jsonl") as terminal:
@@ -65,14 +65,14 @@ def test_ctrl_c(serve: ServeEmulator, make_gate: MakeGate) -> None:
         code, written = terminal.finish()
     assert code == 130
     lines = [line for line in shown(written) if line]
-    assert lines[0] == "200 customers of 0 corporations written to a.jsonl"
+    assert lines[0] == "200 customers written to a.jsonl; 0 corporations complete"
     assert lines[-1] == "interrupted; to resume, run the same command again"
     assert len(lines) == 3
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 
 
 def test_a_server_that_cannot_be_reached(serve: ServeEmulator) -> None:
-    """Where somebody waits, the export gives up if nothing responds at all, and meanwhile says why."""
+    """On a terminal, the export gives up if the server does not respond at all. Meanwhile it shows the reason."""
     serve()
     args = [*BOTH, "--output", "a.jsonl", "--base-url", "http://127.0.0.1:1", "--deadline", "3"]
     with export(*args) as terminal:
@@ -84,7 +84,7 @@ def test_a_server_that_cannot_be_reached(serve: ServeEmulator) -> None:
 
 
 def test_the_log_is_not_mixed_with_the_progress(serve: ServeEmulator) -> None:
-    """With `--debug` the terminal shows the log, without the token, and no lines that change."""
+    """With `--debug`, the terminal shows the log without the token, and no live lines."""
     server = serve({"corp_1": 3})
     with export("--corporation", "corp_1", "--output", "a.jsonl", "--debug") as terminal:
         code, written = terminal.finish()
@@ -96,7 +96,7 @@ def test_the_log_is_not_mixed_with_the_progress(serve: ServeEmulator) -> None:
 
 @pytest.mark.parametrize("is_file", [True, False])
 def test_progress_beside_standard_output(is_file: bool, serve: ServeEmulator, make_gate: MakeGate) -> None:
-    """With `--output -` the progress is shown only if customers go to a file: otherwise they may be on the same terminal."""
+    """With `--output -`, the progress is shown only if customers go to a file. Otherwise they may use the same terminal."""
     gate = make_gate(pages=[2])
     serve({"corp_1": 150}, faults=[gate])
     reader, writer = os.pipe()
@@ -116,4 +116,4 @@ def test_progress_beside_standard_output(is_file: bool, serve: ServeEmulator, ma
         os.close(target)
     assert code == 0
     assert ("\x1b" in written) == is_file
-    assert "150 customers of 1 corporation written to standard output" in written
+    assert "150 customers written to standard output; 1 corporation complete" in written

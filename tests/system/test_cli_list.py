@@ -1,4 +1,4 @@
-"""`commenda-customers list`: what it prints, where, and with which exit code."""
+"""`commenda-customers list`: the output, the messages and the exit codes."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def ids_of(server: Emulator, *corporation_ids: str) -> list[str]:
 
 
 def advice(complained: str) -> Sequence[list[str]]:
-    """Return the arguments of the runs that would print the rest."""
+    """Return the arguments of the runs that print the rest."""
     lines = [line.split(": ", 1) for line in complained.splitlines()]
     return [shlex.split(line[1]) for line in lines if line[0] in {"to resume", "not read yet"}]
 
@@ -36,7 +36,7 @@ class TestList:
     """`commenda-customers list`."""
 
     def test_json_lines_where_there_is_no_terminal(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """A pipe receives one JSON object per line for each customer, which the model reads back."""
+        """A pipe receives one JSON object on each line. The model reads it back."""
         server = serve({"corp_1": 250}, faults=[faults.EmptyPage(at=[2])])
         assert main(["list", "corp_1", "--extend", "shipping_address,exemption_metadata"]) == 0
         printed, complained = capfd.readouterr()
@@ -46,7 +46,7 @@ class TestList:
         assert complained == ""
 
     def test_invalid_rows_can_be_skipped(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """By default an invalid row is an error; with `--skip-invalid` the others are printed, and the row is named."""
+        """By default, an invalid row is an error. With `--skip-invalid`, the others are printed, and the row is named."""
         good = {"id": "a", "corporation_id": "corp_1"}
         serve({"corp_1": [good, {**good, "id": "b", "name": 5}, None]})
         assert main(["list", "corp_1"]) == 1
@@ -62,7 +62,7 @@ class TestList:
         ]
 
     def test_missing_customers_are_a_warning(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """If the server counts more customers than it sends, a warning says so; a list from a cursor is no whole list."""
+        """If the server counts more customers than it sends, there is a warning. With `--cursor`, there is none."""
 
         class Miscount(faults.Fault):
             def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
@@ -76,13 +76,13 @@ class TestList:
     def test_the_form_can_be_chosen(
         self, flag: str, is_json: bool, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """`--json` and `--table` choose the format, whatever the output is."""
+        """`--json` and `--table` choose the format, wherever the output goes."""
         serve({"corp_1": 1})
         assert main(["list", "corp_1", flag]) == 0
         assert capfd.readouterr().out.startswith("{") == is_json
 
     def test_a_name_cannot_control_the_terminal(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """A table shows neither control characters nor markup of the server's data."""
+        """A table shows no control characters of the server's data, and does not interpret its markup."""
 
         class Hostile(faults.Fault):
             def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
@@ -95,7 +95,7 @@ class TestList:
         assert "[2J[red]x" in printed
 
     def test_all_filters_are_options(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Each parameter of the API is an option, lists separated by commas or repeated, and reaches the server."""
+        """Each parameter of the API is an option and reaches the server. Lists are separated by commas or repeated."""
         server = serve()
         args = (
             "--name A --search-term B --source-platforms C,D --source-platforms E --source-platform-ids F "
@@ -126,11 +126,11 @@ class TestList:
         printed, complained = capfd.readouterr()
         assert len(printed.splitlines()) == 20
         assert complained.startswith("the server answered 503 Service Unavailable: ")
-        assert "; trying again in 0." in complained
+        assert "; retrying in 0." in complained
         assert complained.count("\n") == 1
 
     def test_a_refused_cursor_is_not_proposed_again(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """The command does not propose a cursor that the server has just refused."""
+        """If the server has just refused a cursor, the command does not propose it again."""
         serve({"corp_1": 20})
         assert main(["list", "corp_1", "--cursor", "garbage"]) == 1
         assert "to resume" not in capfd.readouterr().err
@@ -138,7 +138,7 @@ class TestList:
     def test_an_error_prints_the_cursor_to_resume_from(
         self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A failure of the API is exit code 1 and two lines: the error, and the option that resumes."""
+        """If the API fails, the exit code is 1, and there are two lines: the error, and the option to resume."""
         server = serve({"corp_1": 20}, faults=[faults.WrongEnvelope(at=[2])])
         assert main(["list", "corp_1", "--limit", "10"]) == 1
         printed, complained = capfd.readouterr()
@@ -151,7 +151,7 @@ class TestList:
 
     @pytest.mark.parametrize("form", ["--json", "--table"])
     def test_no_customers_are_no_table(self, form: str, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Where there are no customers there is no heading either, but a message."""
+        """If there are no customers, there is no heading, but a message."""
         serve({"corp_1": 0})
         assert main(["list", "corp_1", form]) == 0
         assert capfd.readouterr() == ("", "no customers match\n")
@@ -159,7 +159,7 @@ class TestList:
     def test_forced_colours_are_no_terminal(
         self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A pipe gets JSON lines and no progress, also where the environment asks for colours."""
+        """A pipe gets JSON Lines and no progress, even if the environment asks for colours."""
         serve({"corp_1": 1})
         monkeypatch.setenv("FORCE_COLOR", "1")
         assert main(["list", "corp_1"]) == 0
@@ -172,7 +172,7 @@ class TestSeveralCorporations:
     """`commenda-customers list corp_1 corp_2`."""
 
     def test_one_after_the_other(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """The customers of several corporations come one corporation after the other, in the order of the arguments."""
+        """The command prints one corporation after the other, in the order of the arguments."""
         server = serve({"corp_1": 12, "corp_2": 25, "corp_3": 3})
         assert main(["list", "corp_2", "corp_3", "corp_1", "--limit", "10"]) == 0
         printed, complained = capfd.readouterr()
@@ -180,7 +180,7 @@ class TestSeveralCorporations:
         assert complained == ""
 
     def test_the_table_names_them(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """One table has all of them, with a column for the corporation; with a single one it has no such column."""
+        """One table has all corporations, with a column for their ids. For a single corporation, there is no such column."""
         serve({"corp_1": 2, "corp_2": 3})
         assert main(["list", "corp_1", "corp_2", "--table"]) == 0
         head, *rows = capfd.readouterr().out.splitlines()
@@ -190,7 +190,7 @@ class TestSeveralCorporations:
         assert "corp" not in capfd.readouterr().out.splitlines()[0]
 
     def test_messages_name_them(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """A message says which corporation it is about."""
+        """Each message names its corporation."""
 
         class Miscount(faults.Fault):
             def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
@@ -204,7 +204,7 @@ class TestSeveralCorporations:
         ]
 
     def test_a_failure_says_what_is_left(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """After a failure, one run resumes the list that failed and another reads those that had not begun."""
+        """After a failure, one run resumes the list that failed. Another run reads the lists that had not begun."""
         server = serve(
             {"corp_1": 5, "corp_2": 25, "corp_3": 3, "corp_4": 4},
             faults=[faults.WrongEnvelope(corporation_id="corp_2", at=[2])],
@@ -225,7 +225,7 @@ class TestSeveralCorporations:
     def test_a_refused_list_is_not_proposed_again(
         self, failing: str, unread: list[list[str]], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A list that the server refuses is left out of what is left; if nothing was read, nothing needs to be said."""
+        """The hints leave out a list that the server has refused. If nothing was read, there are no hints."""
         serve({"corp_1": 5, "corp_2": 5, "corp_3": 5}, faults=[faults.Status(400, corporation_id=failing)])
         assert main(["list", "corp_1", "corp_2", "corp_3"]) == 1
         assert advice(capfd.readouterr().err) == unread
@@ -251,13 +251,13 @@ class TestMax:
         serve: ServeEmulator,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        """It prints so many customers, requests no page in vain, and proposes a run that loses none of the others."""
+        """It prints this number of customers, requests no unneeded page, and proposes a run that prints all others."""
         server = serve({"corp_1": 50})
         assert main(["list", "corp_1", "--limit", "10", "--max", str(wanted)]) == 0
         printed, complained = capfd.readouterr()
         assert ids_in(printed) == ids_of(server, "corp_1")[:wanted]
         assert [int(request.params["limit"]) for request in server.requests] == requests
-        again = f"; another run repeats the last {repeated}" if repeated else ""
+        again = f"; the next run prints the last {repeated} again" if repeated else ""
         assert complained.splitlines()[0] == f"stopped after {wanted} customers; there may be more{again}"
         (resume,) = advice(complained)
         assert main(["list", "corp_1", "--limit", "10", *resume]) == 0
@@ -266,7 +266,7 @@ class TestMax:
 
     @pytest.mark.parametrize("wanted", [25, 26])
     def test_it_is_quiet_at_the_end(self, wanted: int, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """If there are no more customers than that, nothing is said."""
+        """If there are not more customers than this, there is no message."""
         serve({"corp_1": 25})
         assert main(["list", "corp_1", "--limit", "10", "--max", str(wanted)]) == 0
         printed, complained = capfd.readouterr()
@@ -280,7 +280,7 @@ class TestMax:
             (
                 8,
                 [
-                    "stopped after 8 customers; there may be more; another run repeats the last 3",
+                    "stopped after 8 customers; there may be more; the next run prints the last 3 again",
                     "not read yet: corp_2 corp_3",
                 ],
             ),
@@ -290,7 +290,7 @@ class TestMax:
     def test_it_counts_all_corporations(
         self, wanted: int, lines: list[str], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """The number is that of all corporations together; those that have not begun are named."""
+        """The number applies to all corporations together. The command names those that have not begun."""
         server = serve({"corp_1": 5, "corp_2": 15, "corp_3": 5})
         limit = 5 if wanted == 5 else 10 if wanted == 15 else 8
         assert main(["list", "corp_1", "corp_2", "corp_3", "--max", str(wanted), "--limit", str(limit)]) == 0
@@ -301,7 +301,7 @@ class TestMax:
     def test_a_server_may_send_more_than_was_asked_for(
         self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A first page that is longer than its limit is cut, and no cursor is invented."""
+        """If the first page is longer than its limit, the output is cut, and there is no cursor to propose."""
 
         class TooLong(faults.Fault):
             def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
@@ -318,7 +318,7 @@ class TestPatience:
     """`--timeout` and `--deadline`."""
 
     def test_the_timeout_of_an_attempt(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """`--timeout` ends an attempt that hangs; the next one succeeds."""
+        """`--timeout` ends an attempt that hangs. The next attempt succeeds."""
         serve({"corp_1": 5}, faults=[faults.Hang(at=[1])])
         assert main(["list", "corp_1", "--timeout", "1"]) == 0
         printed, complained = capfd.readouterr()
@@ -326,7 +326,7 @@ class TestPatience:
         assert complained.startswith("no complete response within the timeout of 1 s")
 
     def test_the_deadline_of_a_page(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """`--deadline` ends the retries of a page, and the command says how to resume."""
+        """`--deadline` ends the retries of a page. The command says how to resume."""
         serve({"corp_1": 20}, faults=[faults.Status(pages=[2])])
         assert main(["list", "corp_1", "--limit", "10", "--deadline", "0.5"]) == 1
         printed, complained = capfd.readouterr()
@@ -337,7 +337,7 @@ class TestPatience:
     def test_a_host_that_refuses_connections(
         self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With `--deadline`, a host that cannot be reached is an error soon."""
+        """With a short `--deadline`, an unreachable host is soon an error."""
         monkeypatch.setenv("COMMENDA_API_TOKEN", "token")
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))  # not listening

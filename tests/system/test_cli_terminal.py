@@ -1,4 +1,4 @@
-"""The command line in a process of its own: terminals, pipes, locales, signals."""
+"""The command line in a separate process: terminals, pipes, locales, signals."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "commenda_customers"]
 
 
 def on_a_terminal(args: Sequence[str], *, columns: int = 100, **env: str) -> tuple[int, str]:
-    """Run the command with a terminal for its output; return the exit code and all that it wrote."""
+    """Run the command with a terminal for its output. Return the exit code and the output."""
     with Terminal([*COMMAND, *args], columns=columns, **env) as terminal:
         return terminal.finish()
 
@@ -32,7 +32,7 @@ class Terminal:
     """A pseudo-terminal on which a program runs."""
 
     def __init__(self, command: Sequence[str], *, columns: int = 100, stdout: int | None = None, **env: str) -> None:
-        """Begin a program. With *stdout*, only its standard error is the terminal."""
+        """Start a program. With *stdout*, only its standard error is the terminal."""
         self._ours, self._its = os.openpty()
         environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", **env}
         self.written = b""
@@ -55,7 +55,7 @@ class Terminal:
             self.written += os.read(self._ours, 65536)
 
     def finish(self) -> tuple[int, str]:
-        """Wait until the program has ended; return its exit code and all that it wrote."""
+        """Wait until the program has ended. Return its exit code and its output."""
         with contextlib.suppress(OSError):  # Linux: the terminal of a process that has ended
             while part := os.read(self._ours, 65536):
                 self.written += part
@@ -85,7 +85,7 @@ def shown(written: str) -> list[str]:
 
 
 class HeldBack(faults.Fault):
-    """A response that comes when the test lets it."""
+    """A response that waits until the test releases it."""
 
     released = threading.Event()
 
@@ -107,7 +107,7 @@ class TestList:
     """`commenda-customers list`."""
 
     def test_a_table_on_a_terminal(self, serve: ServeEmulator) -> None:
-        """A terminal shows one table with one head, however many pages there are."""
+        """A terminal shows one table with one heading, for any number of pages."""
         serve({"corp_1": 25})
         code, written = on_a_terminal(["list", "corp_1", "--limit", "10"])
         assert code == 0
@@ -116,7 +116,7 @@ class TestList:
 
     @pytest.mark.parametrize("form", ["--json", "--table"])
     def test_any_locale_will_do(self, form: str, serve: ServeEmulator) -> None:
-        """JSON is UTF-8 everywhere; a table shows what the terminal can."""
+        """JSON is always UTF-8. A table replaces characters that the terminal cannot show."""
         server = serve({"corp_1": 100})
         done = subprocess.run(
             [*COMMAND, "list", "corp_1", form],
@@ -133,7 +133,7 @@ class TestList:
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
     @pytest.mark.parametrize("buffered", [True, False])
     def test_a_full_disk_is_one_line(self, buffered: bool, serve: ServeEmulator) -> None:
-        """A full disk is one line and exit code 1, without a second error for Python's buffer."""
+        """If the disk is full, there are one line and exit code 1, and no second error for Python's buffer."""
         serve({"corp_1": 5})
         env = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
         with open("/dev/full", "wb") as full:
@@ -141,7 +141,7 @@ class TestList:
         assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device\n")
 
     def test_a_closed_output_is_an_error(self, serve: ServeEmulator) -> None:
-        """A closed standard output is an error, and no request is sent."""
+        """If standard output is closed, this is an error before any request."""
         server = serve({"corp_1": 5})
         done = subprocess.run(
             ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "list", "corp_1"], stderr=subprocess.PIPE, check=False
@@ -150,7 +150,7 @@ class TestList:
         assert server.requests == []
 
     def test_progress_is_shown_beside_a_file(self, serve: ServeEmulator, held_back: type[HeldBack], tmp_path: Path) -> None:
-        """A terminal on standard error shows the progress while customers go into a file, and nothing of it at the end."""
+        """While customers go to a file, a terminal on standard error shows the progress. At the end, it is erased."""
         serve({"corp_1": 30}, faults=[held_back(at=[3])])
         path = tmp_path / "customers.jsonl"
         with (
@@ -165,7 +165,7 @@ class TestList:
         assert "".join(shown(written)) == ""
 
     def test_nothing_of_the_progress_stays(self, serve: ServeEmulator, held_back: type[HeldBack]) -> None:
-        """A terminal says that the command waits; later, the first thing that it shows is the heading of the table."""
+        """A terminal shows that the command waits. Then the heading of the table replaces this line."""
         serve({"corp_1": 3}, faults=[held_back()])
         with Terminal([*COMMAND, "list", "corp_1"]) as terminal:
             terminal.wait_for("waiting for the first page")
@@ -177,7 +177,7 @@ class TestList:
         assert [row[:5] for row in rows] == ["cust_"] * 3 + [""]
 
     def test_a_pipe_may_lead_to_the_same_terminal(self, serve: ServeEmulator, held_back: type[HeldBack]) -> None:
-        """The progress does not mix with what the reader of a pipe prints on the same terminal."""
+        """The progress does not mix with the output of the program that reads the pipe."""
         serve({"corp_1": 2}, faults=[held_back(at=[2])])
         pipe = ["bash", "-c", 'set -o pipefail; "$@" | sed -u s/.*corporation_id.*/customer/', "bash"]
         with Terminal([*pipe, *COMMAND, "list", "corp_1", "--limit", "1"]) as terminal:
@@ -188,7 +188,7 @@ class TestList:
         assert shown(written) == ["customer", "customer", ""]
 
     def test_a_closed_pipe_ends_it_quietly(self, serve: ServeEmulator) -> None:
-        """The command ends without a traceback when the reader of the pipe goes away."""
+        """If the program that reads the pipe ends, the command ends without a traceback."""
         serve({"corp_1": 5000})
         with subprocess.Popen([*COMMAND, "list", "corp_1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -200,7 +200,7 @@ class TestList:
         assert (code, complained) == (0, b"")
 
     def test_an_interrupt_is_no_traceback(self, serve: ServeEmulator) -> None:
-        """Ctrl-C while it waits for the first page is exit code 130 and one word."""
+        """If Ctrl-C comes before the first page, the command prints one word, and ends with exit code 130."""
         server = serve({"corp_1": 10}, faults=[faults.Hang(probability=1)])
         with subprocess.Popen([*COMMAND, "list", "corp_1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             while not server.requests:
@@ -210,7 +210,7 @@ class TestList:
         assert (process.returncode, complained) == (130, b"interrupted\n")
 
     def test_an_interrupt_says_how_to_resume(self, serve: ServeEmulator) -> None:
-        """After Ctrl-C, another run begins with the page that was not printed."""
+        """After Ctrl-C, the next run starts with the first page that was not printed."""
         server = serve({"corp_1": 30}, faults=[faults.Hang(at=[2])])
         command = [*COMMAND, "list", "corp_1", "--limit", "10"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -226,7 +226,7 @@ class TestList:
         assert [json.loads(line)["id"] for line in printed.splitlines()] == [c["id"] for c in server.customers("corp_1")]
 
     def test_an_interrupt_leaves_nothing_on_the_terminal(self, serve: ServeEmulator) -> None:
-        """After Ctrl-C a terminal shows neither the progress nor a ^C."""
+        """After Ctrl-C, a terminal shows neither the progress nor a ^C."""
         serve({"corp_1": 1}, faults=[faults.Hang(probability=1)])
         with Terminal([*COMMAND, "list", "corp_1"]) as terminal:
             terminal.wait_for("waiting for the first page")
@@ -242,7 +242,7 @@ class TestDebug:
 
     @pytest.mark.parametrize("is_terminal", [True, False])
     def test_it_shows_log_and_traceback(self, is_terminal: bool, serve: ServeEmulator) -> None:
-        """The log and the traceback are on standard error, without the token, and no progress is in between."""
+        """Standard error has the log and the traceback, without the token and without progress."""
 
         class Telltale(faults.Fault):
             def change(self, reply: Any) -> Any:
@@ -266,7 +266,7 @@ class TestDebug:
 
 
 class TestPatience:
-    """How long a person waits for a server that does not respond."""
+    """The time that a person waits for a server that does not respond."""
 
     IMPATIENT = (
         "import sys\n"
@@ -277,7 +277,7 @@ class TestPatience:
     COMMAND = (sys.executable, "-c", IMPATIENT, "list", "corp_1", "--json")
 
     def test_a_host_that_refuses_connections(self) -> None:
-        """On a terminal, a host that cannot be reached is soon an error that says why, and how to wait longer."""
+        """On a terminal, an unreachable host is soon an error. It has the reason, and the option to wait longer."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))  # not listening
             url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -289,7 +289,7 @@ class TestPatience:
         assert error.endswith("; to wait longer: --deadline SECONDS")
 
     def test_a_host_that_is_silent(self, serve: ServeEmulator) -> None:
-        """On a terminal, so is a server that takes the request and never responds."""
+        """On a terminal, a server that accepts the request and never responds is soon an error."""
         server = serve({"corp_1": 3}, faults=[faults.Hang(probability=1)])
         with Terminal(self.COMMAND) as terminal:
             code, written = terminal.finish()
@@ -299,14 +299,14 @@ class TestPatience:
 
     @pytest.mark.parametrize("options", [["--deadline", "60"], ["--timeout", "60"]], ids=" ".join)
     def test_options_wait_longer(self, options: list[str], serve: ServeEmulator) -> None:
-        """Who asks for more time gets it."""
+        """A longer `--timeout` or a `--deadline` gives the server more time."""
         serve({"corp_1": 3}, latency=1.0)
         with Terminal([*self.COMMAND, *options]) as terminal:
             code, _ = terminal.finish()
         assert code == 0
 
     def test_a_script_waits_longer(self, serve: ServeEmulator) -> None:
-        """Where there is no terminal, only the retry policy of the library gives up."""
+        """Without a terminal, only the retry policy of the library gives up."""
         serve({"corp_1": 3}, latency=1.0)
         done = subprocess.run(self.COMMAND, capture_output=True, check=True)
         assert len(done.stdout.splitlines()) == 3
@@ -328,7 +328,7 @@ class TestEmulate:
     """`commenda-customers emulate`."""
 
     def test_it_serves_until_interrupted(self) -> None:
-        """It says how to use it, serves what it was told to, and ends with Ctrl-C."""
+        """It prints how to use it, serves the given corporations, and ends at Ctrl-C."""
         args = ["emulate", "--port", "0", "--corporation", "corp_7=15", "--token", "open-sesame", "--envelope", "bare"]
         faulty = ["--fault", "status=0.5", "--fault", "empty-page=0.2", "--rate", "500", "--latency", "0.001"]
         with subprocess.Popen(
@@ -365,7 +365,7 @@ class TestHelp:
         ],
     )
     def test_missing_packages_are_named(self, missing: str, code: int, complaint: str) -> None:
-        """The command names the packages of the command line that are missing, and hides no other import error."""
+        """The command names the extra if one of its packages is missing. It does not hide any other import error."""
         program = (
             f"import sys; sys.modules['{missing}'] = None\n"
             "from commenda_customers.cli import main\n"

@@ -1,4 +1,4 @@
-"""Exports of every kind that are killed again and again. `pytest --kills N` says how often; `nox -s kills` does it often."""
+"""Kill exports of every kind again and again. `pytest --kills N` sets how often. `nox -s kills` does it many times."""
 
 import random
 import shutil
@@ -29,7 +29,7 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 
 def kill_at_request(job: Export, server: Emulator, goal: int, delay: float) -> tuple[int, str]:
-    """Start an export, and kill it a moment after the server has received so many requests."""
+    """Start an export. Kill it a moment after the server has received a number of requests."""
     running = job.start()
     while running.is_alive and len(server.requests) < goal:
         time.sleep(0.001)
@@ -40,7 +40,7 @@ def kill_at_request(job: Export, server: Emulator, goal: int, delay: float) -> t
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_an_export_is_exact_however_often_it_is_killed(kind: Kind, kills: int, serve: ServeEmulator, tmp_path: Path) -> None:
-    """Killed at any moment and at any line, and run again, it has every customer and every invalid row once, and no more."""
+    """Killed at any moment or line, and run again, an export has every customer and every invalid row exactly once."""
     draw = random.Random(kind.name)
     lists = make_lists(draw)
     server = serve(lists, latency=0.002, faults=TROUBLE)
@@ -68,7 +68,7 @@ def test_an_export_is_exact_however_often_it_is_killed(kind: Kind, kills: int, s
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_kill_costs_few_pages(kind: Kind, serve: ServeEmulator, tmp_path: Path) -> None:
-    """After a kill, at most the pages of one commit come again, and two pages of each corporation in flight."""
+    """After a kill, the next call requests at most the pages of one commit again, and two for each corporation in flight."""
     draw = random.Random(kind.name)
     sizes = {"corp_1": 700, "corp_2": 150, "corp_3": 150, "corp_4": 400, "corp_5": 10}
     server = serve(sizes, latency=0.002)
@@ -82,7 +82,7 @@ def test_a_kill_costs_few_pages(kind: Kind, serve: ServeEmulator, tmp_path: Path
 
 
 def test_a_copy_follows_the_server_however_often_it_is_killed(kills: int, serve: ServeEmulator, tmp_path: Path) -> None:
-    """Two syncs into SQLite, each killed at any moment: the second one knows what has changed, and who is gone."""
+    """Two runs into SQLite are killed at any moment. After the second run, the changes and gone customers are exact."""
     draw = random.Random(3)
     kind = next(kind for kind in KINDS if kind.name.endswith(".db"))
     names = [f"corp_{number}" for number in range(6)]

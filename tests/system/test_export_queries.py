@@ -1,4 +1,4 @@
-"""The queries of the documentation say what the text above them says."""
+"""The queries of the documentation do what the text above them says."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ QUERIES = re.findall(r"([^\n]+):\n\n```sql\n(.*?)```", PAGE.read_text(encoding="
 
 
 class CountsTooMany(faults.Fault):
-    """The server counts two customers that it does not send."""
+    """The server counts two more customers than it sends."""
 
     def change_listing(self, listing: dict[str, Any], asked: str | None, again: str) -> dict[str, Any]:
         return {**listing, "total_customers": listing["total_customers"] + 2}
@@ -36,7 +36,7 @@ async def sync(server: Emulator, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Between two exports, a customer is gone, one has changed and one is new; there is trouble with the others."""
+    """Between two exports, one customer is gone, one has changed and one is new. Other corporations have problems."""
     path = tmp_path_factory.mktemp("export") / "customers.db"
     names = ("corp_ok", "corp_failing", "corp_short", "corp_invalid")
     with Emulator({name: records(name, "a", "b", "c") for name in names}) as server:
@@ -58,21 +58,26 @@ CURRENT = {("corp_ok", "b"), ("corp_ok", "c"), ("corp_ok", "d"), *OTHERS} - {("c
 EXPECTED = {
     "All customers that the server listed": CURRENT,
     "The customers that are gone": {("corp_ok", "a"), ("corp_short", "a")},
-    "What is new or has changed since a time. Write the time without `Z`, because texts are compared": {
+    "The customers that are new or have changed since a time. Write the time without `Z`, because SQLite compares texts": {
         *CURRENT,
         ("corp_ok", "a"),
         ("corp_short", "a"),
     },
-    "What the last run has changed, to the customer, whatever the clock says": {("corp_ok", "b"), ("corp_ok", "d")},
-    "Corporations that failed in the last run, why, and when they were last complete": {("corp_failing", "NotFoundError")},
-    "Rows that are not valid customers": {("corp_invalid", "b"), ("corp_invalid", None)},
+    "The customers that are new or have changed in the last run. This does not depend on the clock": {
+        ("corp_ok", "b"),
+        ("corp_ok", "d"),
+    },
+    "The corporations that failed in the last run, the reason, and the time when they were last complete": {
+        ("corp_failing", "NotFoundError")
+    },
+    "The invalid rows": {("corp_invalid", "b"), ("corp_invalid", None)},
     "The last runs": {(2, "failed"), (1, "complete")},
 }
 
 
 @pytest.mark.parametrize(("text", "query"), QUERIES, ids=[text for text, _query in QUERIES])
 def test_queries_find_what_the_text_says(text: str, query: str, database: Path, tmp_path: Path) -> None:
-    """Each query of the page is one statement, and finds what it should."""
+    """Each query of the page is one statement, and returns the expected rows."""
     path = shutil.copy(database, tmp_path)
     with closing(sqlite3.connect(path)) as db:
         cursor = db.execute(query)
@@ -83,7 +88,7 @@ def test_queries_find_what_the_text_says(text: str, query: str, database: Path, 
         elif text.startswith("Delete"):
             assert cursor.rowcount == 1
             assert db.execute("select corporation_id, id from gone_customers").fetchall() == [("corp_short", "a")]
-        elif "more customers than it sent" in text:
+        elif "with a shortfall" in text:
             assert [(row[0], *row[2:]) for row in found] == [("corp_short", 2, 4, 2)]
         else:
             assert "field of the JSON" in text
@@ -91,19 +96,19 @@ def test_queries_find_what_the_text_says(text: str, query: str, database: Path, 
 
 
 def test_every_query_has_a_result_that_is_checked() -> None:
-    """No query of the page is left out, and none that is checked is missing."""
+    """The tests cover every query of the page, and every expected query is on the page."""
     assert len(QUERIES) == PAGE.read_text(encoding="utf-8").count("```sql") == len(EXPECTED) + 3
 
 
 def test_what_is_new_and_what_has_changed(database: Path) -> None:
-    """The query for changes tells them apart."""
-    (query,) = [query for text, query in QUERIES if text.startswith("What the last run has changed")]
+    """The query for changes distinguishes new and changed customers."""
+    (query,) = [query for text, query in QUERIES if "changed in the last run" in text]
     with closing(sqlite3.connect(database)) as db:
         assert sorted(row[1:] for row in db.execute(query)) == [("b", "new", "changed"), ("d", "old", "new")]
 
 
 def test_all_tables_views_and_columns_are_documented(database: Path) -> None:
-    """Each name is on the page; those of `COLUMNS` are in the reference."""
+    """The page has every name, except those of `COLUMNS`. Those are in the API reference."""
     text = PAGE.read_text(encoding="utf-8")
     with closing(sqlite3.connect(database)) as db:
         tables = [name for (name,) in db.execute("select name from sqlite_master where type in ('table', 'view')")]

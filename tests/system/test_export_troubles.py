@@ -1,4 +1,4 @@
-"""What goes wrong with outputs: another program, a full disk, a folder that cannot be written."""
+"""Problems with outputs: another program, a full disk, a read-only folder."""
 
 import os
 import resource
@@ -19,19 +19,19 @@ EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
 def limit_file_size(size: int) -> None:
-    """Let this process write no file that is longer, as if the disk were full."""
+    """Limit the size of files that this process writes, as if the disk were full."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def become_nobody() -> None:
-    """Give up the rights of root, for whom every folder can be written."""
+    """Give up the rights of root, because root can write to every folder."""
     if os.getuid() == 0:
         os.setuid(65534)
 
 
 @EACH_KIND
 def test_two_programs_at_once(kind: Kind, serve: ServeEmulator, tmp_path: Path) -> None:
-    """The second program ends with a line that says why, and the output of the first is exact."""
+    """The second program ends with one line that has the reason. The output of the first program is exact."""
     server = serve(SIZES, latency=0.005)
     job = prepare_export(kind, tmp_path, server, SIZES)
     first = job.start()
@@ -52,7 +52,7 @@ def test_two_programs_at_once(kind: Kind, serve: ServeEmulator, tmp_path: Path) 
 @EACH_KIND
 @pytest.mark.parametrize("size", [0, 100, 2_000, 20_000])
 def test_a_full_disk_loses_nothing(kind: Kind, size: int, serve: ServeEmulator, tmp_path: Path) -> None:
-    """If the disk is full, the error is one line that names the output, and the next call resumes."""
+    """If the disk is full, the error is one line with the name of the output. The next call resumes."""
     server = serve(SIZES)
     job = prepare_export(kind, tmp_path, server, SIZES)
     code, error = job.finish(partial(limit_file_size, size))
@@ -68,7 +68,7 @@ def test_a_full_disk_loses_nothing(kind: Kind, size: int, serve: ServeEmulator, 
 @EACH_KIND
 @pytest.mark.parametrize("trouble", ["missing", "read-only", "file"])
 def test_a_folder_that_cannot_be_written(kind: Kind, trouble: str, serve: ServeEmulator, tmp_path: Path) -> None:
-    """If the folder is missing, cannot be written or is a file, a line says so before any request."""
+    """If the folder is missing, read-only or a file, the program says so in one line before any request."""
     server = serve(SIZES)
     folder = tmp_path / "out"
     if trouble == "file":
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_written(kind: Kind, trouble: str, serve: ServeE
 
 
 def test_a_database_that_is_locked_loses_nothing(serve: ServeEmulator, tmp_path: Path) -> None:
-    """If another program keeps the database locked for long, the error is one line, and the next call resumes."""
+    """If another program locks the database for too long, the error is one line. The next call resumes."""
     kind = next(kind for kind in KINDS if kind.name.endswith(".db"))
     server = serve(SIZES, latency=0.005)
     job = prepare_export(kind, tmp_path, server, SIZES)

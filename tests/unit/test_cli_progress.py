@@ -46,7 +46,7 @@ def display_of(monitor: Monitor, limiter: Limiter | None, corporations: int) -> 
         ({}, "no limit known"),
         ({"rate": 12.34}, "limit: 12.3 requests/s"),
         ({"rate": 5, "paused_for": 1.2}, "paused for 2 s, because the server refused requests"),
-        ({"is_half_open": True}, "the server accepts no requests; one at a time tests whether it does again"),
+        ({"is_half_open": True}, "the server accepts no requests; one request at a time tests whether it is back"),
     ],
 )
 async def test_the_limit(changes: dict[str, Any], text: str) -> None:

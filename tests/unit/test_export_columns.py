@@ -1,4 +1,4 @@
-"""A customer as a row."""
+"""Customers as rows of a table."""
 
 import json
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ undocumented = st.dictionaries(texts.map(lambda text: f"new_{text}"), jsons, max
 
 
 def optional(values: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return objects that have some of these fields, and others."""
+    """Return objects with some of these fields, and with unknown fields."""
     fields = st.fixed_dictionaries({}, optional={name: st.none() | strategy for name, strategy in values.items()})
     return st.builds(lambda known, other: {**other, **known}, fields, undocumented)
 
@@ -62,7 +62,7 @@ def rebuilt(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def comparable(customer: Customer) -> dict[str, Any]:
-    """Return the fields of a customer. A part that is missing is a part without values."""
+    """Return the fields of a customer. A missing part is the same as a part without values."""
     fields = customer.model_dump()
     for part, model in NESTED.items():
         fields[part] = fields[part] or model().model_dump()
@@ -70,7 +70,7 @@ def comparable(customer: Customer) -> dict[str, Any]:
 
 
 def test_every_documented_field_is_a_column_once() -> None:
-    """There is one column for each field of the models, and one for all others."""
+    """Each field of the models has one column. All other fields share the last column."""
     own = [name for name in Customer.model_fields if name not in NESTED]
     parts = [f"{part}_{name}" for part, model in NESTED.items() for name in model.model_fields]
     assert sorted(COLUMNS) == sorted([*own, *parts, "extra"])
@@ -80,7 +80,7 @@ def test_every_documented_field_is_a_column_once() -> None:
 
 @given(records)
 def test_a_row_has_all_that_the_customer_has(record: dict[str, Any]) -> None:
-    """The customer can be made again from its row, undocumented fields included."""
+    """The row has everything to rebuild the customer, including undocumented fields."""
     customer = Customer.model_validate(record)
     assert comparable(Customer.model_validate(rebuilt(flatten(customer)))) == comparable(customer)
 
@@ -102,7 +102,7 @@ def test_extra_is_always_json() -> None:
 
 @pytest.mark.parametrize("number", [-(1 << 63) - 1, 1 << 63])
 def test_integers_of_more_than_64_bits_move_to_extra(number: int) -> None:
-    """An integer that 64 bits cannot hold is in `extra`, under its documented name; all others stay."""
+    """An integer of more than 64 bits moves to `extra`, under its documented name. All others stay."""
     metadata = {"total_certificates": number, "total_exempted_states": (1 << 63) - 1, "new": 1}
     customer = Customer.model_validate({"id": "1", "corporation_id": "c", "exemption_metadata": metadata})
     row = dict(zip(COLUMNS, within_int64(flatten(customer)), strict=True))
@@ -113,6 +113,6 @@ def test_integers_of_more_than_64_bits_move_to_extra(number: int) -> None:
 
 @given(records)
 def test_rows_without_such_integers_stay_the_same(record: dict[str, Any]) -> None:
-    """The move to `extra` loses nothing, whatever the numbers are."""
+    """The move to `extra` loses nothing, for any numbers."""
     customer = Customer.model_validate(record)
     assert comparable(Customer.model_validate(rebuilt(within_int64(flatten(customer))))) == comparable(customer)

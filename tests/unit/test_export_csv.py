@@ -68,7 +68,7 @@ def as_cells(row: Sequence[Any]) -> list[str]:
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".csv.zst"])
 async def test_every_customer_is_a_row(tmp_path: Path, suffix: str) -> None:
-    """A reader of CSV gets every customer with all values, whatever the compression; the header names the columns."""
+    """A CSV reader gets every customer with all values, with every compression. The header names the columns."""
     server = Emulator({"corp_1": 45, "corp_2": 3, "corp_empty": 0})
     path = tmp_path / f"customers{suffix}"
     async with connected(server) as api:
@@ -91,7 +91,7 @@ async def test_a_file_without_customers_has_a_header(tmp_path: Path) -> None:
 
 
 def test_a_row_is_written_as_rfc_4180_says() -> None:
-    """Cells are quoted only if they must be, quotes are doubled, and the row ends with CR LF."""
+    """Cells are quoted only where needed, quotes are doubled, and the row ends with CR LF."""
     data = CSVFile("x.csv").encode(page("c", 'Ac"me, Ltd.', email="é@x.example", source_platform=""))
     assert data == 'c,0,"Ac""me, Ltd.",é@x.example,,,"",'.encode() + b"," * 17 + b"\r\n"
 
@@ -104,7 +104,7 @@ def test_nothing_and_an_empty_text_are_told_apart() -> None:
 
 
 def test_times_lists_and_undocumented_fields() -> None:
-    """Times are ISO 8601 in UTC, items of lists are joined, and undocumented fields are JSON."""
+    """Times are ISO 8601 in UTC, lists are joined, and undocumented fields are JSON."""
     record = {
         "id": "1",
         "corporation_id": "c",
@@ -132,18 +132,18 @@ def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe(start: str, trig
 
 @pytest.mark.parametrize("text", ["\tx", "\rx", "\nx", "\0x", "'\tx"])
 def test_a_text_that_begins_with_a_control_character_gets_an_apostrophe(text: str) -> None:
-    """Some spreadsheets skip them, and run what comes after."""
+    """Some spreadsheets skip these characters, and run the rest."""
     assert name_cells(encoded(text)) == [f"'{text}"]
 
 
 @pytest.mark.parametrize("text", ["'x", " x", "x=1", "O'Neil", "1-2", "'"])
 def test_other_texts_stay_the_same(text: str) -> None:
-    """An apostrophe is added only where it is needed."""
+    """Only texts that look like formulas get an apostrophe."""
     assert name_cells(encoded(text)) == [text]
 
 
 def test_ids_and_lists_are_texts_too() -> None:
-    """Every column of text is defused."""
+    """All text columns are escaped."""
     metadata = {"certificate_types": ["=1", "b"]}
     customer = Customer.model_validate({"id": "=i", "corporation_id": "@c", "exemption_metadata": metadata})
     cells = CSVFile("x.csv").encode(CustomerPage("@c", (customer,))).split(b",")
@@ -157,7 +157,7 @@ def is_formula(text: str) -> bool:
 
 @given(st.lists(st.none() | texts, min_size=1, max_size=5))
 def test_the_original_can_be_told(names: list[str | None]) -> None:
-    """No cell is a formula, and who removes the first apostrophe before a formula gets the original."""
+    """No cell is a formula. A reader that removes the first apostrophe before a formula gets the original text."""
     cells = name_cells(encoded(*names))
     assert not any(map(is_formula, cells))
     originals = [cell[1:] if cell.startswith("'") and is_formula(cell.lstrip("'")) else cell for cell in cells]
@@ -166,7 +166,7 @@ def test_the_original_can_be_told(names: list[str | None]) -> None:
 
 @given(st.lists(st.none() | texts, min_size=1, max_size=5))
 def test_formulas_can_be_left_as_they_are(names: list[str | None]) -> None:
-    """With `escape_formulas=False`, every text is what the server sent."""
+    """With `escape_formulas=False`, every text is the same as the server sent it."""
     assert name_cells(encoded(*names, escape_formulas=False)) == [name or "" for name in names]
 
 
@@ -197,19 +197,19 @@ async def test_a_corporation_that_is_read_again_leaves_no_row_behind(
 
 
 async def test_a_run_is_not_resumed_with_other_formulas(tmp_path: Path) -> None:
-    """Half of a file with apostrophes and half of it without would be of no use."""
+    """A file must not have apostrophes in one half only."""
     path = tmp_path / "customers.csv"
     first = CSVFile(path)
     await first.open()
     await first.commit(BEGIN)
     await first.aclose()
     async with connected(Emulator({"corp_1": 1})) as api:
-        with pytest.raises(OutputRefusedError, match="formulas escaped, not as CSV, version 1, formulas not escaped"):
+        with pytest.raises(OutputRefusedError, match="formulas escaped', not 'CSV, version 1, formulas not escaped'"):
             await export(api, ["corp_1"], CSVFile(path, escape_formulas=False))
 
 
 async def test_a_kill_between_any_two_file_steps_costs_nothing(tmp_path: Path) -> None:
-    """Whatever a kill leaves, the next call completes the file: each customer once, and nothing else in the folder."""
+    """After a kill at any step, the next call completes the file. It has each customer once, and leaves no other file."""
     corporations = {"corp_1": 5, "corp_2": 3}
     refused_once = faults.Status(400, corporation_id="corp_1", pages=[3], at=[1])
     server = Emulator(corporations, faults=[refused_once])
@@ -233,7 +233,7 @@ async def test_a_kill_between_any_two_file_steps_costs_nothing(tmp_path: Path) -
 
 
 async def test_a_sink_that_failed_can_be_used_again(tmp_path: Path) -> None:
-    """What a failed export could not commit is not written by the next export with the same sink."""
+    """If an export could not commit some pages, the next export with the same sink does not write them."""
     server = Emulator({"corp_1": 6})
     sink = CSVFile(tmp_path / "customers.csv")
     with full_disk(after=8):

@@ -1,4 +1,4 @@
-"""JSON Lines files: what is in them, what is beside them while they grow, and what is refused."""
+"""JSON Lines files: their content, the files beside them during an export, and refusals."""
 
 import errno
 import gzip
@@ -71,7 +71,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 async def test_a_line_is_a_customer(path: Path, folder: Path) -> None:
-    """A line has the documented names, the unknown fields and UTF-8, and the model reads it back."""
+    """A line has the documented names and the unknown fields, in UTF-8. The model reads it back."""
     row = {
         "id": "1",
         "corporation_id": "a",
@@ -92,7 +92,7 @@ async def test_a_line_is_a_customer(path: Path, folder: Path) -> None:
 
 
 async def test_the_name_appears_when_all_is_complete(path: Path, folder: Path) -> None:
-    """Until then there are a partial file and a state file. A run that was stopped resumes; each customer is there once."""
+    """Until then, there are a partial file and a state file. A stopped run resumes, and has each customer once."""
     server = Emulator(SIZES)
     await stop(server, JSONLinesFile(path))
     assert set(files(folder)) == {f"{path.name}.partial", f"{path.name}.state"}
@@ -104,7 +104,7 @@ async def test_the_name_appears_when_all_is_complete(path: Path, folder: Path) -
 
 
 async def test_a_sink_can_be_used_again(path: Path) -> None:
-    """One object can resume its own run, and replace its own file."""
+    """One sink object can resume its own run, and replace its own file."""
     server, sink = Emulator(SIZES), JSONLinesFile(path, fresh=True)
     await stop(server, sink)
     await run(server, sink)
@@ -113,18 +113,18 @@ async def test_a_sink_can_be_used_again(path: Path) -> None:
 
 
 async def test_an_empty_export_is_a_file(path: Path, folder: Path) -> None:
-    """No customers are an empty file, which can be decompressed."""
+    """Without customers, the file is empty, and readers can decompress it."""
     await run(Emulator({"c": 0}), JSONLinesFile(path))
     assert plain(path.read_bytes()) == ""
     assert list(files(folder)) == [path.name]
 
 
 async def test_a_complete_file_is_kept(path: Path, folder: Path) -> None:
-    """A complete file is refused. With `fresh` it stays until the new one is complete."""
+    """The export refuses a complete file. With `fresh`, the file stays until the new one is complete."""
     await run(Emulator({"a": 3}), JSONLinesFile(path))
     before = files(folder)
     server = Emulator(SIZES)
-    with pytest.raises(OutputRefusedError, match=f"^{path}: exists already; to replace it, {START_AGAIN}"):
+    with pytest.raises(OutputRefusedError, match=f"^{path}: already exists; to replace it, {START_AGAIN}"):
         await run(server, JSONLinesFile(path))
     assert (files(folder), server.requests) == (before, [])
     await stop(server, JSONLinesFile(path, fresh=True))
@@ -134,7 +134,7 @@ async def test_a_complete_file_is_kept(path: Path, folder: Path) -> None:
 
 
 async def test_fresh_begins_again(path: Path, folder: Path) -> None:
-    """With `fresh`, nothing is left of an unfinished run, whatever its filters and its state are."""
+    """`fresh` discards an unfinished run, even with other filters or a damaged state file."""
     bad = [{"id": "1", "corporation_id": "a"}, None]
     await stop(Emulator({"a": bad, "b": 50}), JSONLinesFile(path), pages=3, has_exemption=False)
     (folder / f"{path.name}.state").write_bytes(b"{")
@@ -145,7 +145,7 @@ async def test_fresh_begins_again(path: Path, folder: Path) -> None:
 
 
 async def test_invalid_rows_have_a_file(path: Path, folder: Path) -> None:
-    """Rows that are not valid are in a file beside it, each once: what is wrong, and the row. Else there is no file."""
+    """A separate file has each invalid row once, with its errors. Without invalid rows, there is no such file."""
     bad = [None, {"id": "x", "corporation_id": "a", "name": 5}, None]
     server = Emulator({"a": [*bad, *({"id": str(n), "corporation_id": "a"} for n in range(20)), *bad]})
     beside = path.with_name(f"{path.name}.invalid.jsonl")
@@ -167,7 +167,7 @@ async def test_invalid_rows_have_a_file(path: Path, folder: Path) -> None:
 
 
 async def test_a_corporation_that_begins_anew_is_there_once(path: Path) -> None:
-    """What was written of a corporation before its cursor was refused is left out; its invalid rows too."""
+    """If a cursor is refused, the file leaves out the earlier rows of the corporation, valid and invalid."""
     many: list[Any] = [{"id": str(number), "corporation_id": "a"} for number in range(60)]
     many.insert(2, None)
     server = Emulator({"a": many, "b": 12})
@@ -190,7 +190,7 @@ async def test_many_stale_rows_are_left_out_in_pieces(tmp_path: Path, monkeypatc
 
 
 async def test_two_programs_do_not_mix(path: Path, folder: Path) -> None:
-    """While one export writes, a second one is refused, fresh or not, and changes nothing."""
+    """While one export is writing, a second one is refused, fresh or not. It changes nothing."""
     server, before = Emulator(SIZES), dict[str, bytes]()
 
     async with anyio.create_task_group() as tasks:
@@ -206,7 +206,7 @@ async def test_two_programs_do_not_mix(path: Path, folder: Path) -> None:
         await has_begun.wait()
         before = files(folder)
         for fresh in (False, True):
-            with pytest.raises(OutputRefusedError, match=f"^{path}: another export writes to it$"):
+            with pytest.raises(OutputRefusedError, match=f"^{path}: another export is writing to it$"):
                 await run(Emulator(SIZES), JSONLinesFile(path, fresh=fresh))
         assert files(folder) == before
         may_go_on.set()
@@ -231,7 +231,10 @@ def _change_state(folder: Path, name: str, **changes: Any) -> None:
             "is damaged, or another release wrote",
         ),
         (lambda folder, name: _change_state(folder, name, version=2), "is damaged, or another release wrote it"),
-        (lambda folder, name: _change_state(folder, name, format="CSV"), "was begun as CSV, not as JSON Lines, version 1"),
+        (
+            lambda folder, name: _change_state(folder, name, format="CSV"),
+            "an unfinished run in the format 'CSV', not 'JSON Lines, version 1'",
+        ),
         (lambda folder, name: (folder / f"{name}.state").unlink(), "has no state file"),
         (lambda folder, name: (folder / f"{name}.partial").unlink(), "is missing, or shorter than its state file says"),
         (_cut, "is missing, or shorter than its state file says"),
@@ -239,7 +242,7 @@ def _change_state(folder: Path, name: str, **changes: Any) -> None:
     ids=["cut state", "other release", "other format", "no state", "no partial file", "cut partial file"],
 )
 async def test_a_damaged_run_is_refused(harm: Callable[[Path, str], None], complaint: str, path: Path, folder: Path) -> None:
-    """A run whose files do not fit together is refused with a line that says what to do. Its files stay as they are."""
+    """If the files of a run do not fit together, the export refuses them, says what to do, and changes nothing."""
     server = Emulator(SIZES)
     await stop(server, JSONLinesFile(path))
     harm(folder, path.name)
@@ -252,7 +255,7 @@ async def test_a_damaged_run_is_refused(harm: Callable[[Path, str], None], compl
 
 
 async def test_what_was_written_after_the_last_commit_is_cut_off(path: Path) -> None:
-    """Bytes beyond the state file do not count, whatever they are."""
+    """The export ignores all bytes beyond the length in the state file."""
     server = Emulator(SIZES)
     await stop(server, JSONLinesFile(path))
     with path.with_name(f"{path.name}.partial").open("ab") as partial:
@@ -262,7 +265,7 @@ async def test_what_was_written_after_the_last_commit_is_cut_off(path: Path) -> 
 
 
 async def die_at_the_end(server: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """Export, and fail at the first *step* of the finish, a method of `Path`, that concerns the file or its state."""
+    """Export. During the finish, fail at the first call of *step*, a method of `Path`, on the file or its state file."""
     original = getattr(Path, step)
 
     def die(self: Path, *args: Any, **options: Any) -> Any:
@@ -283,7 +286,7 @@ async def die_at_the_end(server: Emulator, path: Path, monkeypatch: pytest.Monke
 async def test_a_kill_at_the_very_end_is_finished_later(
     step: str, path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a program is killed while it gives the files their names, the next call completes that without a request."""
+    """If a program is killed while it renames the files, the next call completes this without a request."""
     server = Emulator(SIZES)
     await die_at_the_end(server, path, monkeypatch, step)
     asked = len(server.requests)
@@ -314,7 +317,7 @@ async def test_a_file_that_was_cut_before_its_end_is_not_complete(path: Path, mo
 
 
 async def test_nothing_is_added_to_a_complete_file(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the call that finishes names other corporations too, the file becomes complete, and the others are refused."""
+    """If the call that completes the renames has new corporations, the file becomes complete, and the call is refused."""
     server = Emulator(SIZES)
     await die_at_the_end(server, path, monkeypatch, "unlink")
     with pytest.raises(OutputRefusedError, match=f"is complete; to replace it, {START_AGAIN}"):
@@ -324,7 +327,7 @@ async def test_nothing_is_added_to_a_complete_file(path: Path, folder: Path, mon
 
 
 async def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    """A missing folder is an OSError that names the file, before any request."""
+    """If the folder is missing, the export raises an `OSError` with the name of the file, before any request."""
     server = Emulator(SIZES)
     with pytest.raises(FileNotFoundError, match=r"missing/customers\.jsonl"):
         await run(server, JSONLinesFile(tmp_path / "missing" / "customers.jsonl"))
@@ -342,7 +345,7 @@ async def test_a_disk_that_fails_is_named(path: Path, folder: Path) -> None:
 
 
 async def test_a_system_without_locks_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system has no file locks, as on Windows, exports work without."""
+    """On a system without file locks, such as Windows, exports work without them."""
     monkeypatch.setattr(_lock_file, "_fcntl", None)
     server = Emulator(SIZES)
     await run(server, JSONLinesFile(path))
@@ -350,7 +353,7 @@ async def test_a_system_without_locks_works(path: Path, monkeypatch: pytest.Monk
 
 
 async def test_a_lock_that_fails_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If locks fail for another reason than another program, the error comes out."""
+    """If a lock fails, but not because of another program, the export raises the error."""
 
     def flock(_file: object, _flags: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -361,14 +364,14 @@ async def test_a_lock_that_fails_is_an_error(path: Path, monkeypatch: pytest.Mon
 
 
 def test_zstandard_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra, the error says which one is needed, before anything is opened."""
+    """Without the extra, the error names it, before anything is opened."""
     monkeypatch.setitem(sys.modules, "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", None)
     with pytest.raises(ModuleNotFoundError, match=r"customers\.jsonl\.zst: .* needs the extra 'zstd'"):
         JSONLinesFile("customers.jsonl.zst")
 
 
 async def test_a_sink_that_was_not_opened_can_be_closed(path: Path, folder: Path) -> None:
-    """Closing leaves nothing behind if nothing was committed."""
+    """If nothing was committed, the close leaves nothing behind."""
     sink = JSONLinesFile(path)
     await sink.aclose()
     assert await sink.open() is None
@@ -381,7 +384,7 @@ async def test_a_sink_that_was_not_opened_can_be_closed(path: Path, folder: Path
 
 
 def test_compression_is_standard(tmp_path: Path) -> None:
-    """The members of a compressed file are read by the standard library as one file."""
+    """The standard library reads all members of a compressed file as one file."""
     path = tmp_path / "out" / "customers.jsonl.gz"
     server = Emulator(SIZES)
     anyio.run(run, server, JSONLinesFile(path))

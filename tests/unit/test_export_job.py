@@ -1,4 +1,4 @@
-"""What an export does with a sink: when it commits, what it saves when it is stopped, what it reads again."""
+"""How an export uses a sink: its commits, the last commit when it is stopped, and corporations that it reads again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ SIZES = {"a": 25, "b": 12, "c": 0, "d": 30}
 
 
 class Plain:
-    """A sink with the four methods that each sink has. It keeps everything in memory, as a database would."""
+    """A sink with only the four required methods. It works like a database in memory."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -63,7 +63,7 @@ class Plain:
 
 
 class Full(Plain):
-    """A sink with all methods."""
+    """A sink with all methods, including the optional ones."""
 
     failures: Mapping[str, CustomersError] | None = None
 
@@ -98,7 +98,7 @@ def corporations_asked(server: Emulator, since: int) -> set[str]:
 
 
 async def test_every_customer_is_written_and_committed() -> None:
-    """Each customer is written once; commits come before the first request, every so many pages, and at the end."""
+    """Each customer is written once. Commits come before the first request, every `commit_every` pages, and at the end."""
     server, sink = Emulator(SIZES), Plain()
     summary = await run(server, sink)
     assert sink.ids == held(server)
@@ -117,7 +117,7 @@ async def test_a_sink_must_be_one(sink: Any) -> None:
 
 
 async def test_a_sink_that_cannot_write_costs_no_request() -> None:
-    """If the first commit fails, nothing is requested, and the sink is closed."""
+    """If the first commit fails, the export sends no request, and closes the sink."""
 
     class ReadOnly(Full):
         async def commit(self, checkpoint: Checkpoint) -> None:
@@ -142,7 +142,7 @@ async def test_a_sink_that_cannot_write_costs_no_request() -> None:
     ],
 )
 async def test_wrong_arguments_open_nothing(wrong: dict[str, Any], error: type[Exception]) -> None:
-    """Arguments are checked before the sink is opened; the error names the argument."""
+    """The export checks its arguments before it opens the sink. The error names the argument."""
     server, sink = Emulator(SIZES), Full()
     with pytest.raises(error, match=next(iter(wrong))):
         await run(server, sink, **wrong)
@@ -151,7 +151,7 @@ async def test_wrong_arguments_open_nothing(wrong: dict[str, Any], error: type[E
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 8, 13])
 async def test_a_cancelled_export_commits_what_came(after: int) -> None:
-    """A cancelled export commits all pages that it has written, is closed, and the next call writes only the others."""
+    """A cancelled export commits all pages that it has written, and closes the sink. The next call writes only the rest."""
     server, sink = Emulator(SIZES, latency=0.05), Full()
     with anyio.CancelScope() as scope:
 
@@ -170,7 +170,7 @@ async def test_a_cancelled_export_commits_what_came(after: int) -> None:
 
 
 async def test_a_cancellation_at_any_time_loses_nothing() -> None:
-    """Cancelled at any time, also within a commit, and called again until it is done: each customer is there once."""
+    """Cancelled at any moment, even within a commit, and called again until it is complete, it has each customer once."""
     server, sink = Emulator(SIZES, latency=0.01), Full()
     cancelled = 0
     while not sink.is_finished:
@@ -182,7 +182,7 @@ async def test_a_cancellation_at_any_time_loses_nothing() -> None:
 
 
 async def test_an_exception_of_the_callback_loses_nothing() -> None:
-    """If `on_progress` raises, the exception comes out, and all that was written is committed."""
+    """If `on_progress` raises, the export commits all written pages, and raises the same exception."""
 
     def fail(progress: StreamProgress) -> None:
         if progress.pages == 5:
@@ -216,7 +216,7 @@ async def test_an_exception_of_a_hook_loses_no_invalid_row() -> None:
 
 @pytest.mark.parametrize("call", ["write", "commit"])
 async def test_a_sink_that_fails_is_not_asked_again(call: str) -> None:
-    """After `write` or `commit` has failed, nothing more is committed: the sink might have half of a page."""
+    """After `write` or `commit` has failed, the export does not commit again: the sink might have half of a page."""
 
     class Breaks(Full):
         is_full = True
@@ -241,7 +241,7 @@ async def test_a_sink_that_fails_is_not_asked_again(call: str) -> None:
 
 
 async def test_a_last_commit_that_fails_does_not_hide_why_it_stopped() -> None:
-    """If the export is stopped by an error and then cannot commit, the first error is raised, with a note."""
+    """If an error stops the export and the last commit fails too, the export raises the first error, with a note."""
 
     class Breaks(Full):
         async def commit(self, checkpoint: Checkpoint) -> None:
@@ -256,7 +256,7 @@ async def test_a_last_commit_that_fails_does_not_hide_why_it_stopped() -> None:
 
 
 async def test_a_sink_that_hangs_does_not_hold_a_cancelled_export() -> None:
-    """The last commit and the close of a cancelled export take at most 30 seconds each."""
+    """In a cancelled export, the last commit and the close take at most 30 seconds each."""
 
     class Hangs(Full):
         async def commit(self, checkpoint: Checkpoint) -> None:
@@ -274,7 +274,7 @@ async def test_a_sink_that_hangs_does_not_hold_a_cancelled_export() -> None:
 
 
 async def test_a_dead_token_ends_the_export() -> None:
-    """A refused token ends the export with its error. What came before is committed, and the next call resumes."""
+    """A refused token ends the export with its error. The earlier pages are committed, and the next call resumes."""
     server, sink = Emulator(SIZES), Full()
     revoked = faults.Status(401, at=range(6, 1000))
     server.faults.add(revoked)
@@ -287,7 +287,7 @@ async def test_a_dead_token_ends_the_export() -> None:
 
 
 async def test_only_what_is_missing_is_read_again() -> None:
-    """One dead account does not stop the others. The output is not complete, and the next call reads only this account."""
+    """A corporation that fails does not stop the others. The output is not complete. The next call reads only this one."""
     server, sink = Emulator(SIZES), Full()
     dead = faults.Status(404, corporation_id="b")
     server.faults.add(dead)
@@ -304,7 +304,7 @@ async def test_only_what_is_missing_is_read_again() -> None:
 
 
 async def test_too_many_failures_end_the_export() -> None:
-    """If more corporations fail than `max_failures`, the error of the last one is raised; with "raise" the first one is."""
+    """If more than `max_failures` corporations fail, the export raises the last error. With "raise", it raises the first."""
     for options in ({"max_failures": 1}, {"errors": "raise"}):
         sink = Full()
         server = Emulator(SIZES, faults=[faults.Status(404, corporation_id=name) for name in "bd"])
@@ -316,7 +316,7 @@ async def test_too_many_failures_end_the_export() -> None:
 
 
 async def test_a_list_whose_cursor_is_refused_begins_anew() -> None:
-    """If the cursor of an earlier call has expired, what was written of the corporation is discarded and read again."""
+    """If the cursor of an earlier call has expired, the export discards the corporation, and reads it again."""
     server, sink = Emulator({"a": 100, "b": 10}, faults=[faults.ExpiredCursor(after=60)]), Full()
     with anyio.CancelScope() as scope:
         await run(server, sink, on_progress=lambda progress: scope.cancel() if progress.pages > 6 else None)
@@ -328,7 +328,7 @@ async def test_a_list_whose_cursor_is_refused_begins_anew() -> None:
 
 
 async def test_a_list_begins_anew_only_once_in_a_call() -> None:
-    """If the server refuses the cursor again, the corporation fails. It does not begin a third time."""
+    """If the server refuses a cursor again after the restart, the corporation fails. There is no second restart."""
     server, sink = Emulator({"a": 100}, faults=[faults.ExpiredCursor(after=-1)]), Full()
     summary = await run(server, sink)
     assert isinstance(summary.failures["a"], CursorRejectedError)
@@ -337,7 +337,7 @@ async def test_a_list_begins_anew_only_once_in_a_call() -> None:
 
 
 async def test_a_loop_is_left_when_the_server_is_repaired() -> None:
-    """A list whose cursors form a loop fails. If the server is repaired, the next call resumes it."""
+    """If the cursors of a list form a loop, its corporation fails. When the server is repaired, the next call resumes."""
     server, sink = Emulator({"a": 40, "b": 10}, faults=[faults.RepeatedCursor(at=[3], corporation_id="a")]), Full()
     summary = await run(server, sink)
     assert isinstance(summary.failures["a"], CursorLoopError)
@@ -346,7 +346,7 @@ async def test_a_loop_is_left_when_the_server_is_repaired() -> None:
 
 
 async def test_a_refused_cursor_that_ends_the_export_is_not_met_again() -> None:
-    """If the export ends because of an expired cursor, the next call reads the list from its beginning."""
+    """If an expired cursor ends the export, the next call reads the list from the beginning."""
     server, sink = Emulator({"a": 100}, faults=[faults.ExpiredCursor(after=60)]), Full()
     with anyio.CancelScope() as scope:
         await run(server, sink, on_progress=lambda progress: scope.cancel() if progress.pages > 6 else None)
@@ -358,7 +358,7 @@ async def test_a_refused_cursor_that_ends_the_export_is_not_met_again() -> None:
 
 
 async def test_a_sink_that_cannot_discard_keeps_the_failure() -> None:
-    """Without `restart`, an expired cursor is a failure of its corporation."""
+    """If the sink has no `restart`, an expired cursor makes its corporation fail."""
     server, sink = Emulator({"a": 100, "b": 10}, faults=[faults.ExpiredCursor(after=60)]), Plain()
     with anyio.CancelScope() as scope:
         await run(server, sink, on_progress=lambda progress: scope.cancel() if progress.pages > 6 else None)
@@ -370,7 +370,7 @@ async def test_a_sink_that_cannot_discard_keeps_the_failure() -> None:
 
 @pytest.mark.parametrize("kind", [Plain, Full])
 async def test_a_corporation_that_is_not_named_again_is_dropped(kind: type[Plain]) -> None:
-    """If a call does not name a corporation that an earlier one began, its customers are discarded. The rest is complete."""
+    """If an earlier call began a corporation, and this call does not name it, it is discarded. The others are complete."""
     server, sink = Emulator(SIZES, faults=[faults.Status(404, corporation_id="d", pages=[3])]), kind()
     await run(server, sink)
     summary = await run(server, sink, "a", "b", "c")
@@ -381,7 +381,7 @@ async def test_a_corporation_that_is_not_named_again_is_dropped(kind: type[Plain
 
 
 async def test_a_run_with_other_filters_is_refused() -> None:
-    """An unfinished run with other filters is refused before anything is written; with the same filters it resumes."""
+    """The export refuses an unfinished run with other filters before any write. With the same filters, it resumes."""
     server, sink = Emulator(SIZES), Full()
     with anyio.CancelScope() as scope:
         await run(server, sink, has_exemption=False, on_progress=lambda _progress: scope.cancel())
@@ -394,7 +394,7 @@ async def test_a_run_with_other_filters_is_refused() -> None:
 
 
 async def test_the_summary_says_what_was_difficult() -> None:
-    """The summary counts retries, invalid rows and shortfalls, and the hooks of the client are still called."""
+    """The summary counts retries, invalid rows and shortfalls. The hooks of the client still get all events."""
 
     class CountsTooMany(faults.Fault):
         def change_listing(self, listing: Any, asked: str | None, again: str) -> Any:
@@ -416,7 +416,7 @@ async def test_the_summary_says_what_was_difficult() -> None:
 
 
 async def test_progress_is_told_after_each_page() -> None:
-    """`on_progress` gets the progress of the stream after each page, also of what earlier calls wrote."""
+    """After each page, `on_progress` gets the progress of the stream, including the numbers of earlier calls."""
     server, sink, pages = Emulator(SIZES), Full(), list[tuple[int, int]]()
     with anyio.CancelScope() as scope:
         await run(server, sink, on_progress=lambda progress: scope.cancel() if progress.pages > 4 else None)

@@ -67,7 +67,7 @@ def read(path: Path) -> list[tuple[Any, ...]]:
 
 
 def as_lists(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return rows as Arrow has them: with lists instead of tuples."""
+    """Return rows in the form of Arrow: with lists instead of tuples."""
     return [tuple(list(value) if isinstance(value, tuple) else value for value in row) for row in rows]
 
 
@@ -92,7 +92,7 @@ async def test_every_reader_gets_every_customer(path: Path) -> None:
 
 
 async def test_the_schema_is_typed(path: Path) -> None:
-    """The types do not depend on the data, and the metadata has the version of the columns."""
+    """The types do not depend on the data. The metadata has the version of the columns."""
     await complete(path)
     schema = pq.read_schema(path / "part-00000.parquet")
     assert tuple(schema.names) == COLUMNS
@@ -110,7 +110,7 @@ async def test_the_schema_is_typed(path: Path) -> None:
 
 
 async def test_a_commit_is_a_file_of_one_row_group(path: Path) -> None:
-    """`commit_every` says how many customers a file has. A commit without customers makes none."""
+    """`commit_every` sets the number of customers in a file. A commit without customers writes no file."""
     server = Emulator({"corp_1": 450, "corp_empty": 0})
     async with connected(server) as api:
         await export(api, server.corporations, ParquetFolder(path), concurrency=1, commit_every=4)
@@ -119,7 +119,7 @@ async def test_a_commit_is_a_file_of_one_row_group(path: Path) -> None:
 
 
 async def test_a_folder_without_customers_has_its_columns(path: Path) -> None:
-    """A reader finds a table without rows."""
+    """Without customers, a reader gets a table without rows."""
     await complete(path, corp_empty=0)
     assert names_in(path) == {"_SUCCESS", "part-00000.parquet"}
     assert tuple(ds.dataset(path).schema.names) == COLUMNS
@@ -127,7 +127,7 @@ async def test_a_folder_without_customers_has_its_columns(path: Path) -> None:
 
 
 async def test_invalid_rows_are_next_to_the_folder(path: Path) -> None:
-    """Rows that are not valid customers are in a file of their own."""
+    """A separate file has the invalid rows."""
     server = Emulator(
         {"corp_1": [{"id": "1", "corporation_id": "corp_1"}, {"id": "2", "corporation_id": "corp_1", "name": 3}]}
     )
@@ -141,7 +141,7 @@ async def test_invalid_rows_are_next_to_the_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1 << 63, 10**30])
 async def test_integers_of_more_than_64_bits_are_kept(path: Path, number: int) -> None:
-    """They are in `extra`. The other customers of the file are not touched."""
+    """Integers of more than 64 bits move to `extra`. The other customers in the file do not change."""
     records = [
         {"id": name, "corporation_id": "corp_1", "exemption_metadata": {"total_certificates": value}}
         for name, value in (("1", number), ("2", 7))
@@ -156,7 +156,7 @@ async def test_integers_of_more_than_64_bits_are_kept(path: Path, number: int) -
 
 
 async def test_a_kill_between_any_two_file_steps_costs_nothing(tmp_path: Path) -> None:
-    """Whatever a kill leaves, the next call completes the folder: each customer once, and nothing else in it."""
+    """After a kill at any step, the next call completes the folder. It has each customer once, and no other file."""
     refused_once = faults.Status(400, corporation_id="corp_1", pages=[3], at=[1])
     server = Emulator(CORPORATIONS, faults=[refused_once])
     (tmp_path / "out").mkdir()
@@ -179,12 +179,12 @@ async def finish(server: Emulator, path: Path) -> None:
 
 
 async def check_refused(server: Emulator, path: Path) -> None:
-    """Check that a folder is complete, and refused."""
+    """Check that a folder is complete, and that an export refuses it."""
     async with connected(server) as api:
-        with pytest.raises(OutputRefusedError, match="exists already"):
+        with pytest.raises(OutputRefusedError, match="already exists"):
             await export_all(api, ParquetFolder(path))
     assert read(path) == as_lists(rows_of(server))
-    # A run that would replace it may have been killed while it wrote its first state.
+    # A run with `fresh=True` may have been killed while it wrote its first state file.
     assert {name for name in names_in(path) if not name.startswith("part-")} - {"_state.json.new"} == {"_SUCCESS"}
 
 
@@ -193,7 +193,7 @@ def is_complete(path: Path) -> bool:
 
 
 async def test_a_kill_while_a_complete_folder_is_replaced(tmp_path: Path) -> None:
-    """The old copy can be read until the new one is complete; after a kill, the next call completes the new one."""
+    """The old copy is readable until the new one is complete. After a kill, the next call completes the new one."""
     out = tmp_path / "out" / "customers"
     out.parent.mkdir()
     old = await complete(out, corp_old=7)
@@ -214,7 +214,7 @@ async def test_a_kill_while_a_complete_folder_is_replaced(tmp_path: Path) -> Non
 
 
 async def test_a_fresh_run_replaces_an_unfinished_one(path: Path) -> None:
-    """Nothing of the unfinished run is left, although its files have the same names."""
+    """The export discards the unfinished run, although its files have the same names."""
     sink = ParquetFolder(path)
     await sink.open()
     for number in range(9):
@@ -228,7 +228,7 @@ async def test_a_fresh_run_replaces_an_unfinished_one(path: Path) -> None:
 
 
 async def test_a_corporation_that_is_read_again_leaves_no_row_behind(path: Path) -> None:
-    """Its old rows are left out, whether they were committed or not. Files without them are not rewritten."""
+    """If a corporation is read again, its old rows are left out, committed or not. Files without them stay the same."""
     sink = ParquetFolder(path)
     await sink.open()
     for pages in ([page("a", "old"), page("b", "1")], [page("b", "2")], [page("a", "older")]):
@@ -249,13 +249,13 @@ async def test_a_corporation_that_is_read_again_leaves_no_row_behind(path: Path)
 
 
 async def test_the_folder_of_another_program_is_refused(path: Path) -> None:
-    """A folder with other files is not touched, also with `fresh=True`. Hidden files do not matter."""
+    """The export refuses a folder with other files, even with `fresh=True`. Hidden files do not matter."""
     path.mkdir()
     (path / ".hidden").touch()
     (path / "report.txt").touch()
     async with connected(Emulator(CORPORATIONS)) as api:
         for fresh in (False, True):
-            with pytest.raises(OutputRefusedError, match="has files that are not of an export, such as 'report.txt'"):
+            with pytest.raises(OutputRefusedError, match="has files that no export wrote, such as 'report.txt'"):
                 await export_all(api, ParquetFolder(path, fresh=fresh))
         assert names_in(path) == {".hidden", "report.txt"}
         (path / "report.txt").unlink()
@@ -263,7 +263,7 @@ async def test_the_folder_of_another_program_is_refused(path: Path) -> None:
 
 
 async def test_a_file_in_the_place_of_the_folder_is_refused(path: Path) -> None:
-    """The file stays."""
+    """If the path is a file, the export refuses it, and the file stays."""
     path.write_text("mine")
     async with connected(Emulator(CORPORATIONS)) as api:
         with pytest.raises(OutputRefusedError, match="customers: is not a folder"):
@@ -272,13 +272,13 @@ async def test_a_file_in_the_place_of_the_folder_is_refused(path: Path) -> None:
 
 
 async def test_a_folder_in_use_is_refused(path: Path) -> None:
-    """Only one export writes to a folder. The refused one leaves the lock alone."""
+    """Only one export writes to a folder. A refused export does not remove the lock."""
     first = ParquetFolder(path)
     await first.open()
     await first.commit(BEGIN)
     async with connected(Emulator(CORPORATIONS)) as api:
         for fresh in (False, True):
-            with pytest.raises(OutputRefusedError, match="customers: another export writes to it"):
+            with pytest.raises(OutputRefusedError, match="customers: another export is writing to it"):
                 await export_all(api, ParquetFolder(path, fresh=fresh))
     assert "_lock" in names_in(path)
     await first.aclose()
@@ -286,7 +286,7 @@ async def test_a_folder_in_use_is_refused(path: Path) -> None:
 
 
 async def test_a_run_is_not_resumed_with_other_filters(path: Path) -> None:
-    """Half of a folder with other customers would be of no use."""
+    """An unfinished run with other filters is refused: a folder must not mix two sets of customers."""
     sink = ParquetFolder(path)
     await sink.open()
     await sink.commit(BEGIN)
@@ -297,23 +297,23 @@ async def test_a_run_is_not_resumed_with_other_filters(path: Path) -> None:
 
 
 async def test_a_complete_folder_is_refused(path: Path) -> None:
-    """It is replaced only with `fresh=True`."""
+    """A complete copy is replaced only with `fresh=True`."""
     await complete(path)
     before = {name: (path / name).stat().st_mtime_ns for name in names_in(path)}
     async with connected(Emulator(CORPORATIONS)) as api:
         with pytest.raises(
-            OutputRefusedError, match="customers: exists already; to replace it, start again with fresh=True"
+            OutputRefusedError, match="customers: already exists; to replace it, start again with fresh=True"
         ):
             await export_all(api, ParquetFolder(path))
     assert {name: (path / name).stat().st_mtime_ns for name in names_in(path)} == before
 
 
 async def test_parts_that_nothing_explains_are_refused(path: Path) -> None:
-    """Files that could be an export's are not overwritten by accident."""
+    """Without `fresh=True`, the export does not overwrite files that look like those of an export."""
     await complete(path)
     (path / "_SUCCESS").unlink()
     async with connected(Emulator(CORPORATIONS)) as api:
-        with pytest.raises(OutputRefusedError, match="exists already"):
+        with pytest.raises(OutputRefusedError, match="already exists"):
             await export_all(api, ParquetFolder(path))
     sink = ParquetFolder(path, fresh=True)
     await sink.open()
@@ -331,7 +331,7 @@ async def test_parts_that_nothing_explains_are_refused(path: Path) -> None:
 
 
 async def test_a_missing_part_is_found(path: Path) -> None:
-    """An export does not resume, and is not complete, if a file of it is gone."""
+    """If a file of an unfinished run is missing, the export does not resume and does not complete."""
     sink = ParquetFolder(path)
     await sink.open()
     for name in "12":
@@ -345,7 +345,7 @@ async def test_a_missing_part_is_found(path: Path) -> None:
 
 
 async def test_a_damaged_part_is_an_error_that_names_it(path: Path) -> None:
-    """If a file must be rewritten and cannot be read, the export says which one."""
+    """If a file must be rewritten but is not readable, the error names the file."""
     sink = ParquetFolder(path)
     await sink.open()
     await sink.write(page("a", "1"))
@@ -359,7 +359,7 @@ async def test_a_damaged_part_is_an_error_that_names_it(path: Path) -> None:
 
 
 async def test_what_cannot_be_encoded_is_an_error_that_names_the_folder(path: Path) -> None:
-    """No exception of pyarrow gets out."""
+    """An exception of pyarrow becomes an `OutputError`."""
     sink = ParquetFolder(path)
     await sink.open()
     await sink.write(CustomerPage("a", (Customer.model_construct(id=1.5, corporation_id="a"),)))
@@ -369,7 +369,7 @@ async def test_what_cannot_be_encoded_is_an_error_that_names_the_folder(path: Pa
 
 
 async def test_nothing_is_left_if_nothing_began(path: Path) -> None:
-    """A folder that was only opened is removed; a folder that was there stays."""
+    """A folder that was only opened is removed. A folder that existed before stays."""
     sink = ParquetFolder(path)
     for _ in range(2):
         assert await sink.open() is None
@@ -382,7 +382,7 @@ async def test_nothing_is_left_if_nothing_began(path: Path) -> None:
 
 
 async def test_a_new_folder_that_is_used_by_now_stays(path: Path) -> None:
-    """What another program puts into the folder in the meantime is not removed."""
+    """If another program puts a file into the folder meanwhile, the folder stays."""
     sink = ParquetFolder(path)
     await sink.open()
     (path / "other").touch()
@@ -391,7 +391,7 @@ async def test_a_new_folder_that_is_used_by_now_stays(path: Path) -> None:
 
 
 async def test_a_sink_that_failed_can_be_used_again(path: Path) -> None:
-    """What a failed export could not commit is not written by the next export with the same sink."""
+    """If an export could not commit some pages, the next export with the same sink does not write them."""
     server = Emulator({"corp_1": 6})
     sink = ParquetFolder(path)
     with full_disk(after=8):
@@ -404,7 +404,7 @@ async def test_a_sink_that_failed_can_be_used_again(path: Path) -> None:
 
 
 async def test_without_locks_nothing_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows, which has no such locks, an export works, and leaves no lock file behind."""
+    """On Windows, which has no file locks, an export works, and leaves no lock file behind."""
     monkeypatch.setattr(_lock_file, "_fcntl", None)
     sink = ParquetFolder(path)
     await sink.open()
@@ -414,7 +414,7 @@ async def test_without_locks_nothing_is_locked(path: Path, monkeypatch: pytest.M
 
 
 async def test_with_fresh_nothing_is_resumed(path: Path) -> None:
-    """Every customer is requested again."""
+    """With `fresh=True`, the export requests every customer again."""
     await complete(path)
     server = Emulator({"corp_1": 2})
     async with connected(server) as api:
@@ -423,7 +423,7 @@ async def test_with_fresh_nothing_is_resumed(path: Path) -> None:
 
 
 def test_without_the_extra_the_package_works(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """The library is imported when a folder is made. If it is missing, the error says what to install, in one line."""
+    """`ParquetFolder` imports pyarrow. If pyarrow is missing, the error says in one line what to install."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.startswith("commenda_customers")]:

@@ -69,7 +69,7 @@ async def test_a_symbolic_link_is_the_same_output(kind: Kind, tmp_path: Path) ->
     link.symlink_to(out / kind.name)
     first = kind.make(link)
     assert await first.open() is None
-    with pytest.raises(OutputRefusedError, match="writes to it"):
+    with pytest.raises(OutputRefusedError, match="is writing to it"):
         await run(server, kind.sink(out))
     await first.aclose()  # type: ignore[attr-defined]
     await run(server, first)
@@ -112,7 +112,7 @@ async def test_a_sink_that_two_exports_use(kind: Kind, tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def second() -> None:
-            with pytest.raises(OutputRefusedError, match="customers.*: another export writes to it") as caught:
+            with pytest.raises(OutputRefusedError, match="customers.*: another export is writing to it") as caught:
                 await run(server, sink)
             refused.append(caught.value)
 
@@ -168,7 +168,7 @@ async def test_two_programs_that_begin_at_the_same_moment(tmp_path: Path, monkey
         return False
 
     monkeypatch.setattr(Path, "exists", exists)
-    with pytest.raises(OutputRefusedError, match="another export writes to it"):
+    with pytest.raises(OutputRefusedError, match="another export is writing to it"):
         await second.open()
     await second.aclose()
     await first.aclose()

@@ -1,4 +1,4 @@
-"""`SQLiteDatabase`: a copy that is kept in sync."""
+"""`SQLiteDatabase`: a copy in sync with the server."""
 
 import json
 import resource
@@ -36,12 +36,12 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Run on both backends, in real time: the database works in a thread, for which virtual time would not wait."""
+    """Run on both backends, in real time: the database works in a thread, and virtual time does not wait for threads."""
     return request.param
 
 
 class Clock:
-    """The time of the export; it stands still until it is moved."""
+    """The clock of the export. It stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = START
@@ -97,7 +97,7 @@ def failures(*names: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def opened(sink: SQLiteDatabase, query: str = "q") -> AsyncGenerator[Checkpoint | None]:
-    """Open a sink as the export does, with its first commit; yield what it resumes."""
+    """Open a sink and make the first commit, like the export. Yield the checkpoint of the sink."""
     try:
         found = await sink.open()
         await sink.commit(found or Checkpoint(query=query))
@@ -107,7 +107,7 @@ async def opened(sink: SQLiteDatabase, query: str = "q") -> AsyncGenerator[Check
 
 
 async def sync(path: Path, *pages: CustomerPage, failing: Sequence[str] = (), **options: Any) -> Checkpoint | None:
-    """Write some pages and end the run; return what it resumed."""
+    """Write some pages and end the run. Return the checkpoint at which it resumed."""
     sink = SQLiteDatabase(path, **options)
     async with opened(sink) as found:
         for each in pages:
@@ -134,7 +134,7 @@ def known(path: Path) -> list[str]:
 
 
 async def test_a_row_has_the_flat_columns_and_the_whole_customer(path: Path) -> None:
-    """Each column has the type that is documented, and `raw` is the customer as the API lists it."""
+    """Each column has its documented type. `raw` is the customer as the API lists it."""
     everything = customer(
         "corp_1",
         "a",
@@ -176,7 +176,7 @@ async def test_a_row_has_the_flat_columns_and_the_whole_customer(path: Path) -> 
 
 
 async def test_a_row_without_nested_parts(path: Path) -> None:
-    """What a customer does not have is null; what it lost is null after the next run."""
+    """A missing value is null. If a customer loses a value, it is null after the next run."""
     address = customer("corp_1", "a", shipping_address={"city": "Boston"})
     await sync(path, page("corp_1", address))
     await sync(path, page("corp_1", "a", total=10**30))
@@ -185,7 +185,7 @@ async def test_a_row_without_nested_parts(path: Path) -> None:
 
 
 async def test_when_a_customer_was_first_seen_last_seen_and_changed(path: Path, clock: Clock) -> None:
-    """`changed_at` changes only with the digest, `last_seen` with each run, `first_seen` never."""
+    """`changed_at` changes only with the digest. `last_seen` changes in each run. `first_seen` never changes."""
     query = "select first_seen, last_seen, changed_at, changed_run, last_run, name, digest from customers"
     first = text(clock.now)
     await sync(path, page("corp_1", "a", a="old"))
@@ -203,7 +203,7 @@ async def test_when_a_customer_was_first_seen_last_seen_and_changed(path: Path, 
 
 
 async def test_an_id_that_json_functions_cannot_read(path: Path, clock: Clock) -> None:
-    """An id may have any character: also then, an unchanged customer is not changed."""
+    """An id may have any character. The export still recognizes an unchanged customer."""
     first = text(clock.now)
     await sync(path, page("corp_1", "a\x00b", "a", "ü☃"))
     second = clock.move(days=1)
@@ -216,7 +216,7 @@ async def test_an_id_that_json_functions_cannot_read(path: Path, clock: Clock) -
 @pytest.mark.parametrize("before", ["old", "new", None])
 @pytest.mark.parametrize("pages", [1, 2])
 async def test_the_second_row_of_a_customer_wins(path: Path, before: str | None, pages: int) -> None:
-    """If a run lists a customer twice, the database has the second row once, whatever it had before."""
+    """If a run lists a customer twice, the database has only the second row, whatever it had before."""
     if before:
         await sync(path, page("corp_1", "a", a=before))
     old, new = customer("corp_1", "a", name="old"), customer("corp_1", "a", name="new")
@@ -230,7 +230,7 @@ async def test_the_second_row_of_a_customer_wins(path: Path, before: str | None,
 
 
 async def test_a_complete_corporation(path: Path, clock: Clock) -> None:
-    """For each complete corporation there is the run, the time, how many customers came, and how many the server counted."""
+    """A complete corporation has its run, its time, the number of customers, and the count of the server."""
     pages = [page("corp_1", "a", "!b", cursor="2", total=5), page("corp_1", "c", "d")]
     await sync(path, *pages, page("corp_2", "a", total=1), page("corp_3"), page("corp_4", "a", cursor="2", total=1))
     assert rows(path, "select * from corporations order by 1") == [
@@ -241,7 +241,7 @@ async def test_a_complete_corporation(path: Path, clock: Clock) -> None:
 
 
 async def test_a_corporation_is_complete_also_if_its_run_was_resumed(path: Path) -> None:
-    """The customers that the run saw before it was stopped count, those of an earlier run do not."""
+    """The customers that the run saw before a stop count. Customers of an earlier run do not."""
     await sync(path, page("corp_1", "a", "b", "c"))
     sink = SQLiteDatabase(path)
     async with opened(sink):
@@ -258,7 +258,7 @@ async def test_a_corporation_is_complete_also_if_its_run_was_resumed(path: Path)
 
 
 async def test_invalid_rows_have_a_table(path: Path) -> None:
-    """An invalid row is kept with its place, what is wrong, and itself, until its corporation is complete again."""
+    """An invalid row stays, with its place and its errors, until a later run completes its corporation."""
     query = "select corporation_id, run, id, row_index, errors, raw from invalid_customers order by 1, 2, 4"
     errors, raw = "name: wrong; email: wrong", '{"id": "%s", "name": 7}'
     await sync(path, page("corp_1", "a", "!b", "?"), page("corp_2", "!c"))
@@ -273,7 +273,7 @@ async def test_invalid_rows_have_a_table(path: Path) -> None:
 
 
 async def test_an_invalid_row_without_an_id_counts_once(path: Path) -> None:
-    """After a resume, the row may come again."""
+    """After a resume, the same row may come again. It is stored only once."""
     sink = SQLiteDatabase(path)
     for _ in range(2):
         async with opened(sink):
@@ -287,7 +287,7 @@ async def test_an_invalid_row_without_an_id_counts_once(path: Path) -> None:
 
 
 async def test_who_is_gone(path: Path, clock: Clock) -> None:
-    """A customer is gone if a later run read its corporation to the end and did not see it; the row stays."""
+    """If a later run reads a corporation to the end and does not see a customer, it is gone. Its row stays."""
     before = text(clock.now)
     await sync(path, page("corp_1", "a", "b"), page("corp_2", "c"), page("corp_3", "d"))
     now = clock.move(days=1)
@@ -300,7 +300,7 @@ async def test_who_is_gone(path: Path, clock: Clock) -> None:
 
 @pytest.mark.parametrize(("invalid", "expected"), [("!b", ["c"]), ("?", []), ("!x", ["b", "c"])])
 async def test_who_is_not_valid_is_not_gone(path: Path, invalid: str, expected: list[str]) -> None:
-    """An invalid row with the id of a customer says that it is there. One without an id may be any customer."""
+    """An invalid row with an id shows that this customer exists. An invalid row without an id may be any customer."""
     await sync(path, page("corp_1", "a", "b", "c"), page("corp_2", "d", "e"))
     await sync(path, page("corp_1", "a", invalid), page("corp_2", "d"))
     assert gone(path) == [*expected, "e"]
@@ -309,7 +309,7 @@ async def test_who_is_not_valid_is_not_gone(path: Path, invalid: str, expected: 
 
 
 async def test_who_comes_back_is_not_gone(path: Path) -> None:
-    """A customer that a later run sees is there again, also while that run is not complete."""
+    """If a later run sees a gone customer, it is not gone any more, even before this run is complete."""
     await sync(path, page("corp_1", "a"))
     await sync(path, page("corp_1"))
     assert gone(path) == ["a"]
@@ -324,7 +324,7 @@ async def test_who_comes_back_is_not_gone(path: Path) -> None:
 
 
 async def test_a_restarted_corporation_is_as_if_this_run_had_not_read_it(path: Path) -> None:
-    """What the run saw before does not count. The rows stay, and nobody is gone before the corporation is complete."""
+    """After a restart, earlier rows of the run do not count. No customer is gone until the corporation is complete."""
     await sync(path, page("corp_1", "a", "b", "c"))
     sink = SQLiteDatabase(path)
     async with opened(sink):
@@ -347,7 +347,7 @@ async def test_a_restarted_corporation_is_as_if_this_run_had_not_read_it(path: P
 
 
 async def test_a_corporation_that_was_complete_may_be_restarted(path: Path) -> None:
-    """Then nothing is known of it until it is complete again."""
+    """A restart of a complete corporation removes its row from `corporations` until it is complete again."""
     await sync(path, page("corp_1", "a", "b"))
     sink = SQLiteDatabase(path)
     async with opened(sink):
@@ -364,7 +364,7 @@ async def test_a_corporation_that_was_complete_may_be_restarted(path: Path) -> N
 
 
 async def test_the_table_of_runs(path: Path, clock: Clock) -> None:
-    """It has when each run began and ended, its state, its filters and what it has read; only one has a checkpoint."""
+    """The table has the times, the state, the filters and the counts of each run. At most one run has a checkpoint."""
     began = text(clock.now)
     sink = SQLiteDatabase(path)
     async with opened(sink):
@@ -388,7 +388,7 @@ async def test_the_table_of_runs(path: Path, clock: Clock) -> None:
 
 
 async def test_a_run_with_failures_is_retried_for_a_while(path: Path, clock: Clock) -> None:
-    """It is resumed until `retry_within` after its first end, however often it fails. Then everything is read again."""
+    """A failed run resumes until `retry_within` after its first end, however often it fails. Then a new run begins."""
     assert await sync(path, failing=["corp_1"], retry_within=3600) is None
     failed = text(clock.now)
     for _ in range(3):
@@ -411,20 +411,20 @@ async def test_a_run_with_failures_is_retried_for_a_while(path: Path, clock: Clo
 
 @pytest.mark.parametrize(("moved", "is_resumed"), [(1799, True), (1800, False), (-1, False)])
 async def test_half_an_hour_of_retries_is_the_default(path: Path, clock: Clock, moved: int, is_resumed: bool) -> None:
-    """A clock that was put back does not prolong it."""
+    """If the clock is set back, the time for retries does not get longer."""
     await sync(path, failing=["corp_1"])
     clock.move(seconds=moved)
     assert (await sync(path) is not None) is is_resumed
 
 
 async def test_without_retries_every_call_reads_all(path: Path, clock: Clock) -> None:
-    """With `retry_within=0`, a run with failures is never resumed."""
+    """With `retry_within=0`, a run with failures never resumes."""
     await sync(path, failing=["corp_1"], retry_within=0)
     assert await sync(path, retry_within=0) is None
 
 
 async def test_a_killed_retry_does_not_keep_the_copy_from_being_updated(path: Path, clock: Clock) -> None:
-    """Also if a retry is stopped in the middle, the run is closed in time."""
+    """If a retry is stopped in the middle, `retry_within` still counts from the first end of the run."""
     await sync(path, failing=["corp_1"])
     async with opened(SQLiteDatabase(path)):
         pass
@@ -433,7 +433,7 @@ async def test_a_killed_retry_does_not_keep_the_copy_from_being_updated(path: Pa
 
 
 async def test_what_was_not_committed_does_not_count(path: Path) -> None:
-    """After a kill, the database has what the last commit saved, and the run resumes from there."""
+    """After a kill, the database has the state of the last commit, and the run resumes from there."""
     sink = SQLiteDatabase(path)
     async with opened(sink):
         await sink.write(page("corp_1", "a", cursor="2"))
@@ -446,7 +446,7 @@ async def test_what_was_not_committed_does_not_count(path: Path) -> None:
 
 
 async def test_a_fresh_run_clears_the_tables_with_its_first_commit(path: Path) -> None:
-    """Before, nothing is changed. Other filters are allowed. Indexes and tables of the user stay."""
+    """Before the first commit, `fresh` changes nothing. It allows other filters. Indexes and tables of the user stay."""
     await sync(path, page("corp_1", "a", "!b"), failing=["corp_2"])
     with closing(sqlite3.connect(path)) as db:
         db.execute("create index mine on customers (name)")
@@ -471,7 +471,7 @@ async def test_a_fresh_run_clears_the_tables_with_its_first_commit(path: Path) -
 
 
 async def refusal(sink: SQLiteDatabase, path: Path, query: str = "q", kind: type[Exception] = OutputRefusedError) -> str:
-    """Return why the sink refuses, in one line, and check that it changed nothing and left nothing behind."""
+    """Return the text of a refusal. Check that it is one line, and that the sink changed nothing and left no file."""
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(kind) as caught:
         async with opened(sink, query):
@@ -485,9 +485,9 @@ async def refusal(sink: SQLiteDatabase, path: Path, query: str = "q", kind: type
 
 
 async def test_other_filters_are_refused(path: Path) -> None:
-    """A complete copy belongs to its filters."""
+    """The sink refuses a copy with other filters, even a complete one."""
     await sync(path, page("corp_1", "a"))
-    assert "belongs to other filters" in await refusal(SQLiteDatabase(path), path, query="other")
+    assert "has customers of other filters" in await refusal(SQLiteDatabase(path), path, query="other")
     assert await sync(path) is None
 
 
@@ -502,14 +502,14 @@ async def test_other_filters_are_refused(path: Path) -> None:
     ],
 )
 async def test_a_database_of_somebody_else_is_refused(path: Path, statement: str, reason: str, fresh: bool) -> None:
-    """Nothing is changed, not even with `fresh=True`."""
+    """The sink refuses the database of another program, even with `fresh=True`. It changes nothing."""
     with closing(sqlite3.connect(path)) as db:
         db.execute(statement)
     assert reason in await refusal(SQLiteDatabase(path, fresh=fresh), path)
 
 
 async def test_a_database_of_another_release_is_refused(path: Path) -> None:
-    """It has other tables."""
+    """The sink refuses the database of another release, whose tables may differ."""
     await sync(path)
     with closing(sqlite3.connect(path)) as db:
         db.execute("pragma user_version = 999")
@@ -518,13 +518,13 @@ async def test_a_database_of_another_release_is_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"id,name\n" * 1000, b"x"])
 async def test_a_file_that_is_no_database_is_refused(path: Path, content: bytes) -> None:
-    """It is not changed."""
+    """The sink refuses a file that is not a database. It changes nothing."""
     path.write_bytes(content)
     assert "file is not a database" in await refusal(SQLiteDatabase(path), path)
 
 
 async def test_a_damaged_checkpoint_is_refused(path: Path) -> None:
-    """A run cannot be resumed without its checkpoint; with `fresh=True` it is not needed."""
+    """A run with a damaged checkpoint does not resume. `fresh=True` does not need the checkpoint."""
     await sync(path, failing=["corp_1"])
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("update runs set checkpoint = '{'")
@@ -533,7 +533,7 @@ async def test_a_damaged_checkpoint_is_refused(path: Path) -> None:
 
 
 async def test_the_history_of_runs_may_be_deleted(path: Path) -> None:
-    """If the table `runs` is empty, the next run begins, with any filters."""
+    """If the table `runs` is empty, a new run begins, with any filters."""
     await sync(path, page("corp_1", "a"))
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("delete from runs")
@@ -541,10 +541,10 @@ async def test_the_history_of_runs_may_be_deleted(path: Path) -> None:
 
 
 async def test_two_exports_on_one_database_are_refused(path: Path) -> None:
-    """The second one is refused; the first is not disturbed; later, the file can be used again."""
+    """A second export is refused, and does not disturb the first one. Later, the file is free again."""
     first, second = SQLiteDatabase(path), SQLiteDatabase(path)
     async with opened(first):
-        with pytest.raises(OutputRefusedError, match="another export writes to it"):
+        with pytest.raises(OutputRefusedError, match="another export is writing to it"):
             async with opened(second):
                 pass
         assert path.with_name("customers.db.lock").exists()
@@ -559,7 +559,7 @@ async def test_two_exports_on_one_database_are_refused(path: Path) -> None:
 
 
 async def test_a_lock_file_that_was_removed_before_it_was_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then another export may have made a new one: the lock of a file without a name says nothing."""
+    """If the lock file was removed, another export may have a new one. A lock on a removed file protects nothing."""
     lock_path = path.with_name("customers.db.lock")
     real, calls = _lock_file._lock, []
 
@@ -580,7 +580,7 @@ async def test_a_lock_file_that_was_removed_before_it_was_locked(path: Path, mon
 
 
 async def test_other_programs_read_at_any_time(path: Path) -> None:
-    """A program that reads sees the last commit, and does not stop the next one. After the end there is one file."""
+    """A reader sees the last commit, and does not block the next one. At the end, there is only one file."""
     sink = SQLiteDatabase(path)
     async with opened(sink):
         await sink.write(page("corp_1", "a", cursor="2"))
@@ -597,7 +597,7 @@ async def test_other_programs_read_at_any_time(path: Path) -> None:
 
 
 async def test_a_database_that_another_program_keeps_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commit fails with an error of one line. Nothing is lost: the next commit saves everything."""
+    """The commit fails with an error of one line. Nothing is lost: the next commit saves all pages."""
     monkeypatch.setattr(sqlite_database, "_BUSY_SECONDS", 0.02)
     sink = SQLiteDatabase(path)
     async with opened(sink):
@@ -625,7 +625,7 @@ def files_of_at_most(size: int) -> Generator[None]:
 
 
 async def test_a_disk_that_is_full(path: Path) -> None:
-    """A commit that cannot be written fails as a whole, and is repeated when there is room again."""
+    """On a full disk, a commit fails as a whole. When there is space again, the next commit saves all pages."""
     sink = SQLiteDatabase(path)
     async with opened(sink):
         await sink.write(page("corp_1", *[customer("corp_1", f"c{number}", name="x" * 5000) for number in range(100)]))
@@ -638,7 +638,7 @@ async def test_a_disk_that_is_full(path: Path) -> None:
 
 
 async def test_a_database_that_is_removed_meanwhile(path: Path) -> None:
-    """The export does not end as if nothing had happened. The next one begins from the beginning."""
+    """If the file was removed, the export fails. The next export starts from the beginning."""
     sink = SQLiteDatabase(path)
     async with opened(sink):
         path.unlink()
@@ -649,20 +649,20 @@ async def test_a_database_that_is_removed_meanwhile(path: Path) -> None:
 
 
 async def test_a_folder_that_is_missing(tmp_path: Path) -> None:
-    """The error names the file."""
+    """If the folder is missing, the error names the file."""
     with pytest.raises(FileNotFoundError, match=r"missing/customers\.db"):
         async with opened(SQLiteDatabase(tmp_path / "missing" / "customers.db")):
             pass
 
 
 async def test_a_folder_in_place_of_the_database(path: Path) -> None:
-    """SQLite cannot open it."""
+    """SQLite cannot open this path: the error is an `OutputError`."""
     path.mkdir()
     assert "unable to open database file" in await refusal(SQLiteDatabase(path), path, kind=OutputError)
 
 
 def test_arguments_are_checked() -> None:
-    """`retry_within` is a number of seconds that is not negative."""
+    """`retry_within` is a number of seconds, and is not negative."""
     with pytest.raises(ValueError, match="retry_within"):
         SQLiteDatabase("x", retry_within=-1)
     with pytest.raises(TypeError, match="retry_within"):
@@ -678,7 +678,7 @@ async def run_export(server: Emulator, path: Path, **options: Any) -> Summary:
 
 
 async def test_exports_keep_a_copy_in_sync(path: Path) -> None:
-    """The copy is what the server has, after each export."""
+    """After each export, the copy is the same as the lists of the server."""
     records = [{"id": f"c{number}", "corporation_id": "corp_1", "name": str(number)} for number in range(35)]
     server = Emulator({"corp_1": records, "corp_2": 25})
     summary = await run_export(server, path)
@@ -696,7 +696,7 @@ async def test_exports_keep_a_copy_in_sync(path: Path) -> None:
 
 
 async def test_only_what_is_missing_is_read_again(path: Path, clock: Clock) -> None:
-    """If a corporation fails, the next export reads this one only. Half an hour later it reads all."""
+    """If a corporation fails, the next export reads only this one. Half an hour later, an export reads all of them."""
     server = Emulator({"corp_1": 25, "corp_2": 25}, faults=[faults.Status(404, corporation_id="corp_2")])
     summary = await run_export(server, path)
     assert (summary.is_complete, list(summary.failures)) == (False, ["corp_2"])
@@ -711,7 +711,7 @@ async def test_only_what_is_missing_is_read_again(path: Path, clock: Clock) -> N
 
 
 async def test_a_cursor_that_is_refused(path: Path) -> None:
-    """The corporation is read again from its beginning in the same run, and is complete."""
+    """If a cursor has expired, the same run reads the corporation again from the beginning, and completes it."""
     server = Emulator({"corp_1": 35}, faults=[faults.Status(410, at=[3])])
     summary = await run_export(server, path)
     assert (summary.restarted, summary.is_complete) == (("corp_1",), True)
@@ -722,7 +722,7 @@ async def test_a_cursor_that_is_refused(path: Path) -> None:
 
 
 class Model:
-    """What the database should say."""
+    """A model of the expected content of the database."""
 
     def __init__(self) -> None:
         self.customers: dict[tuple[str, str], dict[str, Any]] = {}
@@ -777,7 +777,7 @@ STEPS = st.lists(
 @settings(max_examples=100)
 @given(STEPS)
 def test_the_database_is_right_whatever_happens(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
-    """Pages in any order, restarts, kills between commits, failures: it knows who was seen, who changed and who is gone."""
+    """With any pages, restarts, kills and failures, the database knows which customers are new, changed and gone."""
     anyio.run(follow, tmp_path_factory.mktemp("model") / "customers.db", steps)
 
 

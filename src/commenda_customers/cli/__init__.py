@@ -10,11 +10,11 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     Run the command line and return its exit code.
 
-    0: done. 1: the API, the connection or the output failed. 2: usage error. 3: exported, but not all. 130 or 143:
-    interrupted.
+    0: done. 1: the API, the connection or the output failed. 2: usage error, or `export` refused the output. 3: `export` did
+    not get everything. 130 or 143: interrupted.
 
     Args:
-        args: The arguments; `None` takes those of the process.
+        args: The arguments. `None`: the arguments of the process.
     """
     if sys.stdout is None:
         print("error: standard output is closed", file=sys.stderr)

@@ -1,11 +1,11 @@
-"""What to do when the output cannot be written."""
+"""Gives up standard output after a failed write."""
 
 import os
 import sys
 
 
 def give_up_output() -> None:
-    """Discard what cannot be written, so that Python does not complain about it again when the process ends."""
+    """Discard the buffered output. Otherwise Python reports the same error again when the process ends."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""Which corporations an export reads: the options `--corporation`, `--corporations-from` and `--shard`."""
+"""The options that select the corporations of an export: `--corporation`, `--corporations-from` and `--shard`."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ _COMMENT = "#"
 
 
 class Shard(NamedTuple):
-    """One of several shares of the corporations. Each corporation is in exactly one of them, in every run."""
+    """One of several shares of the corporations. Each corporation is in exactly one share, the same in every run."""
 
     number: int
     shares: int
@@ -28,7 +28,7 @@ class Shard(NamedTuple):
 
 
 def parse_shard(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Shard | None:
-    """Return what `2/8` means: the second of eight shares."""
+    """Parse a shard. `2/8` is the second of eight shares."""
     if value is None:
         return None
 
@@ -41,10 +41,10 @@ def parse_shard(_context: click.Context, _parameter: click.Parameter, value: str
 
 def read_corporations(given: Sequence[str], source: str | None, shard: Shard | None) -> list[str]:
     """
-    Return the ids on the command line and those in the file *source*, as far as they are in the share.
+    Return the ids from the command line and from the file *source* that are in the share.
 
     Raises:
-        click.UsageError: There is none, one is given twice, or one cannot be an id.
+        click.UsageError: There are no ids, an id is given twice, or an id is not valid.
     """
     if not given and source is None:
         raise usage_error("name the corporations with --corporation or --corporations-from")
@@ -69,7 +69,7 @@ def read_corporations(given: Sequence[str], source: str | None, shard: Shard | N
 
 
 def _each(given: Iterable[str], source: str | None) -> Iterator[tuple[int, str]]:
-    """Yield each id with the number of its line; 0 if it has none."""
+    """Yield each id with its line number. An id from the command line has the number 0."""
     for corporation_id in given:
         yield 0, corporation_id
     if source is not None:

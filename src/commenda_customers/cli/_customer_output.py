@@ -1,4 +1,4 @@
-"""Prints customers as a table or as JSON lines, and shows the progress beside it."""
+"""Prints customers as a table or as JSON Lines, and shows the progress meanwhile."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ from ..models import Customer, CustomerPage
 from ._messages import is_terminal, printable, say
 
 _COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2))
-"""Headings, and how much of the terminal's width each gets."""
+"""Headings, and the relative width of each column."""
 _CORPORATION_COLUMN = ("corporation", 4)
 
 
@@ -33,11 +33,11 @@ class CustomerOutput:
         self._as_json = not is_terminal(sys.stdout) if as_json is None else as_json
         self._several = several
         self._has_header = False
-        self._printed = self._came = self._counted = 0  # customers and rows of the present corporation
+        self._printed = self._came = self._counted = 0  # of the current corporation
         self.progress = Progress()
 
     def print(self, page: CustomerPage, customers: Sequence[Customer]) -> None:
-        """Print those *customers* of a page that are wanted."""
+        """Print *customers*, which are some or all customers of a page."""
         if customers:
             self.progress.make_way()
             self._print(customers)
@@ -48,7 +48,11 @@ class CustomerOutput:
         self.progress.show(f"{self._about(page.corporation_id)}{self._printed:,}{total} customers")
 
     def finish(self, corporation_id: str, *, is_whole: bool) -> None:
-        """Say what is remarkable about a list that has ended. Without its first pages it is not *whole*."""
+        """
+        Warn if a list had no customers, or fewer than the server counted.
+
+        Only a list that was read from its first page is *whole*, and can be compared with the count.
+        """
         about = self._about(corporation_id)
         if not self._came:
             say(f"{about}no customers match")
@@ -61,7 +65,7 @@ class CustomerOutput:
 
     def _print(self, customers: Sequence[Customer]) -> None:
         if self._as_json:
-            # As bytes: JSON is UTF-8, whatever the locale.
+            # Write bytes: JSON is UTF-8, and must not depend on the locale.
             click.echo("\n".join(customer.model_dump_json() for customer in customers).encode())
             return
 
@@ -69,7 +73,7 @@ class CustomerOutput:
         self._has_header = True
 
     def _table(self, customers: Sequence[Customer]) -> Table:
-        """Return customers as a table. The widths depend on the terminal only, so that the pages line up."""
+        """Return customers as a table. The widths depend only on the terminal, so all pages line up."""
         table = Table(box=None, expand=True, show_header=not self._has_header, pad_edge=False)
         for name, ratio in (_CORPORATION_COLUMN, *_COLUMNS) if self._several else _COLUMNS:
             table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
@@ -82,14 +86,14 @@ class CustomerOutput:
 
 class Progress:
     """
-    A line on standard error that says how many customers came, if that is a terminal.
+    A line on standard error with the number of customers so far. It is shown only on a terminal.
 
-    It must never stand in the way of customers. So it ends with the first of them, unless they go to a file: the program
-    that reads a pipe may print them on the same terminal.
+    It must never mix with customers. So it disappears before the first customer is printed, unless customers go to a file.
+    It disappears for a pipe too, because the program that reads the pipe may print on the same terminal.
     """
 
     def __init__(self) -> None:
-        # The log would write into the line.
+        # With a log, show no progress: the log would write into the line.
         self._is_shown = is_terminal(sys.stderr) and not os.environ.get("COMMENDA_LOG")
         self._status = Console(stderr=True).status("waiting for the first page")
         self._stays = stat.S_ISREG(os.fstat(1).st_mode)
@@ -102,12 +106,12 @@ class Progress:
         self._status.stop()
 
     def make_way(self) -> None:
-        """Erase the line, before customers are printed where it is."""
+        """Erase the line before customers are printed, unless they go to a file."""
         if not self._stays:
             self._status.stop()
 
     def show(self, text: str) -> None:
-        """Replace the text, if the line is still there."""
+        """Update the text of the line, if it is still shown."""
         self._status.update(text)
 
 

@@ -1,4 +1,4 @@
-"""`commenda-customers emulate`: serves the emulated API for other programs."""
+"""`commenda-customers emulate`: serve the emulated API to other programs."""
 
 import errno
 import re

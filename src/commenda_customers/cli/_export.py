@@ -1,4 +1,4 @@
-"""`commenda-customers export`: all customers of many corporations, in a file or a database."""
+"""`commenda-customers export`: write all customers of many corporations to a file or a database."""
 
 import math
 import os
@@ -31,7 +31,7 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> FixedRate | None:
-    """Return the limiter that `10/s`, `600/min` or `10` means."""
+    """Parse a rate such as `10/s`, `600/min` or `10` (per second). Return a limiter."""
     if value is None:
         return None
 
@@ -43,7 +43,7 @@ def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str
 
 
 def _check_file(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
-    """Return a path whose folder exists. An export should not find out at its end."""
+    """Check that the folder of a file exists. Otherwise the export would fail only at its end."""
     path = None if value is None else Path(value)
     if path is not None and (not path.parent.is_dir() or path.is_dir()):
         raise click.BadParameter(f"{value!r} is not the name of a file in an existing folder")
@@ -57,18 +57,20 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     "--corporations-from",
     "source",
     metavar="FILE",
-    help="A file with the id of a corporation on each line; - is standard input. Blank lines, and lines that begin with #, "
-    "are skipped.",
+    help="A file with one corporation id on each line, or - for standard input. Blank lines and lines that begin with # are "
+    "skipped.",
 )
 @click.option(
     "--output",
     required=True,
     metavar="PATH",
-    help="Where the customers go. The name says the format: .db or .sqlite, .jsonl or .ndjson, .csv, or a folder for "
-    "Parquet (FOLDER/). Text may be compressed (.jsonl.gz, .csv.zst). - writes JSON lines to standard output.",
+    help="The output. Its name sets the format: .db or .sqlite, .jsonl or .ndjson, .csv, or a folder for Parquet (FOLDER/). "
+    "Add .gz or .zst to compress JSON Lines or CSV. - writes JSON Lines to standard output.",
 )
-@click.option("--format", "format_name", type=click.Choice(FORMATS), help="The format, if the name does not say it.")
-@click.option("--fresh", is_flag=True, help="Start from the beginning, and replace what is there.")
+@click.option(
+    "--format", "format_name", type=click.Choice(FORMATS), help="The format.  [default: by the name of the output]"
+)
+@click.option("--fresh", is_flag=True, help="Start from the beginning, and replace an existing output.")
 @click.option(
     "--shard",
     callback=parse_shard,
@@ -79,7 +81,7 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     "--rate",
     callback=_parse_rate,
     metavar="REQUESTS/PERIOD",
-    help="A limit of requests, such as 10/s, 600/min or 5000/h.  [default: learned from the server]",
+    help="The limit of requests, such as 10/s, 600/min or 5000/h.  [default: learned from the server]",
 )
 @click.option(
     "--concurrency",
@@ -87,7 +89,7 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     metavar="N",
     default=16,
     show_default=True,
-    help="Corporations that are read at the same time.",
+    help="Number of corporations to read at the same time.",
 )
 @click.option(
     "--commit-every",
@@ -95,10 +97,10 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     metavar="N",
     default=32,
     show_default=True,
-    help="Pages after which what came is saved.",
+    help="Pages between two commits. A commit saves the customers and the position.",
 )
 @click.option(
-    "--max-failures", type=click.IntRange(0), metavar="N", help="Stop if more corporations fail.  [default: no limit]"
+    "--max-failures", type=click.IntRange(0), metavar="N", help="Stop if more than N corporations fail.  [default: no limit]"
 )
 @limit_option
 @click.option(
@@ -106,7 +108,7 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     "summary_path",
     callback=_check_file,
     metavar="FILE",
-    help="Write the summary to this file as JSON, also if the export fails or is interrupted.",
+    help="Write the summary to this file as JSON, even if the export fails or is interrupted.",
 )
 @click.option("--quiet", is_flag=True, help="Show no progress, and write only problems to standard error.")
 @filter_options
@@ -128,11 +130,11 @@ def export_command(
     """
     Write all customers of many corporations to a file or a database, each exactly once.
 
-    If the export stops for any reason, run the same command again: it resumes. The environment variable COMMENDA_API_TOKEN
-    must hold the token.
+    If the export stops early, run the same command again: it resumes. Only an export to standard output starts again from
+    the beginning. The environment variable COMMENDA_API_TOKEN must hold the token.
 
-    Exit codes: 0 done; 1 the export failed as a whole; 2 usage error, or the output is complete, in use or damaged; 3 some
-    corporations failed, or some rows are not valid; 130 or 143 interrupted.
+    Exit codes: 0 done; 1 the whole export failed; 2 usage error, or the output is complete, in use or damaged; 3 some
+    corporations failed, or some rows are invalid; 130 or 143 interrupted.
 
     \b
     Examples:
@@ -140,7 +142,7 @@ def export_command(
       commenda-customers export --corporations-from corporations.txt --output customers.db --summary-json summary.json
       commenda-customers export --corporations-from corporations.txt --shard 2/8 --rate 10/s --output share-2.csv
       commenda-customers export --corporation corp_1 --has-exemption --output - | wc -l
-    """  # noqa: D301 - click's mark for lines that it must not join
+    """  # noqa: D301 - click does not join the lines after its mark
     if summary_path is not None and output != "-" and os.path.realpath(summary_path) == os.path.realpath(output):
         raise usage_error("--summary-json and --output are the same file: the summary would replace the customers")
     corporations = read_corporations(corporation_ids, source, shard)
@@ -149,7 +151,7 @@ def export_command(
     options = {"errors": "collect", "invalid_customers": "collect", **options}
     try:
         return anyio.run(_export, corporations, sink, settings, options)
-    except KeyboardInterrupt as exc:  # where there are no signals
+    except KeyboardInterrupt as exc:  # without a signal handler
         abort = click.Abort()
         add_notes(abort, [_HOW_TO_RESUME])
         raise abort from exc
@@ -157,7 +159,7 @@ def export_command(
 
 @dataclass(frozen=True)
 class _Settings:
-    """The options that are not those of a stream."""
+    """The options that do not go to `api.stream`."""
 
     client: ClientOptions
     rate: FixedRate | None
@@ -175,7 +177,7 @@ async def _export(corporations: Sequence[str], sink: Sink, settings: _Settings, 
     outage = Outage(stop, len(corporations))
     api = settings.client.client(monitor, first_response, outage, rate_limit=settings.rate)
     with usage_errors():
-        api.stream(corporations, **options)  # checks the options
+        api.stream(corporations, **options)  # only checks the options
 
     job = ExportJob(api, sink, commit_every=settings.commit_every, on_progress=monitor.advance)
     work = partial(first_response.limit, api, partial(job.run, corporations, **options))
@@ -192,10 +194,10 @@ async def _export(corporations: Sequence[str], sink: Sink, settings: _Settings, 
 
 
 def _conclude(summary: Summary, error: Exception | None, sink: Sink, settings: _Settings) -> int:
-    """Say how it ended. Return the exit code, or raise the error."""
+    """Report the end of the export. Return the exit code, or raise the error."""
     to_stdout = isinstance(sink, StandardOutput)
     if to_stdout and isinstance(error, BrokenPipeError):
-        give_up_output()  # the program that reads the output has stopped, as `head` does
+        give_up_output()  # the program that reads the pipe has ended, as `head` does
         return 0
 
     if not isinstance(error, OutputRefusedError):

@@ -1,4 +1,4 @@
-"""One command-line option for each filter of the API, made from the declaration of the filters."""
+"""One command-line option for each filter of the API, generated from `CustomerFilters`."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def filter_options(command: F) -> F:
-    """Add an option for each of `CustomerFilters` to a command, with the text that the library's help has for it."""
+    """Add an option for each of `CustomerFilters` to a command. The help texts come from `AsyncCustomersAPI.list`."""
     help_texts = dict(re.findall(r"^ +- `(\w+)`: (.+)$", inspect.getdoc(AsyncCustomersAPI.list) or "", re.MULTILINE))
     for name, hint in reversed(get_type_hints(CustomerFilters).items()):
         command = _option(name, get_args(hint), help_texts.get(name, ""))(command)
@@ -29,7 +29,7 @@ def _option(name: str, types: tuple[Any, ...], help_text: str) -> Callable[[F], 
     if str in types:
         return click.option(flag, name, metavar="TEXT", help=help_text)
 
-    help_text = f"{help_text} Separate several values by commas, or repeat the option."
+    help_text = f"{help_text} Separate values with commas, or repeat the option."
     return click.option(flag, name, multiple=True, callback=_split, metavar="TEXT,…", help=help_text)
 
 

@@ -1,4 +1,4 @@
-"""The group of all commands, and how each run ends. The commands are in a file each."""
+"""The group of all commands, and the exit codes. Each command is in its own file."""
 
 import io
 import sys
@@ -22,15 +22,15 @@ _NAME = "commenda-customers"
 
 
 def run(args: Sequence[str] | None) -> int:
-    """Run a command. An error becomes a line on standard error, and an exit code."""
+    """Run a command. Turn an error into a line on standard error and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a character that the locale cannot write is no error
+            stream.reconfigure(errors="replace")  # a character that the locale cannot encode is not an error
     invocation = Invocation()
     try:
         return commands.main(args, prog_name=_NAME, standalone_mode=False, obj=invocation) or 0
     except click.Abort as exc:
-        # On a terminal it overwrites the ^C.
+        # On a terminal, overwrite the ^C.
         _write("\rinterrupted" if is_terminal(sys.stderr) else "interrupted", exc)
         return 130
     except click.exceptions.NoArgsIsHelpError as exc:
@@ -51,7 +51,7 @@ def run(args: Sequence[str] | None) -> int:
 
 
 def _write(text: str, error: BaseException) -> None:
-    """Write a line, and the notes of an error."""
+    """Write a line, and then the notes of the error."""
     for line in (text, *getattr(error, "__notes__", ())):
         click.echo(line, err=True)
 
@@ -62,8 +62,8 @@ def commands() -> None:
     """
     Read customer lists from Commenda's indirect-tax API.
 
-    Exit codes: 0 done, 1 the API, the connection or the output failed, 2 usage error, 3 exported, but not all, 130
-    interrupted.
+    Exit codes: 0 done; 1 the API, the connection or the output failed; 2 usage error, or export refused the output; 3 export
+    did not get everything; 130 or 143 interrupted.
     """
 
 

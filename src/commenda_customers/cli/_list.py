@@ -1,4 +1,4 @@
-"""`commenda-customers list`: a table on a terminal, JSON lines elsewhere."""
+"""`commenda-customers list`: a table on a terminal, JSON Lines elsewhere."""
 
 import shlex
 import sys
@@ -21,25 +21,25 @@ from ._options import ClientOptions, FirstResponse, client_options, limit_option
 
 
 class _Place:
-    """Where the printed customers end, and so where another run resumes."""
+    """The position after the printed customers, where the next run resumes."""
 
     def __init__(self, corporation_ids: Sequence[str], cursor: str | None, limit: int | None) -> None:
-        """Begin at *cursor* of the first corporation. *limit* is what another run must be told, if anything."""
-        self._unread = [*corporation_ids]  # the first of them may have begun
+        """Start at *cursor* of the first corporation. *limit* is the `--limit` that the next run needs, if any."""
+        self._unread = [*corporation_ids]  # the first one may be partly printed
         self._is_one_of_several = len(corporation_ids) > 1
         self._has_begun = False
         self._cursor = cursor
         self._limit = limit
 
     def advance(self, page: CustomerPage) -> None:
-        """Take note that a page was printed."""
+        """Record that a page was printed."""
         self._has_begun = True
         self._cursor = page.cursor
         if page.cursor is None:
             self._unread.pop(0)
 
     def notes(self, *, skip_page: bool = False) -> list[str]:
-        """Return what to tell somebody who wants to resume. With *skip_page*, the present page cannot be read again."""
+        """Return the hints for the user on how to resume. With *skip_page*, do not suggest the cursor that just failed."""
         notes: list[str] = []
         unread = self._unread
         if self._cursor is not None and not skip_page:
@@ -62,11 +62,13 @@ class _Place:
     "max_customers",
     type=click.IntRange(1),
     metavar="N",
-    help="Stop after so many customers, and print how to resume.",
+    help="Stop after N customers, and print how to resume.",
 )
-@click.option("--cursor", help="Cursor at which to begin, with a single corporation; printed when the command stops early.")
-@click.option("--skip-invalid", is_flag=True, help="Skip rows that are not valid, and name them on standard error.")
-@click.option("--json/--table", "as_json", default=None, help="JSON lines, or a table.  [default: a table on a terminal]")
+@click.option("--cursor", help="Start at this cursor of a single corporation. A command that stops early prints it.")
+@click.option("--skip-invalid", is_flag=True, help="Skip invalid rows, and report them on standard error.")
+@click.option(
+    "--json/--table", "as_json", default=None, help="Print JSON Lines or a table.  [default: a table on a terminal]"
+)
 @client_options
 def list_command(
     corporation_ids: tuple[str, ...],
@@ -87,9 +89,9 @@ def list_command(
     Examples:
       commenda-customers list corp_1 --max 20
       commenda-customers list corp_1 corp_2 --has-exemption > exempt.jsonl
-    """  # noqa: D301 - click's mark for lines that it must not join
+    """  # noqa: D301 - click does not join the lines after its mark
     _check_corporations(corporation_ids, cursor)
-    # A smaller page ends where the output ends, so that its cursor repeats nothing.
+    # With smaller pages, the page ends where the output ends. So the next run repeats nothing.
     is_lowered = max_customers is not None and max_customers < limit
     limit = min(limit, max_customers or limit)
     place = _Place(corporation_ids, cursor, limit if is_lowered else None)
@@ -119,7 +121,7 @@ async def _run(
     as_json: bool | None,
     **options: Any,
 ) -> None:
-    """Print the customers, page by page as they come."""
+    """Print each page of customers when it arrives."""
     first_response = FirstResponse(client.seconds_to_first_response)
     api = client.client(_report, first_response)
     with usage_errors():
@@ -137,7 +139,7 @@ async def _run(
         add_notes(error, place.notes(skip_page=isinstance(error, BadRequestError | CursorLoopError)))
         raise
     except BrokenPipeError:
-        give_up_output()  # the program that reads the output has stopped, as `head` does
+        give_up_output()  # the program that reads the pipe has ended, as `head` does
 
 
 async def _print_lists(
@@ -151,8 +153,8 @@ async def _print_lists(
     """
     Print one list after the other.
 
-    Return `None` after the last customer. If `max_customers` were printed and others follow, return how many of them another
-    run repeats: those of a page that was not printed to its end.
+    Return `None` after the last customer. If the command stops at `max_customers`, return how many printed customers the
+    next run repeats. It repeats them if the last page was not printed to its end.
     """
     left = sys.maxsize if max_customers is None else max_customers
     for corporation_id, customers in lists.items():
@@ -174,7 +176,7 @@ async def _print_lists(
 
 def _say_how_to_resume(place: _Place, max_customers: int | None, repeated: int) -> None:
     notes = place.notes()
-    rest = f"; another run repeats the last {repeated:,}" if repeated and notes else ""
+    rest = f"; the next run prints the last {repeated:,} again" if repeated and notes else ""
     say(f"stopped after {max_customers:,} customers; there may be more{rest}")
     for note in notes:
         say(note)
@@ -183,6 +185,6 @@ def _say_how_to_resume(place: _Place, max_customers: int | None, repeated: int) 
 def _report(event: Event) -> None:
     """Say that a request is sent again, or that a row is not valid. A hook of the client."""
     if isinstance(event, RetryScheduled):
-        say(f"{event.error}; trying again in {event.wait:.1f} s")
+        say(f"{event.error}; retrying in {event.wait:.1f} s")
     elif isinstance(event, InvalidCustomerReceived):
         say_invalid(event)

@@ -1,4 +1,4 @@
-"""What the commands write to standard error."""
+"""Messages on standard error."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,18 +10,18 @@ from ..events import InvalidCustomerReceived
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Return whether somebody sees *stream*, whatever the environment (`FORCE_COLOR`) says. `None`: it is closed."""
+    """Return whether *stream* is a terminal, independent of `FORCE_COLOR`. `None` is a closed stream."""
     return stream is not None and stream.isatty()
 
 
 def add_notes(error: BaseException, notes: Iterable[str]) -> None:
-    """Add lines to what is written when *error* ends the command."""
+    """Add lines to print after *error*, when it ends the command."""
     for note in notes:
         error.add_note(note)
 
 
 def say(text: str) -> None:
-    """Write a line that nobody needs to see: if standard error is gone, the command goes on."""
+    """Write a line to standard error. If standard error is closed, continue without it."""
     with suppress(OSError):
         click.echo(printable(text), err=True)
 
@@ -34,7 +34,7 @@ def say_invalid(event: InvalidCustomerReceived) -> None:
 
 
 def printable(text: str, allowed: str = "") -> str:
-    """Replace control characters, except those that are *allowed*: a text of the server must not control the terminal."""
+    """Replace control characters that are not *allowed*. A text from the server must not control the terminal."""
     return "".join(char if char.isprintable() or char in allowed else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 

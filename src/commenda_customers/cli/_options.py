@@ -1,4 +1,4 @@
-"""What the commands that read from the API have in common: the options of the client, and when they give up."""
+"""The options of the client, and the time to the first response: common to all commands that read from the API."""
 
 import math
 import os
@@ -23,13 +23,13 @@ from ._messages import is_terminal
 T = TypeVar("T")
 
 _SECONDS_TO_FIRST_RESPONSE = 10.0
-"""On a terminal somebody waits. If the server cannot be reached at all, minutes of retries seldom help."""
+"""On a terminal, a person waits. If the server does not respond at all, minutes of retries seldom help."""
 
 
 @dataclass
 class Invocation:
     """
-    The present run of the command.
+    The current run of the command.
 
     Attributes:
         debug: Whether errors show their traceback.
@@ -40,14 +40,14 @@ class Invocation:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions:
-    """The options of the client, as they were given; `None` where an option was not."""
+    """The options of the client. `None`: the user did not pass the option."""
 
     base_url: str | None
     timeout: float | None
     deadline: float | None
 
     def client(self, *hooks: Hook, rate_limit: RateLimiter | None = None) -> AsyncCustomersAPI:
-        """Return the client, by default with an adaptive limiter. A wrong option is a usage error."""
+        """Return a client, by default with an adaptive limiter. An invalid option is a usage error."""
         with usage_errors():
             return AsyncCustomersAPI(
                 base_url=self.base_url,
@@ -59,7 +59,7 @@ class ClientOptions:
 
     @property
     def seconds_to_first_response(self) -> float:
-        """Seconds after which the command gives up if no response at all has come. A script has only the retry policy."""
+        """Seconds to wait for any response. Infinite without a terminal: there, only the retry policy gives up."""
         if self.deadline is not None or not (is_terminal(sys.stderr) or is_terminal(sys.stdout)):
             return math.inf
 
@@ -67,7 +67,7 @@ class ClientOptions:
 
 
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the client to a command, which gets them as `client`. Add `--debug`."""
+    """Add the options of the client and `--debug` to a command. The command receives them as `client`."""
 
     @wraps(command)
     def with_client(
@@ -103,7 +103,7 @@ _CLIENT_OPTIONS = (
         "--deadline",
         type=float,
         metavar="SECONDS",
-        help="Time for one page, over all attempts and waits.  [default: "
+        help="Time for one page, including all attempts and waits.  [default: "
         f"{RetryPolicy().deadline:g}; on a terminal, {_SECONDS_TO_FIRST_RESPONSE:g} until the server responds at all]",
     ),
     click.option(
@@ -111,7 +111,7 @@ _CLIENT_OPTIONS = (
         is_flag=True,
         expose_value=False,
         callback=_set_debug,
-        help="Write the log to standard error, and the traceback of an error. Neither shows the token.",
+        help="Write the log and the traceback of an error to standard error. They never show the token.",
     ),
 )
 
@@ -133,7 +133,7 @@ def usage_error(message: str) -> click.UsageError:
 
 @contextmanager
 def usage_errors() -> Generator[None]:
-    """Turn what the library says about its arguments into a usage error of the current command."""
+    """Turn a `ValueError` or `TypeError` of the library into a usage error of the current command."""
     try:
         yield
     except (ValueError, TypeError) as exc:
@@ -141,7 +141,7 @@ def usage_errors() -> Generator[None]:
 
 
 class FirstResponse:
-    """Limits the time from the first request to the first response, whatever the response is. A hook of the client."""
+    """A hook that limits the time from the first request to the first response of any status."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -150,7 +150,7 @@ class FirstResponse:
         self._last_error: CustomersError | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take note of a request, of a response, or of why there is none."""
+        """Start the time at the first request, end it at the first response, and remember the last error."""
         if isinstance(event, RequestSent) and not self._has_begun:
             self._has_begun = True
             self._scope.deadline = anyio.current_time() + self._seconds
@@ -161,10 +161,10 @@ class FirstResponse:
 
     async def limit(self, api: AsyncCustomersAPI, work: Callable[[], Awaitable[T]]) -> T:
         """
-        Do *work* and return its result, unless no response comes in time.
+        Do *work*, and return its result.
 
         Raises:
-            APITimeoutError: No response came in time.
+            APITimeoutError: No response arrived in time.
         """
         with self._scope:
             return await work()

@@ -1,4 +1,4 @@
-"""Which sink an export writes to: the options `--output`, `--format` and `--fresh`."""
+"""The options that select the sink of an export: `--output`, `--format` and `--fresh`."""
 
 import os
 import stat
@@ -38,10 +38,10 @@ FORMATS = tuple(_FORMATS)
 
 class StandardOutput(Sink):
     """
-    JSON Lines on standard output. There is nothing from which another run could resume.
+    JSON Lines on standard output. Such an export cannot resume.
 
-    Each page is written as it comes, so that the program that reads it does not wait. If that program does not read, the
-    write waits, and so does a cancellation: a line is never cut.
+    Each page is written immediately, so the program that reads the pipe does not wait. If that program stops reading, the
+    write waits, and a cancellation waits too. So no line is ever cut.
     """
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class StandardOutput(Sink):
 
     @property
     def may_be_seen(self) -> bool:
-        """Whether somebody may see it on a terminal, possibly through another program: it is not a file."""
+        """Whether the output may appear on a terminal, perhaps through another program. False for a file."""
         return not stat.S_ISREG(os.fstat(1).st_mode)
 
     async def open(self) -> Checkpoint | None:
@@ -57,18 +57,18 @@ class StandardOutput(Sink):
 
     async def write(self, page: CustomerPage) -> None:
         """
-        Write the customers of a page, a line each.
+        Write the customers of a page, one on each line.
 
         Raises:
-            OSError: The program that reads it has ended (`BrokenPipeError`), or the disk is full.
+            OSError: The program that reads the pipe has ended (`BrokenPipeError`), or the disk is full.
         """
         await in_thread(_echo, encode_lines(page))
 
     async def commit(self, checkpoint: Checkpoint) -> None:
-        """Do nothing: all is written."""
+        """Do nothing: every page is already written."""
 
     async def finish(self) -> None:
-        """Do nothing: all is written."""
+        """Do nothing: every page is already written."""
 
 
 def _echo(data: bytes) -> None:
@@ -77,19 +77,21 @@ def _echo(data: bytes) -> None:
 
 def make_sink(output: str, name: str | None, *, fresh: bool) -> Sink:
     """
-    Return the sink for what `--output` says, in the format *name*; `None`: as the file name says.
+    Return the sink for `--output`, in the format *name*. `None`: the suffix sets the format.
 
     Raises:
-        click.UsageError: The name says no format, or a package is missing.
+        click.UsageError: The suffix is unknown, the path is of another kind, or a package is missing.
     """
     if output == "-":
         if name not in {None, "jsonl"}:
-            raise usage_error("--output -: standard output gets JSON Lines, no other format")
+            raise usage_error("--output -: standard output supports only JSON Lines")
         return StandardOutput()
 
     name = name or _format_of(output)
     if name is None:
-        raise usage_error(f"--output: the name {output!r} says no format: {_known_suffixes()}; or give --format")
+        raise usage_error(
+            f"--output: cannot tell the format from the name {output!r}; use {_known_suffixes()}; or pass --format"
+        )
     path = Path(output)
     if path.exists() and not (path.is_dir() if name == "parquet" else path.is_file()):
         raise usage_error(f"--output: {output} exists, and is not a {'folder' if name == 'parquet' else 'regular file'}")
@@ -100,7 +102,7 @@ def make_sink(output: str, name: str | None, *, fresh: bool) -> Sink:
 
 
 def _format_of(output: str) -> str | None:
-    """Return the format of a file name; `None` if it says none."""
+    """Return the format of a file name. `None`: the suffix is unknown."""
     if output.endswith(("/", os.sep)) or (output and Path(output).is_dir()):
         return "parquet"
 
@@ -114,9 +116,9 @@ def _format_of(output: str) -> str | None:
 
 
 def _known_suffixes() -> str:
-    """Return the suffixes of each format, for somebody who used none of them."""
+    """Return the suffixes of each format, for an error message."""
     lines: list[str] = []
     for name, each in _FORMATS.items():
-        compressed = f" (and {' or '.join(_COMPRESSIONS)} after it)" if name in _COMPRESSED else ""
+        compressed = f" (also with {' or '.join(_COMPRESSIONS)})" if name in _COMPRESSED else ""
         lines.append(f"{', '.join(each.suffixes)}{compressed} for {name}")
     return ", ".join(lines)

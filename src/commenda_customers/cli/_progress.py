@@ -1,4 +1,4 @@
-"""Shows how far an export is: a few lines that change on a terminal, elsewhere a line now and then."""
+"""Shows the progress of an export: live lines on a terminal, elsewhere a line every few seconds."""
 
 import math
 import os
@@ -20,29 +20,29 @@ from ._messages import count, is_terminal, printable, say, say_invalid
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_FRAMES = 0.25
 _SECONDS_OF_SPEED = 30.0
-"""How far back the speed is measured."""
+"""The speed is an average over this time."""
 
 
 class Monitor:
     """
-    Counts what happens. A hook of the client.
+    A hook that counts events.
 
     Attributes:
         requests: Requests sent.
         retries: Requests sent again.
-        trouble: Why a request is sent again, if no page has come since.
+        trouble: The reason of the last retry. `None` again after the next page.
         progress: The progress of the stream; `None` before its first page.
     """
 
     def __init__(self, most_invalid_shown: float) -> None:
-        """Begin with nothing. At most *most_invalid_shown* rows that are not valid are named as they come."""
+        """Start all counts at 0. Report at most *most_invalid_shown* invalid rows."""
         self.requests = self.retries = 0
         self.trouble: str | None = None
         self.progress: StreamProgress | None = None
         self._invalid_to_show = most_invalid_shown
 
     def __call__(self, event: Event) -> None:
-        """Count an event, and name a row that is not valid."""
+        """Count an event. Report an invalid row."""
         if isinstance(event, RequestSent):
             self.requests += 1
         elif isinstance(event, RetryScheduled):
@@ -55,12 +55,12 @@ class Monitor:
             say_invalid(event)
 
     def advance(self, progress: StreamProgress) -> None:
-        """Take note of the progress."""
+        """Remember the progress."""
         self.progress = progress
 
     @property
     def customers(self) -> int:
-        """The customers that came, in this run and before."""
+        """The number of customers so far, including earlier calls."""
         return 0 if self.progress is None else self.progress.customers + self.progress.customers_before
 
 
@@ -72,10 +72,10 @@ class Display:
         Show nothing yet.
 
         Args:
-            monitor: What to show.
-            api: Whose limiter to show.
-            corporations: How many there are.
-            shares_terminal: Whether customers may come on the same terminal. Then it shows nothing there.
+            monitor: The numbers to show.
+            api: The client whose limiter to show.
+            corporations: The number of corporations.
+            shares_terminal: Whether customers may appear on the same terminal. If so, show nothing there.
         """
         self._monitor = monitor
         self._api = api
@@ -83,7 +83,7 @@ class Display:
         self._began = anyio.current_time()
         self._samples: deque[tuple[float, int, int]] = deque()
         self._scope = anyio.CancelScope()
-        # The log would write into the lines that change.
+        # With a log, show no live lines: the log would write into them.
         is_live = is_terminal(sys.stderr) and not os.environ.get("COMMENDA_LOG")
         self._is_silent = is_live and shares_terminal
         self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True) if is_live else None
@@ -93,11 +93,11 @@ class Display:
         if self._is_silent:
             return
 
-        with self._scope, suppress(OSError):  # whatever becomes of the terminal: the export goes on
+        with self._scope, suppress(OSError):  # if the terminal is closed, the export continues
             await (self._show_lines() if self._live is None else self._show_frames(self._live))
 
     def end(self) -> None:
-        """Show nothing more, and leave the terminal as it was."""
+        """Stop, and restore the terminal."""
         self._scope.cancel()
         if self._live is not None:
             self._live.stop()
@@ -116,7 +116,7 @@ class Display:
                 await anyio.sleep(_SECONDS_BETWEEN_FRAMES)
 
     def describe(self) -> list[str]:
-        """Return what there is to say now. The speed is that since earlier calls."""
+        """Return the current lines. Each call adds a sample for the speed."""
         monitor, progress, now = self._monitor, self._monitor.progress, anyio.current_time()
         requests_per_second, customers_per_second = self._measure(now)
         if progress is None:
@@ -134,9 +134,9 @@ class Display:
         return lines
 
     def _measure(self, now: float) -> tuple[float, float]:
-        """Return how many requests and customers there were per second, lately."""
+        """Return the requests and the customers per second, averaged over the last seconds."""
         self._samples.append((now, self._monitor.requests, self._monitor.customers))
-        while self._samples[0][0] < now - _SECONDS_OF_SPEED and len(self._samples) > 2:  # noqa: PLR2004 - both ends
+        while self._samples[0][0] < now - _SECONDS_OF_SPEED and len(self._samples) > 2:  # noqa: PLR2004 - a first and a last sample
             self._samples.popleft()
         then, requests, customers = self._samples[0]
         if now <= then:
@@ -145,7 +145,7 @@ class Display:
         return (self._monitor.requests - requests) / (now - then), (self._monitor.customers - customers) / (now - then)
 
     def _describe_rest(self, progress: StreamProgress | None, customers_per_second: float) -> str:
-        """Return how long the rest takes. What is to come of corporations that have not started is not known."""
+        """Return an estimate of the remaining time. The size of a corporation that has not started is unknown."""
         if progress is None or progress.remaining is None or not customers_per_second:
             return ""
 
@@ -161,7 +161,7 @@ def _describe_corporations(progress: StreamProgress, corporations: int) -> str:
 
 def _describe_limit(limit: LimiterSnapshot) -> str:
     if limit.is_half_open:
-        return "the server accepts no requests; one at a time tests whether it does again"
+        return "the server accepts no requests; one request at a time tests whether it is back"
     if limit.paused_for:
         return f"paused for {math.ceil(limit.paused_for)} s, because the server refused requests"
 

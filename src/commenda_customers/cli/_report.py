@@ -1,4 +1,4 @@
-"""What an export says at its end: to a person, and to a program."""
+"""The summary of an export: text for people, JSON for programs."""
 
 import json
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from ..export._files import write_whole
 from ._messages import count, say
 
 _MOST_LINES = 20
-"""Lines of one kind."""
+"""At most this number of lines of one kind."""
 
 
 def say_summary(summary: Summary, error: Exception | None, output: str, *, only_problems: bool) -> None:
-    """Write a summary to standard error. What is said of the *error* that ended the export early is said elsewhere."""
+    """Write a summary to standard error. Leave out *error*, which ended the export early: the caller reports it."""
     if not only_problems:
         for line in _numbers(summary, output):
             say(line)
@@ -28,8 +28,8 @@ def say_summary(summary: Summary, error: Exception | None, output: str, *, only_
 def _numbers(summary: Summary, output: str) -> Iterator[str]:
     before = f", {summary.customers_before:,} of them by earlier runs" if summary.customers_before else ""
     corporations = count(summary.corporations, "corporation")
-    yield f"{count(summary.customers, 'customer')} of {corporations} written to {output}{before}"
-    waited = f"{summary.waited:,.1f} s of waiting for the rate limit, added up over all pages"
+    yield f"{count(summary.customers, 'customer')} written to {output}{before}; {corporations} complete"
+    waited = f"{summary.waited:,.1f} s of waiting for the rate limit (sum over all pages)"
     retries = count(summary.retries, "retry", "retries")
     yield f"{count(summary.pages, 'page')} in {summary.elapsed:,.1f} s, {retries}, {waited}"
 
@@ -38,9 +38,9 @@ def _problems(summary: Summary, error: Exception | None) -> Iterator[str]:
     if summary.invalid_customers:
         yield f"not valid: {count(summary.invalid_customers, 'row')}"
     if summary.restarted:
-        yield f"read again from the beginning, because the server refused a cursor: {_some_of(summary.restarted)}"
+        yield f"read again from the beginning, because they could not be resumed: {_some_of(summary.restarted)}"
     if summary.dropped:
-        yield f"discarded, because only an earlier run names them: {_some_of(summary.dropped)}"
+        yield f"discarded, because this run does not name them: {_some_of(summary.dropped)}"
     yield from _some_lines(
         f"missing: {name}: the server counted {count(missing, 'customer')} more than it sent"
         for name, missing in summary.shortfalls.items()

@@ -1,4 +1,4 @@
-"""How an export ends before its end: at Ctrl-C or SIGTERM, or because the API cannot be used at all."""
+"""Ends an export early: at Ctrl-C or SIGTERM, or because the API does not work at all."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ from anyio.abc import TaskStatus
 from ..events import Event, PageFailed, PageFetched
 
 _CORPORATIONS_OF_AN_OUTAGE = 3
-"""If so many corporations fail before any page comes, it is not their fault."""
+"""If this number of corporations fails before the first page, the problem is the API, not the corporations."""
 
 
-class Interrupted(Exception):  # noqa: N818 - it is the user's wish
-    """A signal asked the program to end."""
+class Interrupted(Exception):  # noqa: N818 - the user wants it, so it is no error
+    """A signal has interrupted the program."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
@@ -24,10 +24,10 @@ class Interrupted(Exception):  # noqa: N818 - it is the user's wish
 
 class Stop:
     """
-    Cancels the work, and knows why. It belongs to the event loop in which it is made.
+    Cancels the work, and remembers the reason. Create it in the event loop that uses it.
 
     Attributes:
-        reason: Why the work is cancelled; `None` if it is not.
+        reason: Why the work was cancelled. `None`: it was not.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Stop:
         self._scope = anyio.CancelScope()
 
     async def outcome_of(self, work: Callable[[], Awaitable[object]]) -> Exception | None:
-        """Do *work*, and return the reason or the error that ended it early."""
+        """Do *work*. Return the reason or the error that ended it early, if any."""
         error: Exception | None = None
         with self._scope:
             try:
                 await work()
-            except Exception as exc:  # noqa: BLE001 - the caller raises it when all is closed
+            except Exception as exc:  # noqa: BLE001 - the caller raises it after everything is closed
                 error = exc
         return self.reason if self._scope.cancelled_caught else error
 
@@ -54,16 +54,16 @@ class Stop:
         self, on_signal: Callable[[], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """
-        Wait for signals until cancelled, and call *on_signal* at each.
+        Wait for signals until cancelled, and call *on_signal* at each signal.
 
-        The first one lets the export save what it has. The second one ends the process at once: what was committed before
-        is safe.
+        At the first signal, the export commits what it has. The second signal ends the process immediately. Earlier commits
+        are safe.
         """
         with ExitStack() as stack:
             try:
                 signals = stack.enter_context(anyio.open_signal_receiver(*_wanted()))
             except (NotImplementedError, RuntimeError):
-                # Windows has no such signals, and a thread gets none. Then Ctrl-C is a KeyboardInterrupt, as ever.
+                # Windows has no such signals, and a thread receives none. Then Ctrl-C raises KeyboardInterrupt, as usual.
                 task_status.started()
                 return
             task_status.started()
@@ -77,16 +77,16 @@ class Stop:
 
 
 def _wanted() -> list[signal.Signals]:
-    """Return the signals to wait for, but not what `nohup` or a shell made the process ignore."""
+    """Return the signals to wait for, without those that `nohup` or a shell has set to be ignored."""
     return [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 class Outage:
     """
-    Ends an export of which not even a first page came. A hook of the client.
+    A hook that ends an export if several corporations fail before the first page.
 
-    If the API cannot be reached, each corporation fails only at the deadline of the retry policy. Without this, a long list
-    of corporations would take days to fail.
+    If the API does not respond, each corporation fails only at the deadline of the retry policy. Without this hook, a long
+    list of corporations would take days to fail.
     """
 
     def __init__(self, stop: Stop, corporations: int) -> None:
@@ -96,7 +96,7 @@ class Outage:
         self._has_begun = False
 
     def __call__(self, event: Event) -> None:
-        """Take note of the first page, or of another failure before it."""
+        """Record the first page. Count temporary failures before it."""
         if isinstance(event, PageFetched):
             self._has_begun = True
         elif isinstance(event, PageFailed) and event.error.transient:

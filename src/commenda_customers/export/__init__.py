@@ -1,11 +1,11 @@
 """
-A complete copy of customer lists on disk, whatever happens in between.
+A complete copy of customer lists on disk.
 
     from commenda_customers.export import JSONLinesFile, export
 
     summary = await export(api, ["corp_123", "corp_456"], JSONLinesFile("customers.jsonl"))
 
-If the program is killed, run it again: the export resumes, and at its end every customer is in the output exactly once.
+If the program is killed, run it again: the export resumes. At the end, the output has every customer exactly once.
 """
 
 from ._job import export

@@ -1,4 +1,4 @@
-"""Compression by file name. A compressed file has a member for each commit, so it can be cut between two of them."""
+"""Compression by file name. Each commit adds one member to a compressed file. So the file can be cut after any commit."""
 
 import gzip
 import sys
@@ -10,7 +10,7 @@ _LEVEL = 6
 
 
 class _Zstandard(Protocol):
-    """What is used of `compression.zstd`, and of its backport."""
+    """The functions that we use of `compression.zstd`, and of its backport."""
 
     def compress(self, data: bytes) -> bytes: ...
 
@@ -18,11 +18,11 @@ class _Zstandard(Protocol):
 
 
 class Compression:
-    """Compresses bytes, and reads what it has compressed. The last suffix of a file name says how: `.gz`, `.zst`, or not."""
+    """Compresses and decompresses. The last suffix of a file name sets the method: `.gz`, `.zst`, or none."""
 
     def __init__(self, path: Path) -> None:
         """
-        Choose by the name of a file.
+        Choose the method by the name of a file.
 
         Raises:
             ModuleNotFoundError: The name ends with `.zst`, and the extra `zstd` is not installed.
@@ -31,14 +31,14 @@ class Compression:
         self._zstandard = _zstandard(path) if self._suffix == ".zst" else None
 
     def compress(self, data: bytes) -> bytes:
-        """Return a member of the file."""
+        """Return the data as one member of the file."""
         if self._zstandard is not None:
             return self._zstandard.compress(data)
 
         return gzip.compress(data, _LEVEL, mtime=0) if self._suffix == ".gz" else data
 
     def open(self, path: Path) -> IO[str]:
-        """Open a file of such members as text, whatever its own name is."""
+        """Open a file of such members as text. The suffix of *path* does not matter."""
         if self._zstandard is not None:
             return self._zstandard.open(path, "rt", encoding="utf-8", newline="")
         if self._suffix == ".gz":

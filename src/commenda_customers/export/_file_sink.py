@@ -1,12 +1,12 @@
 """
-What outputs on disk have in common: written in pieces, resumed, and complete only under their final name.
+The common part of all outputs on disk: they grow commit by commit, can resume, and get their final name when complete.
 
-Theory of operation. The rows of a file go into `PATH.partial`. The state file `PATH.state` has the checkpoint, and how long
-the partial file is at this checkpoint. A commit appends to the partial file, and then replaces the state file in one step.
-After a kill the state file is right, and what the partial file has beyond it is cut off. The end is a rename to `PATH`. For
-a folder of part files it is the same: see `_partial_folder.py`.
+Theory of operation. The rows of a file go into `PATH.partial`. The state file `PATH.state` has the checkpoint, and the
+length of the partial file at this checkpoint. A commit appends to the partial file, and then replaces the state file in one
+step. After a kill, the state file is correct. The next call cuts off all that the partial file has beyond this length. At
+the end, the partial file is renamed to `PATH`. A folder of part files works in the same way: see `_partial_folder.py`.
 
-If a corporation must be read again, its rows stay in the partial output as stale rows. The end leaves them out.
+If a corporation must be read again, its rows stay in the partial output as stale rows. The finish leaves them out.
 """
 
 import os
@@ -33,11 +33,11 @@ class _State(BaseModel):
 
     Attributes:
         version: The version of this format.
-        format: What wrote the rows, and its version.
-        checkpoint: What the files hold.
-        data: What counts of the partial output.
-        invalid: What counts of the file of invalid rows.
-        is_finishing: Whether all was read, and the files get their final names.
+        format: The format of the rows, and its version.
+        checkpoint: The last checkpoint that was committed.
+        data: The committed part of the partial output.
+        invalid: The committed part of the file of invalid rows.
+        is_finishing: Whether every page is committed, and the files get their final names now.
     """
 
     version: Literal[1] = 1
@@ -86,7 +86,7 @@ class ResumableSink(Sink, Generic[Output]):
     """An output on disk that can be resumed. A subclass takes pages."""
 
     format: str
-    """What the output has, and in which version."""
+    """The format of the output, and its version."""
 
     def __init__(
         self, name: str | os.PathLike[str], path: Path, *, fresh: bool, data: Output, state_path: Path, lock_path: Path
@@ -99,7 +99,7 @@ class ResumableSink(Sink, Generic[Output]):
         self._data = data
         invalid = with_suffix(path, ".invalid.jsonl")
         self._invalid = PartialFile(invalid, Compression(invalid), read_lines)
-        self._state: _State | None = None  # what is on disk, if it is of this run
+        self._state: _State | None = None  # the state file on disk, if this run wrote it
         self._is_finished = False
 
     def __str__(self) -> str:
@@ -111,11 +111,11 @@ class ResumableSink(Sink, Generic[Output]):
 
     async def open(self) -> Checkpoint | None:
         """
-        Lock the output, and read where an unfinished run stopped.
+        Lock the output, and return the checkpoint of an unfinished run.
 
         Raises:
             OutputRefusedError: The output is in use, is complete, is damaged, or has another format.
-            OSError: The folder is missing, or cannot be written.
+            OSError: The folder is missing or not writable.
         """
         return await in_thread(self._open)
 
@@ -129,13 +129,13 @@ class ResumableSink(Sink, Generic[Output]):
         Append the rows, then replace the state file.
 
         Raises:
-            OutputError: The rows could not be written.
-            OSError: The disk is full, or the like. What was committed before is safe.
+            OutputError: The rows could not be encoded.
+            OSError: The write failed, for example because the disk is full. Earlier commits are safe.
         """
         await in_thread(self._commit, checkpoint)
 
     async def restart(self, corporation_id: str) -> None:
-        """Discard the rows of a corporation. They are left out when the output is complete."""
+        """Discard the rows of a corporation. The complete output does not have them."""
         self._data.discard(corporation_id)
         self._invalid.discard(corporation_id)
 
@@ -144,7 +144,7 @@ class ResumableSink(Sink, Generic[Output]):
         await in_thread(self._finish)
 
     async def aclose(self) -> None:
-        """Close the output. If nothing was committed, nothing is left behind."""
+        """Close the output. If nothing was committed, leave nothing behind."""
         await in_thread(self._close)
 
     def _open(self) -> Checkpoint | None:
@@ -152,7 +152,7 @@ class ResumableSink(Sink, Generic[Output]):
         self._data.prepare()
         self._lock.acquire()
         state = None if self._fresh else self._load()
-        # What an earlier export could not commit is forgotten: it is not in the checkpoint.
+        # Forget the pages that an earlier export could not commit: they are not in the checkpoint.
         self._data.settle(state.data if state else Extent())
         self._invalid.settle(state.invalid if state else Extent())
         if state is None:
@@ -174,7 +174,7 @@ class ResumableSink(Sink, Generic[Output]):
         if self._fresh:
             return
         if self._data.is_complete:
-            raise OutputRefusedError(f"{self}: exists already; to replace it, {START_AGAIN}")
+            raise OutputRefusedError(f"{self}: already exists; to replace it, {START_AGAIN}")
         if self._data.size:
             raise OutputRefusedError(f"{self._data.partial_path}: has no state file; {START_AGAIN}")
 
@@ -194,7 +194,9 @@ class ResumableSink(Sink, Generic[Output]):
             raise OutputRefusedError(f"{self._state_path}: is damaged, or another release wrote it; {START_AGAIN}") from None
 
         if state.format != self.format:
-            raise OutputRefusedError(f"{self}: was begun as {state.format}, not as {self.format}; {START_AGAIN}")
+            raise OutputRefusedError(
+                f"{self}: has an unfinished run in the format {state.format!r}, not {self.format!r}; {START_AGAIN}"
+            )
         return state
 
     def _save(self, state: _State) -> None:
@@ -208,7 +210,7 @@ class ResumableSink(Sink, Generic[Output]):
             return
 
         if self._state is None:
-            # The state comes first. Without it, nobody knows whose the rows are.
+            # Write the state file first. Without it, a partial file with rows is refused.
             self._save(_State(format=self.format, checkpoint=checkpoint))
             sync_folder(self._state_path.parent)
         data = self._data.flush()
@@ -228,7 +230,7 @@ class ResumableSink(Sink, Generic[Output]):
         self._is_finished = True
 
     def _give_names(self) -> None:
-        """Rename the files, and remove the state file. After a kill this is done again, from any point."""
+        """Rename the files, and remove the state file. After a kill at any point, the next call repeats this."""
         if self._invalid.extent.rows:
             self._invalid.finish()
         if not self._invalid.has_rows:
@@ -244,7 +246,7 @@ class ResumableSink(Sink, Generic[Output]):
 
 
 class FileSink(ResumableSink[PartialFile]):
-    """A file of rows. A subclass says how a row is written and read."""
+    """A file of rows. A subclass encodes the rows, and reads them again."""
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool, read_rows: ReadRows, header: bytes = b"") -> None:
         """Open nothing yet."""

@@ -1,4 +1,4 @@
-"""Files that survive a kill and a power failure: whole steps, or nothing."""
+"""Atomic steps on files. They survive a kill and a power failure."""
 
 import os
 from contextlib import suppress
@@ -17,16 +17,16 @@ def real_path(path: str | os.PathLike[str]) -> Path:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file; after a power failure it has the old or the new name."""
+    """Rename a file. After a power failure, it has the old or the new name."""
     source.replace(target)
     sync_folder(target.parent)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """
-    Replace the content of a file in one step, by way of `PATH.new`.
+    Replace the content of a file in one step, through `PATH.new`.
 
-    After a power failure it may have the old content. If it must have the new one, `sync_folder` follows.
+    After a power failure, the file may have the old content. If it must have the new content, call `sync_folder` next.
     """
     new = with_suffix(path, ".new")
     try:
@@ -40,7 +40,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def append(file: BinaryIO, data: bytes, path: Path) -> None:
-    """Write to an unbuffered file, and wait until the disk has it. An error names *path*."""
+    """Write to an unbuffered file, and wait until the data is on the disk. An error names *path*."""
     if not data:
         return
 
@@ -54,7 +54,7 @@ def append(file: BinaryIO, data: bytes, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names of the files of a folder."""
+    """Wait until the names of the files in a folder are on the disk."""
     with suppress(PermissionError):  # Windows cannot open a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -64,7 +64,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_at(file: BinaryIO, path: Path) -> bool:
-    """Return whether an open file is still the one at *path*. Another program may have renamed it before it was locked."""
+    """Return whether an open file is still at *path*. Another program may have renamed it before we locked it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""JSON Lines, of customers or of rows that are not valid customers."""
+"""JSON Lines of invalid rows, and the reader of all JSON Lines files."""
 
 import json
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from ..models import CustomerPage
 
 def encode_invalid(page: CustomerPage) -> bytes:
     """
-    Return the invalid rows of a page, a line each.
+    Return the invalid rows of a page, one on each line.
 
-    A line has `corporation_id`, `id` (`null` if the row has none), `index` (the place of the row on its page), `errors`
-    (what is wrong, one text for each field) and `raw` (the row).
+    A line has `corporation_id`, `id` (`null` if the row has none), `index` (the place of the row on its page, from 0),
+    `errors` (one text for each invalid field) and `raw` (the row itself).
     """
     return b"".join(
         json.dumps(

@@ -1,9 +1,8 @@
 """
 `export`: streams pages into a sink, and commits the checkpoint with the data.
 
-Theory of operation. A commit saves pages together with `stream.checkpoint()`, which says exactly what these pages hold. So
-whatever happens, the next call resumes after the last commit. The output is complete when each corporation was read to its
-end.
+Theory of operation. A commit saves pages together with `stream.checkpoint()`, the exact position after these pages. So the
+next call always resumes after the last commit. The output is complete when every corporation was read to its end.
 """
 
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
@@ -27,7 +26,7 @@ _in_use: set[int] = set()
 """The sinks of the exports that run. A sink cannot tell two of them apart."""
 
 _LONGEST_LAST_CALL = 30.0
-"""Seconds that the last commit of a cancelled export may take, and the close of the sink."""
+"""Timeout in seconds for the last commit of a cancelled export, and for each close of a sink."""
 
 
 async def export(
@@ -47,36 +46,40 @@ async def export(
     """
     Write all customers of some corporations to a sink, each exactly once.
 
-    If the sink holds an unfinished run with the same filters, the export resumes it: finished corporations are skipped, and
-    the others go on after the last commit. If the server refuses a cursor of the earlier call, the corporation is read again
-    from its beginning. If the export fails or is cancelled, it commits what it has written.
+    If the sink holds an unfinished run with the same filters, the export resumes it. It skips finished corporations, and
+    resumes the others after the last commit. If the server refuses a cursor, or the list has changed too much to resume,
+    the export discards the corporation, and reads it again from the beginning. If the export fails or is cancelled, it
+    commits all pages that it has written.
 
     Args:
         api: The client.
-        corporation_ids: The corporations, each once.
-        sink: Where the customers go, such as `SQLiteDatabase("customers.db")`.
-        concurrency: Corporations that are read at the same time.
-        commit_every: Pages between two commits. If the program is killed, the next call requests at most so many pages
-            again, and two more for each corporation in flight: the one that was ready, and the one that it compares.
-        on_progress: Is called after each page with the progress of the stream.
+        corporation_ids: The corporations. Each id may appear only once.
+        sink: The output, such as `SQLiteDatabase("customers.db")`.
+        concurrency: Number of corporations to read at the same time.
+        commit_every: Pages between two commits. After a kill, the next call requests at most this number of pages again,
+            and two more for each corporation in flight: the page that was ready, and the page that it compares.
+        on_progress: The export calls this after each page, with the progress of the stream.
         errors: `"collect"`: if a corporation fails, the others continue, and `Summary.failures` has the error. `"raise"`:
             the first failure ends the export. An `AuthenticationError` or a `TokenError` always ends it.
-        max_failures: With `errors="collect"`, the number of corporations that may fail. `None`: no limit.
+        max_failures: With `errors="collect"`, the number of corporations that may fail. One more failure ends the export.
+            `None`: no limit.
         limit: Customers per page, 1 to 100.
-        invalid_customers: `"collect"`: rows that are not valid customers go into a table or a file of their own. `"raise"`:
-            they are a failure of their corporation.
-        **filters: As for `AsyncCustomersAPI.list`. The calls that resume a run must have the same filters.
+        invalid_customers: `"collect"`: invalid rows go into a separate table or file. `"raise"`: an invalid row makes its
+            corporation fail.
+        **filters: As for `AsyncCustomersAPI.list`. A call that resumes a run must have the same filters.
 
     Returns:
-        What was written, and what is missing. If `is_complete` is false, call `export` again.
+        The result, and what is missing. If `is_complete` is false, call `export` again.
 
     Raises:
-        ValueError: An argument breaks a rule. Nothing was opened. But an id is checked only when its turn comes.
+        ValueError: An argument breaks a rule. Nothing was opened. Exception: the export checks an id only when
+            its turn comes.
         TypeError: An argument has a wrong type. Nothing was opened.
-        OutputRefusedError: The output is in use, is complete, or belongs to another run. Nothing was changed.
+        OutputRefusedError: The output is in use, complete or damaged, or belongs to a run with other filters or another
+            format. Nothing was changed.
         OutputError: The sink could not write.
         OSError: The sink could not write, for example because the disk is full.
-        CustomersError: The export ended early: the token, or more failures than `max_failures`. Call it again to resume.
+        CustomersError: The export ended early, because of the token or of too many failures. Call it again to resume.
     """
     check_type("commit_every", commit_every, int)
     check_positive("commit_every", commit_every)
@@ -97,7 +100,7 @@ async def export(
 
 
 class ExportJob:
-    """One call of `export`. `summary` says at any time what was committed."""
+    """One call of `export`. Call `summary` at any time for the result so far."""
 
     def __init__(
         self,
@@ -113,7 +116,7 @@ class ExportJob:
         self._commit_every = commit_every
         self._on_progress = on_progress
         self._stream: CustomerStream | None = None
-        self._is_in_step = False  # whether the sink has all that the stream has yielded
+        self._is_in_step = False  # whether the sink has every page that the stream has yielded
         self._pages = self._retries = 0
         self._waited = 0.0
         self._began = 0.0
@@ -127,11 +130,11 @@ class ExportJob:
     async def run(
         self, corporation_ids: Iterable[str] | AsyncIterable[str], *, max_failures: int | None, **options: Any
     ) -> Summary:
-        """Export; raises as `export` does. Takes the arguments of `AsyncCustomersAPI.stream`."""
+        """Export. This takes the arguments of `AsyncCustomersAPI.stream`, and raises the errors of `export`."""
         self._began = anyio.current_time()
         query = self._api.stream(corporation_ids, max_failures=max_failures, **options).checkpoint().query
         if id(self._sink) in _in_use:
-            raise OutputRefusedError(f"{self._sink}: another export writes to it")
+            raise OutputRefusedError(f"{self._sink}: another export is writing to it")
 
         _in_use.add(id(self._sink))
         try:
@@ -158,7 +161,7 @@ class ExportJob:
         return self.summary()
 
     def summary(self) -> Summary:
-        """Return what was committed so far, and what is missing."""
+        """Return the result so far: what is committed, and what is missing."""
         return Summary(
             **totals(self._committed)._asdict(),
             customers_before=totals(self._first).customers,
@@ -183,7 +186,7 @@ class ExportJob:
             self._is_in_step = False  # the checkpoint has this row by now, but its page is yet to be written
 
     async def _begin(self, query: str) -> None:
-        """Open the sink. The first commit comes before the first request: it shows whether the sink can write."""
+        """Open the sink, and commit before the first request. So a sink that cannot write fails early."""
         found = await self._sink.open()
         if found is not None and found.query != query:
             raise OutputRefusedError(f"{self._sink}: holds an unfinished run with other filters; {START_AGAIN}")
@@ -191,7 +194,7 @@ class ExportJob:
         await self._commit(self._first)
 
     async def _read(self, corporation_ids: Iterable[str] | AsyncIterable[str], **options: Any) -> None:
-        """Read what is missing of some corporations."""
+        """Read the missing pages of some corporations."""
         self._stream = stream = self._api.stream(corporation_ids, resume=self._committed, **options)
         self._is_in_step = True
         try:
@@ -218,19 +221,19 @@ class ExportJob:
     async def _commit(self, checkpoint: Checkpoint) -> None:
         try:
             await self._sink.commit(checkpoint)
-        except Exception:  # not a cancellation: after that, the sink can commit again
+        except Exception:  # a cancellation is not caught: after it, the sink can commit again
             self._is_in_step = False
             raise
         self._committed = checkpoint
 
     async def _discard_rejected(self) -> list[str]:
-        """Discard the corporations that can never be resumed, and return them: a refused cursor stays refused."""
+        """Discard the corporations that can never resume, and return them. A refused cursor stays refused."""
         for_ever = CursorRejectedError | ListChangedError
         rejected = [name for name, error in self._failures.items() if isinstance(error, for_ever)]
         return rejected if await self._discard(rejected) else []
 
     async def _discard(self, corporation_ids: Sequence[str]) -> bool:
-        """Discard what was written of some corporations, and return whether the sink can do that."""
+        """Discard the customers of some corporations. Return whether the sink supports this."""
         if not isinstance(self._sink, SupportsRestart):
             return False
 
@@ -254,7 +257,7 @@ class ExportJob:
             await self._sink.end_with_failures(self._failures)
 
     async def _save_rest(self, cause: BaseException) -> None:
-        """Commit what came after the last commit, although the export fails or is cancelled."""
+        """Commit the pages since the last commit, although the export fails or is cancelled."""
         if self._stream is None or not self._is_in_step:
             return
 
@@ -262,5 +265,5 @@ class ExportJob:
             with anyio.move_on_after(_LONGEST_LAST_CALL, shield=True):
                 await self._commit(self._stream.checkpoint())
                 await self._discard_rejected()  # otherwise the next call would fail at the same cursor
-        except Exception as exc:  # noqa: BLE001 - the first exception is the one to raise
+        except Exception as exc:  # noqa: BLE001 - the caller raises the first exception
             cause.add_note(f"the last pages could not be saved: {exc}")

@@ -38,14 +38,18 @@ class LockFile:
             with ExitStack() as stack:
                 file = stack.enter_context(self._path.open("ab"))
                 if not _lock(file):
-                    raise OutputRefusedError(f"{self._output}: another export writes to it")
-                if is_at(file, self._path):  # otherwise another program removed it before it was locked
+                    raise OutputRefusedError(f"{self._output}: another export is writing to it")
+                if is_at(file, self._path):  # otherwise another program removed it before we locked it
                     self._file = file
                     stack.pop_all()
                     return
 
     def release(self) -> None:
-        """Remove and unlock the file, if it was acquired. It is removed first: nobody can lock a file that has no name."""
+        """
+        Remove and unlock the file, if we hold the lock.
+
+        Remove it first. Otherwise another program could lock it in between, and we would remove a file in use.
+        """
         if self._file is None:
             return
 

@@ -1,7 +1,7 @@
 """
-One file that is written in pieces under the name `PATH.partial`, and gets its own name at the end.
+One file that grows under the name `PATH.partial`, and gets its final name at the end.
 
-It does not know by itself how much of it counts: that is its `Extent`, which is saved elsewhere.
+Its `Extent` says how much of it is committed. The state file stores the extent.
 """
 
 import os
@@ -18,18 +18,18 @@ from .base import OutputError, OutputRefusedError
 _BYTES_AT_ONCE = 1 << 20
 
 ReadRows = Callable[[IO[str]], Iterator[tuple[str | None, bytes]]]
-"""Yields each row of a file: its corporation, and its bytes. A header has no corporation."""
+"""Yields the corporation and the bytes of each row of a file. A header has no corporation."""
 
 
 class Extent(BaseModel):
     """
-    How much of a file, or of a folder of part files, counts.
+    The committed part of a file, or of a folder of part files.
 
     Attributes:
-        length: Bytes of the file; parts of the folder.
-        rows: Rows.
-        stale: For each corporation that was discarded: its rows before this row of the file do not count; in a folder, its
-            rows in parts before this part.
+        length: The number of bytes of the file, or of parts of the folder.
+        rows: The number of rows, including stale rows.
+        stale: For each discarded corporation, the number of a row (file) or of a part (folder). The rows of the corporation
+            before it are stale.
     """
 
     length: int = 0
@@ -39,11 +39,11 @@ class Extent(BaseModel):
 
 class PartialFile:
     """
-    A file that is not complete yet. Everything here blocks, except `add` and `discard`.
+    A file that is not complete yet. All methods block, except `add` and `discard`.
 
     Attributes:
-        path: The name that the file gets at the end.
-        extent: What counts of it.
+        path: The final name of the file.
+        extent: The committed part of the file.
     """
 
     def __init__(self, path: Path, compression: Compression, read_rows: ReadRows, *, header: bytes = b"") -> None:
@@ -61,17 +61,17 @@ class PartialFile:
 
     @property
     def size(self) -> int:
-        """The bytes of the partial file, whether they count or not."""
+        """The size of the partial file in bytes, including bytes that are not committed."""
         return self.partial_path.stat().st_size if self.partial_path.exists() else 0
 
     @property
     def is_long_enough(self) -> bool:
-        """Whether all that counts is there."""
+        """Whether the file has all committed bytes."""
         return self.size >= self.extent.length
 
     @property
     def is_complete(self) -> bool:
-        """Whether a complete file has the name that this one gets at the end."""
+        """Whether a file with the final name exists."""
         return self.path.exists()
 
     @property
@@ -81,16 +81,16 @@ class PartialFile:
 
     @property
     def has_news(self) -> bool:
-        """Whether something was added or discarded since the last `settle`."""
+        """Whether rows were added or discarded since the last `settle`."""
         return bool(self._rows or self._stale)
 
     def add(self, data: bytes, rows: int) -> None:
-        """Append rows at the next `flush`."""
+        """Keep rows in memory. The next `flush` appends them."""
         self._pieces.append(data)
         self._rows += rows
 
     def discard(self, corporation_id: str) -> None:
-        """Let no row of a corporation count that was added so far."""
+        """Mark all rows of a corporation that were added so far as stale."""
         self._stale[corporation_id] = self.extent.rows + self._rows
 
     def prepare(self) -> None:
@@ -104,13 +104,13 @@ class PartialFile:
             raise OutputRefusedError(f"{self.path}: is a folder")
 
     def flush(self) -> Extent:
-        """Write what was added after what counts, and return what counts then. `settle` makes it so."""
+        """Write the added rows after the committed part. Return the new extent; `settle` makes it the committed one."""
         if self._file is None:
             self._file = self.partial_path.open("a+b", buffering=0)
         if not (is_at(self._file, self.partial_path) and self.is_long_enough):
             raise OutputError(f"{self.partial_path}: another program has removed or changed it")
         self._file.truncate(self.extent.length)
-        # The first member has the header. It is never missing: an empty file is no compressed file.
+        # The first flush always writes a member, with the header. An empty file would not be a valid compressed file.
         data = b"".join(self._pieces if self.extent.length else [self._header, *self._pieces])
         member = self._compression.compress(data) if data or not self.extent.length else b""
         append(self._file, member, self.partial_path)
@@ -121,14 +121,14 @@ class PartialFile:
         )
 
     def settle(self, extent: Extent) -> None:
-        """Let *extent* count: what was written is not written again."""
+        """Set the committed part to *extent*, and forget the rows in memory."""
         self.extent = extent
         self._pieces.clear()
         self._stale.clear()
         self._rows = 0
 
     def finish(self) -> None:
-        """Give the file its name. It may have it already, if this is tried again after a kill."""
+        """Give the file its final name. After a kill, it may already have this name."""
         if not self.partial_path.exists():
             return
 
@@ -149,7 +149,7 @@ class PartialFile:
         self.partial_path.unlink()
 
     def remove(self) -> None:
-        """Remove the file under both of its names: it has no rows."""
+        """Remove the file under both names. Call this if it has no rows."""
         self.partial_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ class PartialFile:
 
 
 def _batches(rows: Iterator[bytes]) -> Iterator[bytes]:
-    """Join rows to pieces of a size that compresses well."""
+    """Join rows into pieces that are large enough to compress well."""
     batch = bytearray()
     for row in rows:
         batch += row

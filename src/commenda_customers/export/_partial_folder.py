@@ -1,12 +1,14 @@
 """
-One folder of part files that is written in pieces.
+One folder of part files that grows commit by commit.
 
-Theory of operation. A commit writes one part, `_partial/part-00000.parquet` and so on, and then the state file, which says
-how many parts count. After a kill, what is beyond them is overwritten, or removed at the end. The end moves the parts into
-the folder, removes those of an older copy, and writes `_SUCCESS`. So an older complete copy can be read until the parts are
-moved. After a kill the end is done again, from any point.
+Theory of operation. A commit writes one part, `_partial/part-00000.parquet` and so on. Then it writes the state file with
+the number of committed parts. After a kill, the next call overwrites the parts beyond this number, or removes them at the
+end.
 
-Names that start with `_` do not match `*.parquet`, and libraries that read whole folders skip them.
+The finish moves the parts into the folder, removes the parts of an older copy, and writes `_SUCCESS`. So an older complete
+copy stays readable until the parts are moved. After a kill at any point of the finish, the next call repeats it.
+
+The names of all other files start with `_`. They do not match `*.parquet`, and libraries that read whole folders skip them.
 """
 
 import re
@@ -31,25 +33,25 @@ _PART = re.compile(r"part-\d{5,}\.parquet")
 
 
 class PartFormat(Protocol):
-    """How rows become a part."""
+    """Encodes rows as a part."""
 
     def encode(self, rows: Sequence[Row]) -> bytes:
-        """Return a part with these rows. There may be none."""
+        """Return a part with these rows. *rows* may be empty."""
         ...
 
     def encode_without(self, path: Path, corporation_ids: AbstractSet[str]) -> bytes | None:
-        """Return the part at *path* without the rows of some corporations; `None` if it has none of them."""
+        """Return the part at *path* without the rows of some corporations. `None`: it has no such rows."""
         ...
 
 
 class PartialFolder:
     """
-    A folder that is not complete yet. Everything here blocks, except `add` and `discard`. `PartialFile` does it for a file.
+    A folder that is not complete yet. All methods block, except `add` and `discard`. `PartialFile` is the same for a file.
 
     Attributes:
         path: The folder.
-        partial_path: Where the parts are until all is complete.
-        extent: How many parts count.
+        partial_path: The folder of the parts until the copy is complete.
+        extent: The committed parts.
     """
 
     def __init__(self, path: Path, part_format: PartFormat) -> None:
@@ -64,30 +66,30 @@ class PartialFolder:
 
     @property
     def size(self) -> int:
-        """The number of parts that are not in their place yet, whether they count or not."""
+        """The number of files in the partial folder, committed or not."""
         return len(list(self.partial_path.iterdir())) if self.partial_path.exists() else 0
 
     @property
     def is_long_enough(self) -> bool:
-        """Whether all that counts is there."""
+        """Whether all committed parts exist."""
         return all(self._new_part(number).exists() for number in range(self.extent.length))
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is a complete copy, or what looks like one."""
+        """Whether the folder has a complete copy, or parts that look like one."""
         return (self.path / _SUCCESS).exists() or bool(self._parts())
 
     @property
     def has_news(self) -> bool:
-        """Whether something was added or discarded since the last `settle`."""
+        """Whether rows were added or discarded since the last `settle`."""
         return bool(self._rows or self._stale)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Write rows at the next `flush`. The first column is the corporation."""
+        """Keep rows in memory. The next `flush` writes them. The first column is the corporation."""
         self._rows.extend(rows)
 
     def discard(self, corporation_id: str) -> None:
-        """Let no row of a corporation count that was added so far. What is not written yet is forgotten."""
+        """Forget the rows of a corporation in memory, and mark its written rows as stale."""
         self._rows = [row for row in self._rows if row[0] != corporation_id]
         self._stale[corporation_id] = self.extent.length
 
@@ -105,15 +107,15 @@ class PartialFolder:
         self.path.mkdir(exist_ok=True)
         for name in (path.name for path in self.path.iterdir()):
             if not (name in _OWN_NAMES or name.startswith(".") or _PART.fullmatch(name)):
-                raise OutputRefusedError(f"{self.path}: has files that are not of an export, such as {name!r}")
+                raise OutputRefusedError(f"{self.path}: has files that no export wrote, such as {name!r}")
 
     def flush(self) -> Extent:
-        """Write a part with what was added, and return what counts then. `settle` makes it so."""
+        """Write the added rows as a part. Return the new extent; `settle` makes it the committed one."""
         self.partial_path.mkdir(exist_ok=True)
         length = self.extent.length
         if self._rows:
             write_whole(self._new_part(length), self._format.encode(self._rows))
-            sync_folder(self.partial_path)  # the state must not name a part that a power failure can take away
+            sync_folder(self.partial_path)  # otherwise a power failure could remove a part that the state file counts
             length += 1
         return Extent(
             length=length,
@@ -122,13 +124,13 @@ class PartialFolder:
         )
 
     def settle(self, extent: Extent) -> None:
-        """Let *extent* count: what was written is not written again."""
+        """Set the committed parts to *extent*, and forget the rows in memory."""
         self.extent = extent
         self._rows.clear()
         self._stale.clear()
 
     def finish(self) -> None:
-        """Put the parts into their place. Some may be there already, if this is tried again after a kill."""
+        """Move the parts into the folder. After a kill, some of them may already be there."""
         self.partial_path.mkdir(exist_ok=True)
         if not self.extent.length:  # without a part, readers would not know the columns
             write_whole(self._new_part(0), self._format.encode([]))
@@ -149,7 +151,7 @@ class PartialFolder:
         shutil.rmtree(self.partial_path)
 
     def close(self) -> None:
-        """Remove the folder if it was only created."""
+        """Unlock the folder. Remove it if this export created it and it is empty."""
         if self._is_new:
             with suppress(OSError):  # it has files, or another program uses it now
                 self.path.rmdir()
@@ -164,7 +166,7 @@ class PartialFolder:
         return {path for path in self.path.iterdir() if _PART.fullmatch(path.name)}
 
     def _remove_stale_rows(self, number: int) -> None:
-        """Rewrite a part, if it has such rows. If it was moved, it was rewritten before."""
+        """Rewrite a part without its stale rows. A part that was moved has none: it was rewritten before."""
         part = self._new_part(number)
         stale = {corporation_id for corporation_id, parts in self.extent.stale.items() if number < parts}
         data = self._format.encode_without(part, stale) if stale and part.exists() else None

@@ -1,7 +1,7 @@
 """
-The tables of `SQLiteDatabase`, and all that is said to them.
+The tables of `SQLiteDatabase`, and all SQL statements.
 
-The number of the run that saw a customer last, and of the run that last read its corporation to the end, say who is gone.
+Two numbers tell whether a customer is gone: the run that saw it last, and the run that last read its corporation to the end.
 """
 
 import json
@@ -16,7 +16,7 @@ from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, flatten, time_te
 APPLICATION_ID = 0x436F6D43
 """Marks the file as a database of this export: `PRAGMA application_id`."""
 VERSION = 1000 + COLUMNS_VERSION
-"""The version of these tables, in thousands, and of the columns: `PRAGMA user_version`."""
+"""1000 times the version of these tables, plus the version of the columns: `PRAGMA user_version`."""
 
 UNFINISHED, FAILED, COMPLETE = "unfinished", "failed", "complete"
 
@@ -25,7 +25,7 @@ _COLUMN_TYPES = ",\n    ".join(f"{name} {'integer' if name in INTEGERS else 'tex
 TABLES = ("customers", "corporations", "reading", "invalid_customers", "runs", "failures")
 
 CREATE = (
-    # `raw` comes last: SQLite reads a row from its beginning, and the counts need nothing of it.
+    # `raw` comes last: SQLite reads a row from its beginning, and most queries do not need `raw`.
     f"""
 create table customers (
     corporation_id text not null,
@@ -50,7 +50,7 @@ create table corporations (
     total_customers integer,
     shortfall integer
 )""",
-    # The corporations that the run has begun to read, and what came of them. To count at the end would read every row again.
+    # The corporations that the run has begun and not completed, with their counts. A count at the end would read every row.
     """
 create table reading (
     corporation_id text primary key,
@@ -67,7 +67,7 @@ create table invalid_customers (
     errors text not null,
     raw text not null
 )""",
-    # After a kill, a row without an id may come again. Its place tells it from others: the page, and the index on it.
+    # After a kill, a row without an id may come again. Its place identifies it: the page, and the index on the page.
     """
 create unique index invalid_places on invalid_customers (
     corporation_id, run, next_cursor, row_index, coalesce(id, '')
@@ -93,7 +93,7 @@ create table failures (
     reason text not null,
     primary key (run, corporation_id)
 )""",
-    # A customer whose row is not valid is not gone. A row without an id may be any customer.
+    # A customer with an invalid row is not gone. An invalid row without an id may be any customer.
     """
 create view gone_customers as
 select customers.*, corporations.completed_at as gone_at, corporations.shortfall
@@ -135,7 +135,7 @@ SEE_AGAIN = """
 update customers set last_run = ?, last_seen = ? where rowid in (select value from json_each(?))
 """
 
-# `sqlite3` binds a number ten times as fast as `None`. So a number that no column holds stands for `None`.
+# `sqlite3` binds a number ten times as fast as `None`. So a number that no column can hold stands for `None`.
 _NULL = 0.5
 _VALUES = ", ".join(f"nullif(?, {_NULL})" for _ in COLUMNS)
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[2:], "last_seen", "last_run", "raw", "digest"))
@@ -161,11 +161,11 @@ where corporation_id = :corporation_id
 )
 
 RESTART_CORPORATION = (
-    # It may be complete already. Then nothing is known of it until it is complete again.
+    # The corporation may already be complete. Then we know nothing about it until it is complete again.
     "delete from corporations where corporation_id = :corporation_id and run = :run",
     "delete from reading where corporation_id = :corporation_id",
     "delete from invalid_customers where corporation_id = :corporation_id and run = :run",
-    # Not to before the last complete run of the corporation: by that run, its customers would be gone.
+    # Set `last_run` to the last complete run of the corporation. With a lower number, the customers would be gone.
     """
 update customers set last_run = coalesce((select run from corporations where corporation_id = :corporation_id), 0)
 where corporation_id = :corporation_id and last_run = :run
@@ -177,12 +177,12 @@ _LISTS = sorted(COLUMNS.index(name) for name in LISTS)
 
 
 def digest_of(raw: bytes) -> str:
-    """Return a text that changes if the customer changes."""
+    """Return a digest of a customer."""
     return blake2b(raw, digest_size=16).hexdigest()
 
 
 def time_text(moment: datetime) -> str:
-    """Return a time in UTC as ISO 8601 text. All have the same length, so their order is that of the times."""
+    """Return a time in UTC as ISO 8601 text. All texts have the same length, so they sort by time."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
@@ -199,7 +199,7 @@ def rows_of(customers: list[tuple[Customer, bytes, str]], now: str, run: int) ->
 
 
 def with_small_integers(row: list[Any]) -> list[Any]:
-    """Return a row without the integers that SQLite cannot store. They are in `extra`."""
+    """Return a row in which the integers that SQLite cannot store are in `extra`."""
     values, rest = row[: len(COLUMNS)], row[len(COLUMNS) :]
     return [*within_int64(tuple(None if value == _NULL else value for value in values)), *rest]
 

@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 async def in_thread(call: Callable[..., T], *args: object) -> T:
     """
-    Run a blocking call in a thread, and return or raise what it does.
+    Run a blocking call in a thread. Return its result, or raise its exception.
 
     A thread cannot be cancelled. In a child task, every cancellation waits for the end of the call. Otherwise the next call
-    could begin while this one still writes.
+    could begin while this one is still writing.
     """
     return await in_child_task(partial(_to_its_end, call, *args))
 

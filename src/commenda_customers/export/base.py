@@ -1,4 +1,4 @@
-"""What an output is: the protocol of a sink, and the errors of outputs."""
+"""The protocol of a sink, and the errors of outputs."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -12,38 +12,38 @@ START_AGAIN = "start again with fresh=True, or --fresh"
 
 
 class OutputError(Exception):
-    """The output could not be written. What was committed before is safe: run the export again, and it resumes."""
+    """The sink could not write. Earlier commits are safe: run the export again, and it resumes."""
 
 
 class OutputRefusedError(OutputError):
     """
-    The export cannot begin with this output, and has changed nothing.
+    The export cannot use this output. It has changed nothing.
 
-    Another program writes to the output, or it is complete, or it holds an unfinished run with other filters, or it is
-    damaged, or another format or release wrote it.
+    Possible reasons: another program is writing to the output; it is complete; it is damaged; it holds a run with other
+    filters; it has another format; another release wrote it.
     """
 
 
 @runtime_checkable
 class Sink(Protocol):
     """
-    An output of `export`. Write your own for another kind of database or file.
+    An output of `export`. Write your own sink for another kind of database or file.
 
-    The export calls `open` once, and then `commit` with the checkpoint from which it begins. For each page, it calls
-    `write`. Every `commit_every` pages, and at the end, it calls `commit`. If the output is complete, it calls `finish`. The
-    calls never overlap. Blocking work belongs into a thread, for example with `anyio.to_thread.run_sync`.
+    The export calls `open` once, and then `commit` with the checkpoint at which it starts. It calls `write` for each page.
+    It calls `commit` after every `commit_every` pages, and at the end. If every corporation is complete, it calls `finish`.
+    The calls never overlap. Run blocking work in a thread, for example with `anyio.to_thread.run_sync`.
 
-    A sink may also have methods of `SupportsRestart`, `SupportsFailures` and `SupportsClose`.
+    A sink may also have the methods of `SupportsRestart`, `SupportsFailures` and `SupportsClose`.
     """
 
     async def open(self) -> Checkpoint | None:
         """
-        Open the output, and keep other programs off it.
+        Open the output, and lock it against other programs.
 
-        What was written after the last commit must not count.
+        Discard all pages after the last commit.
 
         Returns:
-            The last checkpoint that was committed, if the output holds an unfinished run; `None` if a new run begins.
+            The last committed checkpoint, if the output holds an unfinished run. `None`: a new run begins.
         """
         ...
 
@@ -51,30 +51,30 @@ class Sink(Protocol):
         """
         Take the customers and the invalid rows of a page.
 
-        They must count only after the next `commit`. `page.cursor` is `None` on the last page of a corporation.
+        They must not count before the next `commit`. On the last page of a corporation, `page.cursor` is `None`.
         """
         ...
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """
-        Save *checkpoint* and all pages since the last commit: all of it, or nothing.
+        Save *checkpoint* and all pages since the last commit. Save everything or nothing.
 
-        If it raises an error, a later `commit` must save these pages too. Refuse a checkpoint whose `query` is not that of
-        the output.
+        If `commit` raises an error, a later `commit` must save these pages too. If the output belongs to another
+        `checkpoint.query`, raise `OutputRefusedError`.
         """
         ...
 
     async def finish(self) -> None:
-        """Mark the output as complete. After that, `open` begins a new run, or refuses to."""
+        """Mark the output as complete. The next `open` begins a new run, or refuses the output."""
         ...
 
 
 @runtime_checkable
 class SupportsRestart(Protocol):
-    """A sink that can discard what it has of a corporation, so that the export can read its list again."""
+    """A sink that can discard a corporation. Then the export can read its list again from the beginning."""
 
     async def restart(self, corporation_id: str) -> None:
-        """Discard what this run has written of *corporation_id*. It counts only after the next `commit`."""
+        """Discard the rows of *corporation_id* that this run has written. The next `commit` makes this durable."""
         ...
 
 
@@ -83,7 +83,7 @@ class SupportsFailures(Protocol):
     """A sink that keeps the failures of a run."""
 
     async def end_with_failures(self, failures: Mapping[str, CustomersError]) -> None:
-        """Take note that the run has ended, and that some corporations failed. The last `commit` came before."""
+        """Record that the run has ended, and which corporations failed. The export calls this after its last `commit`."""
         ...
 
 
@@ -92,5 +92,5 @@ class SupportsClose(Protocol):
     """A sink that must be closed."""
 
     async def aclose(self) -> None:
-        """Close the output. It is called whatever has happened, also if `open` failed."""
+        """Close the output. The export always calls this at its end, even if `open` failed."""
         ...

@@ -1,7 +1,7 @@
 """
 A customer as a row of a table: the columns, their order, and their types.
 
-Nested parts have a column for each of their fields. `extra` has all undocumented fields, as a JSON object.
+Each field of a nested part has its own column. `extra` has all undocumented fields as a JSON object.
 """
 
 import json
@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from ..models import Address, Customer, ExemptionMetadata
 
 COLUMNS_VERSION = 1
-"""Changes if a column gets another name, place or meaning."""
+"""Changes if the columns, their order or their meaning change."""
 
 _CUSTOMER = (
     "corporation_id",
@@ -78,7 +78,7 @@ def flatten(customer: Customer) -> Row:
 
 
 def _extra(customer: Customer, address: Address | None, exemption: ExemptionMetadata | None) -> str | None:
-    """Return the undocumented fields as JSON, those of nested parts under the name of the part."""
+    """Return the undocumented fields as JSON. Those of a nested part are under the name of the part."""
     extra = customer.model_extra
     of_address = address and address.model_extra
     of_exemption = exemption and exemption.model_extra
@@ -97,7 +97,7 @@ def time_texts(values: Sequence[datetime | None]) -> list[str | None]:
 
 
 def within_int64(row: Row) -> Row:
-    """Move the integers that do not fit into 64 bits to `extra`, where nothing limits them."""
+    """Move the integers that do not fit into 64 bits to `extra`. JSON has no such limit."""
     values = dict(zip(COLUMNS, row, strict=True))
     extra: dict[str, Any] = json.loads(values["extra"] or "{}")
     for column in INTEGERS:

@@ -13,9 +13,13 @@ from .columns import COLUMNS, COLUMNS_VERSION, INTEGERS, LISTS, TIMES, flatten, 
 
 _END = "\r\n"
 _FORMULA = re.compile("'*(?:[\\s\x00\u200b\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n\x00])")
-"""How a text begins that a spreadsheet may run; or such a text after apostrophes, so that it can be told what was added."""
+"""
+Matches a text that a spreadsheet may run as a formula, with or without apostrophes in front.
+
+Texts with apostrophes get one more, so that a reader can always remove exactly one.
+"""
 _SUSPECT = re.compile("['=+\\-@\uff1d\uff0b\uff0d\uff20\\s\x00\u200b\ufeff]")
-"""The first characters of such texts. Few other texts begin like this, so most columns need no closer look."""
+"""The first characters of such texts. Other texts seldom begin like this, so most columns skip the full check."""
 
 _FIRST_CELL = re.compile(r'"((?:[^"]|"")*)"|([^,]*)')
 
@@ -26,25 +30,25 @@ class CSVFile(FileSink):
 
         await export(api, ["corp_123"], CSVFile("customers.csv"))
 
-    The first row has the names of `COLUMNS`; they never depend on the data. The format is that of RFC 4180: commas, quotes
-    where they are needed, rows that end with CR LF. The encoding is UTF-8, without a byte order mark. Times are ISO 8601 in
+    The first row has the names of `COLUMNS`. They never depend on the data. The format is RFC 4180: commas, quotes only
+    where needed, and CR LF at the end of each row. The encoding is UTF-8, without a byte order mark. Times are ISO 8601 in
     UTC, such as `2024-01-23T08:53:20Z`. The items of a list are joined with `;`. `extra` has the undocumented fields as a
     JSON object. `None` is an empty cell; an empty text is a pair of quotes. If the file name ends with `.gz` or `.zst`, the
     file is compressed. `.zst` needs the extra `zstd`.
 
-    A spreadsheet runs a text that begins like a formula, and strangers may have chosen the texts. So these texts get an
+    A spreadsheet runs a text that begins like a formula, and the texts may come from strangers. So these texts get an
     apostrophe in front (OWASP, "CSV Injection"; CWE-1236):
 
     - texts that begin with `=`, `+`, `-`, `@`, or the full-width form of one of them, also after white space;
     - texts that begin with a tab, a line break or a NUL;
-    - such texts that have apostrophes in front already. So a program gets the original text back: it removes the first
+    - such texts that already have apostrophes in front. To get the original text back, a program removes the first
       apostrophe of each of these texts.
 
-    `escape_formulas=False` leaves all texts as they are. In a spreadsheet, choose the comma as the only separator. With
-    another one, a cell may begin in the middle of a text.
+    `escape_formulas=False` does not change any text. In a spreadsheet, choose the comma as the only separator. With another
+    one, a cell may begin in the middle of a text.
 
-    While the export runs, the customers are in `PATH.partial`, and `PATH.state` has the checkpoint. When all is complete,
-    the file gets its name, and these two are gone. Rows that are not valid customers are in `PATH.invalid.jsonl`; if there
+    While the export runs, the customers are in `PATH.partial`, and `PATH.state` has the checkpoint. When the export is
+    complete, the file gets its final name, and `PATH.state` is removed. Invalid rows go into `PATH.invalid.jsonl`. If there
     are none, there is no such file.
     """
 
@@ -54,10 +58,10 @@ class CSVFile(FileSink):
 
         Args:
             path: The file.
-            fresh: Start from the beginning, whatever is there. A complete file stays until the new one is complete. `False`:
-                resume an unfinished run; if there is a complete file, raise `OutputRefusedError`.
-            escape_formulas: Put an apostrophe before texts that a spreadsheet would run. `False`: if only programs read
-                the file. An unfinished run can be resumed only with the same value.
+            fresh: Start from the beginning, and discard an unfinished run. A complete file stays until the new one is
+                complete. `False`: resume an unfinished run; if there is a complete file, raise `OutputRefusedError`.
+            escape_formulas: Put an apostrophe before texts that a spreadsheet would run. Use `False` if only programs read
+                the file. An unfinished run resumes only with the same value.
 
         Raises:
             ModuleNotFoundError: The name ends with `.zst`, and the extra `zstd` is not installed.
@@ -71,7 +75,7 @@ class CSVFile(FileSink):
         super().__init__(path, fresh=fresh, read_rows=self._read_rows, header=header)
 
     def encode(self, page: CustomerPage) -> bytes:
-        """Return the customers of a page, each as a row."""
+        """Return the customers of a page, one in each row."""
         if not page.customers:
             return b""
 
@@ -80,7 +84,7 @@ class CSVFile(FileSink):
         return (_END.join(map(",".join, zip(*cells, strict=True))) + _END).encode()
 
     def _read_rows(self, file: IO[str]) -> Iterator[tuple[str | None, bytes]]:
-        """Yield the corporation and the bytes of each row; of the header, no corporation."""
+        """Yield the corporation and the bytes of each row. The header has no corporation."""
         rows = _split_rows(file)
         yield None, next(rows).encode()
         for row in rows:
@@ -98,7 +102,7 @@ _Encoder = Callable[[_Values], list[str]]
 
 
 def _encoder_of(column: str, encode_texts: _Encoder) -> _Encoder:
-    """Return what makes cells of the values of a column. A page is encoded by column: most have nothing to quote."""
+    """Return the encoder of a column. Pages are encoded by column, because most columns have nothing to quote."""
     if column in TIMES:
         return _encode_times
     if column in INTEGERS:
@@ -144,7 +148,7 @@ def _encode_lists(values: Sequence[Sequence[str] | None], *, encode_texts: _Enco
 
 
 def _split_rows(file: IO[str]) -> Iterator[str]:
-    """Yield the rows. A line break inside of quotes does not end one."""
+    """Yield the rows. A line break inside quotes does not end a row."""
     lines: list[str] = []
     is_quoted = False
     for line in file:

@@ -15,11 +15,11 @@ class JSONLinesFile(FileSink):
 
         await export(api, ["corp_123"], JSONLinesFile("customers.jsonl.gz"))
 
-    The fields have their documented names; undocumented fields are kept; the encoding is UTF-8. If the file name ends with
-    `.gz` or `.zst`, the file is compressed. `.zst` needs the extra `zstd`.
+    The fields have their documented names. Undocumented fields are there too. The encoding is UTF-8. If the file name ends
+    with `.gz` or `.zst`, the file is compressed. `.zst` needs the extra `zstd`.
 
-    While the export runs, the customers are in `PATH.partial`, and `PATH.state` has the checkpoint. When all is complete,
-    the file gets its name, and these two are gone. Rows that are not valid customers are in `PATH.invalid.jsonl`; if there
+    While the export runs, the customers are in `PATH.partial`, and `PATH.state` has the checkpoint. When the export is
+    complete, the file gets its final name, and `PATH.state` is removed. Invalid rows go into `PATH.invalid.jsonl`. If there
     are none, there is no such file.
     """
 
@@ -31,8 +31,8 @@ class JSONLinesFile(FileSink):
 
         Args:
             path: The file.
-            fresh: Start from the beginning, whatever is there. A complete file stays until the new one is complete. `False`:
-                resume an unfinished run; if there is a complete file, raise `OutputRefusedError`.
+            fresh: Start from the beginning, and discard an unfinished run. A complete file stays until the new one is
+                complete. `False`: resume an unfinished run; if there is a complete file, raise `OutputRefusedError`.
 
         Raises:
             ModuleNotFoundError: The name ends with `.zst`, and the extra `zstd` is not installed.
@@ -40,7 +40,7 @@ class JSONLinesFile(FileSink):
         super().__init__(path, fresh=fresh, read_rows=read_lines)
 
     def encode(self, page: CustomerPage) -> bytes:
-        """Return the customers of a page, each as a line."""
+        """Return the customers of a page, one on each line."""
         return encode_lines(page)
 
 

@@ -26,18 +26,18 @@ class ParquetFolder(ResumableSink[PartialFolder]):
     Libraries read it as one table: `pyarrow.dataset.dataset("customers")`, `polars.scan_parquet("customers/*.parquet")`,
     or `read_parquet('customers/*.parquet')` in DuckDB.
 
-    The columns are those of `COLUMNS`, and never depend on the data. `created_at` is a timestamp in microseconds, in UTC.
-    Numbers are 64-bit integers. `certificate_types` and `exempted_states` are lists of strings. All others are strings.
-    `extra` has the undocumented fields as a JSON object, and integers of more than 64 bits. The metadata of the schema has
-    the version of the columns, as `commenda_customers.columns_version`. The compression is Zstandard.
+    The columns are `COLUMNS`. They never depend on the data. `created_at` is a timestamp in microseconds, in UTC. Numbers
+    are 64-bit integers. `certificate_types` and `exempted_states` are lists of strings. All other columns are strings.
+    `extra` has the undocumented fields as a JSON object, and integers of more than 64 bits. The schema metadata has the
+    version of the columns as `commenda_customers.columns_version`. The compression is Zstandard.
 
     Each commit writes one file, `part-00000.parquet` and so on, with one row group. With the defaults of `export`, a file
-    has at most 3,200 customers, in about 100 kB. A larger `commit_every` makes fewer and larger files; until the commit, a
+    has at most 3,200 customers, in about 100 kB. A larger `commit_every` makes fewer and larger files. Until the commit, a
     customer needs about 3 kB of memory.
 
-    While the export runs, the files are in `PATH/_partial`, and `PATH/_state.json` has the checkpoint. When all is
-    complete, they are moved into the folder, `PATH/_SUCCESS` is written, and these two are gone. Rows that are not valid
-    customers are in `PATH.invalid.jsonl`, next to the folder; if there are none, there is no such file.
+    While the export runs, the files are in `PATH/_partial`, and `PATH/_state.json` has the checkpoint. When the export is
+    complete, it moves the files into the folder, writes `PATH/_SUCCESS`, and removes `_partial` and `_state.json`. Invalid
+    rows go into `PATH.invalid.jsonl`, next to the folder. If there are none, there is no such file.
     """
 
     format = f"Parquet, version {COLUMNS_VERSION}"
@@ -47,9 +47,9 @@ class ParquetFolder(ResumableSink[PartialFolder]):
         Choose the folder. Nothing is opened yet.
 
         Args:
-            path: The folder. It may exist if it is empty or has an earlier export, and nothing else.
-            fresh: Start from the beginning, whatever is there. A complete copy stays until the new one is complete. `False`:
-                resume an unfinished run; if there is a complete copy, raise `OutputRefusedError`.
+            path: The folder. It may exist if it has only files of an earlier export, or no files.
+            fresh: Start from the beginning, and discard an unfinished run. A complete copy stays until the new one is
+                complete. `False`: resume an unfinished run; if there is a complete copy, raise `OutputRefusedError`.
 
         Raises:
             ModuleNotFoundError: The extra `parquet` is not installed.
@@ -59,15 +59,15 @@ class ParquetFolder(ResumableSink[PartialFolder]):
         super().__init__(path, real, fresh=fresh, data=data, state_path=real / STATE, lock_path=real / LOCK)
 
     def _add(self, page: CustomerPage) -> None:
-        # As rows, because the garbage collector would visit all the models again and again.
+        # Keep tuples, not models: the garbage collector would visit all the models again and again.
         self._data.add(map(flatten, page.customers))
 
 
 class _Parquet:
-    """The door to pyarrow, which has no complete types. A part is a file of one row group, small enough for memory."""
+    """The only code that calls pyarrow, whose types are incomplete. A part has one row group and fits into memory."""
 
     def __init__(self, path: Path) -> None:
-        """Import pyarrow. *path* is for its errors."""
+        """Import pyarrow. Error messages name *path*."""
         try:
             arrow = import_module("pyarrow")
         except ModuleNotFoundError as exc:
@@ -90,7 +90,7 @@ class _Parquet:
             raise OutputError(f"{self._path}: {_first_line(exc)}") from exc
 
     def encode_without(self, path: Path, corporation_ids: AbstractSet[str]) -> bytes | None:
-        """Return the part at *path* without the rows of some corporations; `None` if it has none of them."""
+        """Return the part at *path* without the rows of some corporations. `None`: it has no such rows."""
         arrow = self._arrow
         try:
             table = self._parquet.ParquetFile(arrow.BufferReader(path.read_bytes())).read()
@@ -126,7 +126,7 @@ class _Parquet:
 
     def _to_bytes(self, table: Any) -> bytes:
         sink = self._arrow.BufferOutputStream()
-        # Few values repeat in a part of this size: a dictionary for each column costs time, and saves no space.
+        # In a part of this size, few values repeat. A dictionary for each column would cost time and save no space.
         self._parquet.write_table(table, sink, compression="zstd", use_dictionary=["corporation_id"])
         data: bytes = sink.getvalue().to_pybytes()
         return data

@@ -1,4 +1,4 @@
-"""A copy of customer lists in SQLite that is kept in sync."""
+"""Keeps a copy of customer lists in SQLite in sync."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from ._threads import in_thread
 from .base import START_AGAIN, OutputError, OutputRefusedError, Sink
 
 _BUSY_SECONDS = 5.0
-"""How long another program may keep the database locked."""
+"""How long SQLite waits if another program keeps the database locked."""
 _TOO_MANY = 1 << 63  # SQLite has integers of 64 bits
 _UNKNOWN: tuple[Any, ...] = (None, None, None)
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
@@ -36,21 +36,20 @@ def _now() -> datetime:
 
 class SQLiteDatabase(Sink):
     """
-    A copy of the customers in an SQLite database that is kept in sync: run the export again and again, every night or every
-    hour. Each run updates what has changed, and knows which customers are gone.
+    An SQLite database that stays in sync with the customers. Run the export again and again, every night or every hour. Each
+    run updates the customers that have changed, and detects the customers that are gone.
 
         await export(api, ["corp_123"], SQLiteDatabase("customers.db"))
 
-    The table `customers` has the `COLUMNS`, the whole customer as JSON in `raw`, and when it was first seen, last seen and
-    changed. The view `gone_customers` has those that the server no longer lists, and `current_customers` has all others. No
-    row is ever deleted. Rows that are not valid customers are in `invalid_customers`. The tables `corporations`, `runs` and
-    `failures` say how complete all this is. Other programs can read the database at any time.
+    The table `customers` has the `COLUMNS`, the whole customer as JSON in `raw`, and the times when the customer was first
+    seen, last seen and changed. The view `gone_customers` has the customers that the server no longer lists, and
+    `current_customers` has all others. An export never deletes a customer, except with `fresh=True`. `invalid_customers` has
+    the invalid rows. `corporations`, `runs` and `failures` show how complete the copy is. Other programs can read the
+    database at any time.
 
-    Every commit is one transaction, with the checkpoint in it. An unfinished run is resumed. After a complete run, the next
-    export begins the next run. A run in which corporations failed is resumed for `retry_within` seconds; later, the next
-    export begins the next run. So a corporation that always fails does not keep the others from being updated.
-
-    A database belongs to one set of filters.
+    Every commit is one transaction. It includes the checkpoint. An export resumes an unfinished run. After a complete run,
+    it begins the next run. If corporations failed, it resumes the run within `retry_within` seconds; later, it begins the
+    next run. So a corporation that always fails does not stop the updates of the others. A database has one set of filters.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False, retry_within: float = 1800.0) -> None:
@@ -59,9 +58,9 @@ class SQLiteDatabase(Sink):
 
         Args:
             path: The database. It is created if it does not exist.
-            fresh: Clear the tables with the first commit, and start from the beginning. Other filters are allowed then.
-            retry_within: Seconds after the first end of a run with failures. Until then, the next export reads only what is
-                missing; later, it reads everything again.
+            fresh: Clear the tables with the first commit, and start from the beginning. Then you may use other filters.
+            retry_within: Seconds since a run ended with failures for the first time. Within this time, the next export reads
+                only what is missing. Later, it reads everything again.
 
         Raises:
             ValueError: `retry_within` is negative.
@@ -74,7 +73,7 @@ class SQLiteDatabase(Sink):
         self._retry_within = retry_within
         self._lock = LockFile(with_suffix(self._path, ".lock"), self._name)
         self._db: sqlite3.Connection | None = None
-        self._run: int | None = None  # the run that is resumed, or that has begun
+        self._run: int | None = None  # the run that this export resumes, or has begun
         self._has_begun = False  # whether there was a commit
         self._pending: list[CustomerPage | str] = []  # pages, and corporations to restart
 
@@ -83,12 +82,12 @@ class SQLiteDatabase(Sink):
 
     async def open(self) -> Checkpoint | None:
         """
-        Lock the database against other exports, and read where an unfinished run stopped.
+        Lock the database against other exports, and return the checkpoint of an unfinished run.
 
         Raises:
-            OutputRefusedError: Another export writes to it; or it is no database, or one of another program or release.
-            OutputError: The database cannot be opened.
-            OSError: The folder is missing, or cannot be written.
+            OutputRefusedError: The database is in use or damaged, or another program or release wrote the file.
+            OutputError: SQLite cannot open the database.
+            OSError: The folder is missing or not writable.
         """
         return await in_thread(self._open)
 
@@ -101,8 +100,8 @@ class SQLiteDatabase(Sink):
         Save the pages and the checkpoint in one transaction.
 
         Raises:
-            OutputRefusedError: The database belongs to other filters.
-            OutputError: The disk is full, another program keeps the database locked, or the like.
+            OutputRefusedError: The database has other filters.
+            OutputError: The write failed, for example because the disk is full or another program locks the database.
         """
         await in_thread(self._commit, checkpoint)
 
@@ -111,11 +110,11 @@ class SQLiteDatabase(Sink):
         self._pending.append(corporation_id)
 
     async def finish(self) -> None:
-        """End the run. The next one begins from the beginning."""
+        """End the run. The next export begins a new run."""
         await in_thread(self._end, {})
 
     async def end_with_failures(self, failures: Mapping[str, CustomersError]) -> None:
-        """End the run for now. The next export resumes it, if it comes soon enough."""
+        """End the run for now. The next export resumes it within `retry_within` seconds."""
         await in_thread(self._end, failures)
 
     async def aclose(self) -> None:
@@ -130,12 +129,12 @@ class SQLiteDatabase(Sink):
             return None if self._is_empty(db) or self._fresh else self._resume(db)
 
     def _is_empty(self, db: sqlite3.Connection) -> bool:
-        """Return whether the database is new. Refuse one that is not ours."""
+        """Return whether the database is new. Refuse a database that no export wrote."""
         (application,) = db.execute("pragma application_id").fetchone()
         (version,) = db.execute("pragma user_version").fetchone()
         (tables,) = db.execute("select count(*) from sqlite_master").fetchone()
         (pages,) = db.execute("pragma page_count").fetchone()
-        if not pages and self._path.stat().st_size:  # SQLite would write over some bytes that are less than a page
+        if not pages and self._path.stat().st_size:  # SQLite would overwrite a file that is shorter than a page
             raise OutputRefusedError(f"{self}: file is not a database")
         if not (application or version or tables):
             return True
@@ -147,7 +146,7 @@ class SQLiteDatabase(Sink):
         return False
 
     def _resume(self, db: sqlite3.Connection) -> Checkpoint | None:
-        """Return the checkpoint of the latest run, if it is to be resumed."""
+        """Return the checkpoint of the latest run. `None`: begin a new run."""
         run = _latest_run(db)
         if run is None or run.state == sql.COMPLETE or (run.failed_at is not None and not self._is_recent(run.failed_at)):
             return None
@@ -162,7 +161,7 @@ class SQLiteDatabase(Sink):
         return found
 
     def _is_recent(self, moment: str) -> bool:
-        """Return whether a run may be retried that failed first at *moment*. If the clock was put back, it may not."""
+        """Return whether a run that first failed at *moment* may resume. If the clock was set back, it may not."""
         passed = _now() - datetime.fromisoformat(moment)
         return 0 <= passed.total_seconds() < self._retry_within
 
@@ -184,19 +183,19 @@ class SQLiteDatabase(Sink):
         self._pending.clear()
 
     def _prepare(self, db: sqlite3.Connection, query: str) -> None:
-        """Refuse other filters, and set up the connection."""
+        """Refuse other filters, and configure the connection."""
         run = None if self._fresh or self._is_empty(db) else _latest_run(db)
         if run is not None and run.query != query:
-            raise OutputRefusedError(f"{self}: belongs to other filters; {START_AGAIN}")
+            raise OutputRefusedError(f"{self}: has customers of other filters; {START_AGAIN}")
 
-        db.execute("pragma page_size = 16384")  # of a new file: rows of a kilobyte need fewer writes than with 4096
-        db.execute("pragma cache_size = -32000")  # 32 MB, for ids in random order: the index of half a million customers
-        db.execute("pragma journal_mode = wal")  # programs that read do not wait, and are not waited for
-        # A power failure may undo the last commits: data and checkpoint together. The end of a run waits for the disk.
+        db.execute("pragma page_size = 16384")  # for a new file: rows of a kilobyte need fewer writes than with 4096
+        db.execute("pragma cache_size = -32000")  # 32 MB: ids come in random order; the index of 500,000 customers fits
+        db.execute("pragma journal_mode = wal")  # readers do not block the export, and the export does not block readers
+        # A power failure may undo the last commits, data and checkpoint together. Only the end of a run waits for the disk.
         db.execute("pragma synchronous = normal")
 
     def _begin(self, db: sqlite3.Connection, query: str, now: str) -> int:
-        """Begin a run, and return its number. No other run will be resumed."""
+        """Begin a run, and return its number. From now on, no older run can resume."""
         if self._is_empty(db):
             for statement in sql.CREATE:
                 db.execute(statement)
@@ -229,16 +228,16 @@ class SQLiteDatabase(Sink):
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        """Connect at the first use, and turn the errors of SQLite into those of outputs."""
+        """Connect at the first use. Turn errors of SQLite into `OutputError` or `OutputRefusedError`."""
         try:
             if self._db is None:
-                # The calls come from several threads, one after the other. Only `_transaction` begins transactions.
+                # Several threads use the connection, one after the other. Only `_transaction` begins transactions.
                 options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
                 self._db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, **options)
-            self._path.stat()  # raises if somebody has removed the file: SQLite would go on, and all would be lost
+            self._path.stat()  # raises if somebody has removed the file; SQLite would continue, and lose everything
             yield self._db
         except sqlite3.Error as exc:
-            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended error code
             kind = OutputRefusedError if code in _DAMAGED else OutputError
             raise kind(f"{self}: {exc}") from None
 
@@ -271,7 +270,7 @@ def _latest_run(db: sqlite3.Connection) -> _Run | None:
 
 
 def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> None:
-    """Save a page, and with the last page that the corporation is complete."""
+    """Save a page. With the last page of a corporation, mark the corporation as complete."""
     values = {
         "corporation_id": page.corporation_id,
         "customers": _save_customers(db, page, run, now),
@@ -288,11 +287,11 @@ def _save(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> Non
 
 def _save_customers(db: sqlite3.Connection, page: CustomerPage, run: int, now: str) -> int:
     """
-    Save the customers of a page, and return how many of them this run had not seen.
+    Save the customers of a page, and return how many of them are new to this run.
 
-    Where nothing has changed, only the run and the time are written. In most runs, that is nearly everywhere.
+    If a customer has not changed, only the run and the time are written. In most runs, nearly all customers are like that.
     """
-    customers = {customer.id: customer for customer in page.customers}  # the second of two rows of a customer wins
+    customers = {customer.id: customer for customer in page.customers}  # if a customer has two rows, the second wins
     found = db.execute(sql.FIND, (json.dumps(list(customers)), page.corporation_id)).fetchall()
     known: dict[str, Any] = {key: rest for key, *rest in found}
     unchanged: list[int] = []

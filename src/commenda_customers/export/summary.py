@@ -1,4 +1,4 @@
-"""The result of an export, in numbers."""
+"""The result of an export."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,35 +9,35 @@ from ..errors import CustomersError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """
-    What an export has written, and what is missing.
+    The result of an export, and what is missing.
 
-    The numbers of customers, invalid rows and corporations are those of the output: if the export resumed, they include what
-    earlier calls wrote. The others are those of this call.
+    The numbers of customers, invalid rows and corporations are totals of the run. If the export resumed, they include
+    earlier calls. All other values are those of this call.
     """
 
     customers: int = 0
-    """Customers in the output."""
+    """Customers that the run has written, in all its calls."""
     customers_before: int = 0
-    """How many of them earlier calls wrote."""
+    """How many of them earlier calls have written."""
     invalid_customers: int = 0
-    """Rows that are not valid customers. They are in a table or a file of their own."""
+    """Rows that are not valid customers. They are in a separate table or file."""
     corporations: int = 0
     """Corporations that were read to the end."""
     failures: Mapping[str, CustomersError] = field(default_factory=dict[str, CustomersError])
-    """Corporations that failed, with their errors. The next call reads only what is missing of them."""
+    """Corporations that failed, with their errors. The next call reads only their missing pages."""
     shortfalls: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Corporations for which the server counted more customers than it sent, and how many more."""
+    """For each corporation of which the server sent fewer customers than it counted: how many are missing."""
     restarted: tuple[str, ...] = ()
-    """Corporations that were read again from the beginning, because the server refused the cursor of an earlier call."""
+    """Corporations that the export read again from the beginning: the cursor was refused, or the list changed too much."""
     dropped: tuple[str, ...] = ()
-    """Corporations that an earlier call began and that this call did not name. What was written of them was discarded."""
+    """Corporations that an earlier call began, but did not finish, and that this call did not name. They were discarded."""
     pages: int = 0
-    """Pages that came."""
+    """Pages received."""
     retries: int = 0
-    """Requests that were sent again."""
+    """Requests sent again."""
     waited: float = 0.0
-    """Seconds that pages waited for the rate limiter, added up over all pages."""
+    """Seconds that pages waited for the rate limiter: the sum over all pages."""
     elapsed: float = 0.0
-    """Seconds that the export took."""
+    """Duration of the export in seconds."""
     is_complete: bool = False
     """Whether the output is complete: no corporation failed."""
