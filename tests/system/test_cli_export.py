@@ -9,7 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -242,13 +244,63 @@ class TestCorporations:
         assert capfd.readouterr().err.count("0 corporations complete") == 2
 
     def test_a_rate(self, serve: ServeEmulator) -> None:
-        """The command does not exceed the limit of `--rate`."""
+        """The command does not exceed the limit of `--rate`, and spreads the requests evenly."""
         server = serve({"corp_1": 5})
         args = ["--corporation", "corp_1", "--output", "-", "--limit", "1", "--rate"]
         assert export(*args, "3/s") == 0
         times = [request.at for request in server.requests]
         assert times[3] - times[0] > 0.9
-        assert export(*args, "600/min") == export(*args, "10") == 0
+        asked = len(server.requests)
+        assert export(*args, "180/min") == 0
+        times = [request.at for request in server.requests[asked:]]
+        assert min(later - earlier for earlier, later in pairwise(times)) > 0.2
+        assert export(*args, "10") == 0
+
+
+class TestPlaces:
+    """What an export says about where the customers are."""
+
+    @pytest.mark.parametrize(
+        ("output", "unfinished"),
+        [("a.csv", "a.csv.partial"), ("a.db", "a.db"), ("parts/", "parts/_partial"), ("a.jsonl.gz", "a.jsonl.gz.partial")],
+    )
+    def test_an_unfinished_output_is_named(
+        self, output: str, unfinished: str, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """If a corporation fails, the summary says where the others are, and how to continue."""
+        failing = faults.Status(404, corporation_id="corp_2")
+        server = serve({"corp_1": 5, "corp_2": 5}, faults=[failing])
+        args = (*BOTH, "--output", output)
+        assert export(*args) == 3
+        complained = capfd.readouterr().err.splitlines()
+        assert f"5 customers written to {unfinished}; 1 corporation complete" in complained
+        assert complained[-1] == "not complete: 1 corporation failed; run the same command again"
+        server.faults.remove(failing)
+        assert export(*args) == 0
+        assert f"10 customers written to {output.rstrip('/')}, 5 of them by earlier runs;" in capfd.readouterr().err
+
+    def test_standard_output_counts_each_page(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """The summary of standard output counts all that was printed, also if the export ends early."""
+        serve({"corp_1": 250}, faults=[faults.Status(401, pages=[3])])
+        assert export("--corporation", "corp_1", "--output", "-") == 1
+        printed, complained = capfd.readouterr()
+        assert len(printed.splitlines()) == 200
+        assert complained.startswith("200 customers written to standard output; 0 corporations complete\n")
+
+    def test_a_refusal_names_the_option(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+        """A refusal names the option of the command, not the argument of the library."""
+        serve({"corp_1": 5})
+        Path("a.jsonl").touch()
+        assert export("--corporation", "corp_1", "--output", "a.jsonl") == 2
+        assert capfd.readouterr().err == "error: a.jsonl: already exists; to replace it, start again with --fresh\n"
+
+    def test_formulas_can_be_left_as_they_are(self, serve: ServeEmulator) -> None:
+        """`--no-escape-formulas` writes texts as they are. By default a text that a spreadsheet would run is escaped."""
+        serve({"corp_1": [{"id": "1", "corporation_id": "corp_1", "name": "=1+1"}]})
+        args = ("--corporation", "corp_1", "--quiet", "--output")
+        assert export(*args, "a.csv") == export(*args, "b.csv", "--no-escape-formulas") == 0
+        assert "'=1+1" in Path("a.csv").read_text()
+        assert ",=1+1" in Path("b.csv").read_text()
 
 
 class TestOutcome:
@@ -298,7 +350,7 @@ class TestOutcome:
         assert complained[0] == (
             "not valid: corporation 'corp_1', row 1 of a page, id 'c1': name: Input should be a valid string"
         )
-        assert complained[20:] == ["not valid: 30 rows"]
+        assert complained[20:] == ["not valid: 30 rows: see a.jsonl.invalid.jsonl"]
         assert len(Path("a.jsonl.invalid.jsonl").read_text().splitlines()) == 30
         assert len(Path("a.jsonl").read_text().splitlines()) == 1
 
@@ -341,7 +393,9 @@ class TestOutcome:
         serve(SIZES)
         monkeypatch.setenv("COMMENDA_API_TOKEN", "another")
         assert export(*BOTH, "--output", "a.jsonl", "--summary-json", "s.json") == 1
-        assert capfd.readouterr().err.splitlines()[-1].startswith("error: the server answered 401 Unauthorized")
+        complained = capfd.readouterr().err.splitlines()
+        assert complained[-2].startswith("error: the server answered 401 Unauthorized")
+        assert complained[-1] == "the token is that of the environment variable COMMENDA_API_TOKEN"
         assert json.loads(Path("s.json").read_text())["error"]["type"] == "AuthenticationError"
 
     def test_too_many_failures(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
@@ -352,7 +406,7 @@ class TestOutcome:
         complained = capfd.readouterr().err.splitlines()
         assert complained[-2].startswith("error: the server answered 403")
         assert complained[-1] == "to resume, run the same command again"
-        assert complained[0] == "103 customers written to a.jsonl; 1 corporation complete"
+        assert complained[0] == "103 customers written to a.jsonl.partial; 1 corporation complete"
         assert len(complained) == 4
 
     @pytest.mark.parametrize("corporations", [1, 30])
@@ -440,7 +494,7 @@ class TestOutcome:
         assert export(*BOTH, "--output", "a.jsonl", "--summary-json", "s.json", "--quiet") == 1
         complained = capfd.readouterr().err.splitlines()
         assert complained[0] == "error: [Errno 28] No space left on device: 's.json'"
-        assert len(complained) == (1 if is_well else 2)
+        assert len(complained) == (1 if is_well else 3)
         assert os.path.exists("a.jsonl") == is_well
 
     def test_a_summary_into_a_pipe(self, serve: ServeEmulator) -> None:
@@ -515,12 +569,16 @@ class TestInterrupts:
             assert gate.was_reached.wait(120)
             Path("hang").touch()
             process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)  # a wrapper sends it twice: that counts once
             while not os.path.exists("hanging"):
                 assert process.poll() is None
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=120)
+            while process.poll() is None:  # a person presses it again
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.05)
+            _, complained = process.communicate(timeout=120)
         gate.is_open.set()
         assert process.returncode == 130
+        assert complained.endswith(b"interrupted while saving; run the same command again\n")
         assert export(*args[1:]) == 0
         assert written("a.jsonl") == held_by(server)
 
@@ -534,10 +592,9 @@ class TestInterrupts:
             stop.because(OSError("the reason"))
             async with anyio.create_task_group() as tasks:
                 await tasks.start(stop.watch_signals, lambda: None)
-                signal.raise_signal(signal.SIGINT)
-                signal.raise_signal(signal.SIGINT)
                 while not codes:
-                    await anyio.sleep(0.01)
+                    signal.raise_signal(signal.SIGINT)
+                    await anyio.sleep(0.05)
                 tasks.cancel_scope.cancel()
             return await stop.outcome_of(anyio.sleep_forever)
 

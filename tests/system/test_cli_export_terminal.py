@@ -45,11 +45,11 @@ def test_it_shows_how_far_it_is(serve: ServeEmulator, make_gate: MakeGate) -> No
 
 
 def test_how_long_the_rest_takes(serve: ServeEmulator, make_gate: MakeGate) -> None:
-    """The terminal shows the remaining time. If some corporations have not begun, it shows "at least"."""
+    """The terminal shows about how long the rest takes, also for corporations that have not begun."""
     gate = make_gate(corporation_id="corp_1", pages=[3])
     serve({"corp_1": 300, "corp_2": 100}, faults=[gate])
     with export(*BOTH, "--output", "a.jsonl", "--concurrency", "1") as terminal:
-        terminal.wait_for(", at least 0:00:0")
+        terminal.wait_for(", about 0:00:0")
         gate.is_open.set()
         code, _ = terminal.finish()
     assert code == 0
@@ -65,7 +65,7 @@ def test_ctrl_c(serve: ServeEmulator, make_gate: MakeGate) -> None:
         code, written = terminal.finish()
     assert code == 130
     lines = [line for line in shown(written) if line]
-    assert lines[0] == "200 customers written to a.jsonl; 0 corporations complete"
+    assert lines[0] == "200 customers written to a.jsonl.partial; 0 corporations complete"
     assert lines[-1] == "interrupted; to resume, run the same command again"
     assert len(lines) == 3
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")

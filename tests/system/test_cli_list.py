@@ -184,7 +184,7 @@ class TestSeveralCorporations:
         serve({"corp_1": 2, "corp_2": 3})
         assert main(["list", "corp_1", "corp_2", "--table"]) == 0
         head, *rows = capfd.readouterr().out.splitlines()
-        assert head.split() == ["corporation", "id", "name", "email", "crea…", "plat…"]
+        assert head.split() == ["corporation", "id", "name", "email", "cre…", "plat…"]
         assert [row.split()[0] for row in rows] == ["corp_1"] * 2 + ["corp_2"] * 3
         assert main(["list", "corp_1", "--table"]) == 0
         assert "corp" not in capfd.readouterr().out.splitlines()[0]
@@ -218,15 +218,16 @@ class TestSeveralCorporations:
             assert main(["list", "--limit", "10", *args]) == 0
         assert ids_in(printed + capfd.readouterr().out) == ids_of(server, "corp_1", "corp_2", "corp_3", "corp_4")
 
+    @pytest.mark.parametrize("status", [400, 403, 404])
     @pytest.mark.parametrize(
         ("failing", "unread"),
-        [("corp_1", []), ("corp_2", [["corp_3"]])],
+        [("corp_1", [["corp_2", "corp_3"]]), ("corp_2", [["corp_3"]]), ("corp_3", [])],
     )
     def test_a_refused_list_is_not_proposed_again(
-        self, failing: str, unread: list[list[str]], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+        self, failing: str, unread: list[list[str]], status: int, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """The hints leave out a list that the server has refused. If nothing was read, there are no hints."""
-        serve({"corp_1": 5, "corp_2": 5, "corp_3": 5}, faults=[faults.Status(400, corporation_id=failing)])
+        """The hints leave out a list that the server has refused, and name the lists after it."""
+        serve({"corp_1": 5, "corp_2": 5, "corp_3": 5}, faults=[faults.Status(status, corporation_id=failing)])
         assert main(["list", "corp_1", "corp_2", "corp_3"]) == 1
         assert advice(capfd.readouterr().err) == unread
 

@@ -46,6 +46,7 @@ class TestUsage:
             ([*JSONL, "--corporation", "c"], "--corporation: 'c' is given twice, the first time with --corporation"),
             ([*JSONL, "--corporation", ""], "--corporation: corporation_id: must not be empty"),
             ([*JSONL, "--corporations-from", "missing"], "--corporations-from: missing: No such file or directory"),
+            ([*JSONL, "--summary-json", "-"], "'-' is not the name of a file in an existing folder"),
             ([*JSONL, "--rate", "fast"], "'fast' is not of the form REQUESTS/PERIOD"),
             ([*JSONL, "--rate", "0/s"], "'0/s' is not of the form REQUESTS/PERIOD"),
             ([*JSONL, "--shard", "0/8"], "'0/8' is not of the form NUMBER/SHARES"),
@@ -97,6 +98,7 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
+            (b"a\nb c\n", "ids.txt, line 2: 'b c' has a space; write one id on each line"),
             (b"a\n\n# b\nb\na\n", "ids.txt, line 5: 'a' is given twice, the first time in line 1"),
             (b"a\nb\xff\n", "ids.txt, line 2: is not UTF-8 text"),
             (b"a\n" + b"x" * 70_000, "ids.txt, line 2: corporation_id: 70,000 characters are too long for a URL"),

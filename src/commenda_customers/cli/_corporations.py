@@ -75,8 +75,11 @@ def _each(given: Iterable[str], source: str | None) -> Iterator[tuple[int, str]]
     if source is not None:
         for line, text in enumerate(_read(source).splitlines(), 1):
             corporation_id = text.strip()
-            if corporation_id and not corporation_id.startswith(_COMMENT):
-                yield line, corporation_id
+            if not corporation_id or corporation_id.startswith(_COMMENT):
+                continue
+            if len(corporation_id.split()) > 1:
+                raise usage_error(f"{source}, line {line}: {corporation_id!r} has a space; write one id on each line")
+            yield line, corporation_id
 
 
 def _read(source: str) -> str:

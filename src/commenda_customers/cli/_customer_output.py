@@ -13,9 +13,8 @@ from rich.text import Text
 from ..models import Customer, CustomerPage
 from ._messages import is_terminal, printable, say
 
-_COLUMNS = (("id", 4), ("name", 5), ("email", 6), ("created", 2), ("platform", 2))
-"""Headings, and the relative width of each column."""
-_CORPORATION_COLUMN = ("corporation", 4)
+_COLUMNS = (("name", 5), ("email", 6), ("created", 2), ("platform", 2))
+"""Headings after the ids, and the relative width of each column."""
 
 
 class CustomerOutput:
@@ -33,6 +32,7 @@ class CustomerOutput:
         self._as_json = not is_terminal(sys.stdout) if as_json is None else as_json
         self._several = several
         self._has_header = False
+        self._id_width = len("id")
         self._printed = self._came = self._counted = 0  # of the current corporation
         self.progress = Progress()
 
@@ -73,9 +73,18 @@ class CustomerOutput:
         self._has_header = True
 
     def _table(self, customers: Sequence[Customer]) -> Table:
-        """Return customers as a table. The widths depend only on the terminal, so all pages line up."""
+        """
+        Return customers as a table.
+
+        An id is never cut, because it is what a person copies. All other widths depend only on the terminal, so all pages
+        line up.
+        """
+        self._id_width = max([self._id_width, *(len(customer.id) for customer in customers)])
         table = Table(box=None, expand=True, show_header=not self._has_header, pad_edge=False)
-        for name, ratio in (_CORPORATION_COLUMN, *_COLUMNS) if self._several else _COLUMNS:
+        if self._several:
+            table.add_column("corporation", ratio=4, no_wrap=True, overflow="ellipsis")
+        table.add_column("id", width=self._id_width, overflow="fold")
+        for name, ratio in _COLUMNS:
             table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
         for customer in customers:
             corporation = (customer.corporation_id,) if self._several else ()

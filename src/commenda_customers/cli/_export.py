@@ -20,7 +20,7 @@ from ._corporations import Shard, parse_shard, read_corporations
 from ._filters import filter_options
 from ._messages import add_notes, say
 from ._options import ClientOptions, FirstResponse, client_options, limit_option, usage_error, usage_errors
-from ._outputs import FORMATS, StandardOutput, make_sink
+from ._outputs import FORMATS, Place, StandardOutput, make_sink
 from ._progress import Display, Monitor
 from ._report import say_summary, write_summary
 from ._stop import Interrupted, Outage, Stop
@@ -39,13 +39,16 @@ def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str
     if found is None or not int(found[1]):
         raise click.BadParameter(f"{value!r} is not of the form REQUESTS/PERIOD, such as 10/s, 600/min or 5000/h")
 
-    return FixedRate(int(found[1]), per=_SECONDS[found[2] or "s"])
+    # Spread evenly, in steps of a tenth of a second. A server of 10 requests/s would refuse most of 600 at once.
+    rate = int(found[1]) / _SECONDS[found[2] or "s"]
+    burst = max(1, round(rate / 10))
+    return FixedRate(burst, per=burst / rate)
 
 
 def _check_file(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
     """Check that the folder of a file exists. Otherwise the export would fail only at its end."""
     path = None if value is None else Path(value)
-    if path is not None and (not path.parent.is_dir() or path.is_dir()):
+    if path is not None and (value == "-" or not path.parent.is_dir() or path.is_dir()):
         raise click.BadParameter(f"{value!r} is not the name of a file in an existing folder")
 
     return path
@@ -71,6 +74,11 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     "--format", "format_name", type=click.Choice(FORMATS), help="The format.  [default: by the name of the output]"
 )
 @click.option("--fresh", is_flag=True, help="Start from the beginning, and replace an existing output.")
+@click.option(
+    "--escape-formulas/--no-escape-formulas",
+    default=True,
+    help="CSV: put an apostrophe before a text that a spreadsheet would run.  [default: do]",
+)
 @click.option(
     "--shard",
     callback=parse_shard,
@@ -122,6 +130,7 @@ def export_command(
     shard: Shard | None,
     rate: FixedRate | None,
     commit_every: int,
+    escape_formulas: bool,
     summary_path: Path | None,
     quiet: bool,
     client: ClientOptions,
@@ -146,7 +155,7 @@ def export_command(
     if summary_path is not None and output != "-" and os.path.realpath(summary_path) == os.path.realpath(output):
         raise usage_error("--summary-json and --output are the same file: the summary would replace the customers")
     corporations = read_corporations(corporation_ids, source, shard)
-    sink = make_sink(output, format_name, fresh=fresh)
+    sink = make_sink(output, format_name, fresh=fresh, escape_formulas=escape_formulas)
     settings = _Settings(client, rate, commit_every, summary_path, quiet)
     options = {"errors": "collect", "invalid_customers": "collect", **options}
     try:
@@ -179,7 +188,9 @@ async def _export(corporations: Sequence[str], sink: Sink, settings: _Settings, 
     with usage_errors():
         api.stream(corporations, **options)  # only checks the options
 
-    job = ExportJob(api, sink, commit_every=settings.commit_every, on_progress=monitor.advance)
+    # Standard output has each page at once, so the summary counts each page.
+    commit_every = 1 if to_stdout else settings.commit_every
+    job = ExportJob(api, sink, commit_every=commit_every, on_progress=monitor.advance)
     work = partial(first_response.limit, api, partial(job.run, corporations, **options))
     shares_terminal = isinstance(sink, StandardOutput) and sink.may_be_seen
     display = Display(monitor, api, corporations=len(corporations), shares_terminal=shares_terminal)
@@ -201,7 +212,7 @@ def _conclude(summary: Summary, error: Exception | None, sink: Sink, settings: _
         return 0
 
     if not isinstance(error, OutputRefusedError):
-        say_summary(summary, error, str(sink), only_problems=settings.quiet)
+        say_summary(summary, error, Place.of(sink), only_problems=settings.quiet)
     if settings.summary_path is not None:
         try:
             write_summary(settings.summary_path, summary, error)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from .._version import __version__
-from ..errors import CustomersError
+from ..errors import AuthenticationError, CustomersError
 from ..export import OutputError, OutputRefusedError
 from ._broken_pipe import give_up_output
 from ._demo import demo_command
@@ -41,10 +41,13 @@ def run(args: Sequence[str] | None) -> int:
         click.echo(f"error: {' '.join(exc.format_message().split())}\nTry '{command} --help' for help.", err=True)
         return exc.exit_code
     except (CustomersError, OSError, OutputError) as error:
+        if isinstance(error, AuthenticationError):
+            error.add_note("the token is that of the environment variable COMMENDA_API_TOKEN")
         if invocation.debug:
             traceback.print_exception(error)
         else:
-            _write(f"error: {error}", error)
+            # The message is for programs too. At a terminal there is only the option.
+            _write(f"error: {error}".replace("fresh=True, or --fresh", "--fresh"), error)
         if isinstance(error, OSError):
             give_up_output()
         return 2 if isinstance(error, OutputRefusedError) else 1

@@ -10,7 +10,7 @@ import anyio
 import click
 
 from .._customer_list import CustomerList
-from ..errors import BadRequestError, CursorLoopError, CustomersError
+from ..errors import BadRequestError, CursorLoopError, CustomersError, NotFoundError, PermissionDeniedError
 from ..events import Event, InvalidCustomerReceived, RetryScheduled
 from ..models import CustomerPage
 from ._broken_pipe import give_up_output
@@ -18,6 +18,9 @@ from ._customer_output import CustomerOutput
 from ._filters import filter_options
 from ._messages import add_notes, say, say_invalid
 from ._options import ClientOptions, FirstResponse, client_options, limit_option, usage_error, usage_errors
+
+_REFUSALS = BadRequestError | CursorLoopError | NotFoundError | PermissionDeniedError
+"""Errors that would come again from the same page."""
 
 
 class _Place:
@@ -48,7 +51,7 @@ class _Place:
             notes.append(f"to resume: {shlex.join([*corporation, *limit, '--cursor', self._cursor])}")
         if self._cursor is not None or skip_page:
             unread = unread[1:]
-        if self._is_one_of_several and self._has_begun and unread:
+        if self._is_one_of_several and (self._has_begun or skip_page) and unread:
             notes.append(f"not read yet: {shlex.join(unread)}")
         return notes
 
@@ -136,7 +139,7 @@ async def _run(
         if repeated is not None:
             _say_how_to_resume(place, max_customers, repeated)
     except CustomersError as error:
-        add_notes(error, place.notes(skip_page=isinstance(error, BadRequestError | CursorLoopError)))
+        add_notes(error, place.notes(skip_page=isinstance(error, _REFUSALS)))
         raise
     except BrokenPipeError:
         give_up_output()  # the program that reads the pipe has ended, as `head` does

@@ -75,7 +75,36 @@ def _echo(data: bytes) -> None:
     click.echo(data, nl=False)
 
 
-def make_sink(output: str, name: str | None, *, fresh: bool) -> Sink:
+class Place(NamedTuple):
+    """
+    Where a person finds what an export has written.
+
+    Attributes:
+        complete: The output.
+        unfinished: Where the customers are until all is complete.
+        invalid: Where the rows are that are not valid; `None` if they are nowhere.
+    """
+
+    complete: str
+    unfinished: str
+    invalid: str | None
+
+    @classmethod
+    def of(cls, sink: Sink) -> "Place":
+        """Return the place of a sink."""
+        name = str(sink)
+        match sink:
+            case StandardOutput():
+                return cls(name, name, None)
+            case SQLiteDatabase():
+                return cls(name, name, "the table invalid_customers")
+            case ParquetFolder():
+                return cls(name, f"{name}/_partial", f"{name}.invalid.jsonl")
+            case _:
+                return cls(name, f"{name}.partial", f"{name}.invalid.jsonl")
+
+
+def make_sink(output: str, name: str | None, *, fresh: bool, escape_formulas: bool) -> Sink:
     """
     Return the sink for `--output`, in the format *name*. `None`: the suffix sets the format.
 
@@ -96,6 +125,8 @@ def make_sink(output: str, name: str | None, *, fresh: bool) -> Sink:
     if path.exists() and not (path.is_dir() if name == "parquet" else path.is_file()):
         raise usage_error(f"--output: {output} exists, and is not a {'folder' if name == 'parquet' else 'regular file'}")
     try:
+        if name == "csv":
+            return CSVFile(output, fresh=fresh, escape_formulas=escape_formulas)
         return _FORMATS[name].sink(output, fresh=fresh)
     except ModuleNotFoundError as exc:
         raise usage_error(str(exc)) from exc

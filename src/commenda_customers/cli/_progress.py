@@ -145,13 +145,14 @@ class Display:
         return (self._monitor.requests - requests) / (now - then), (self._monitor.customers - customers) / (now - then)
 
     def _describe_rest(self, progress: StreamProgress | None, customers_per_second: float) -> str:
-        """Return an estimate of the remaining time. The size of a corporation that has not started is unknown."""
+        """Return an estimate of the remaining time. A corporation that has not started counts as an average one."""
         if progress is None or progress.remaining is None or not customers_per_second:
             return ""
 
         started = progress.finished_before + progress.finished + progress.failed + progress.reading
-        least = "" if started >= self._corporations else "at least "
-        return f", {least}{_clock(progress.remaining / customers_per_second)} left"
+        average = (self._monitor.customers + progress.remaining) / max(started, 1)
+        remaining = progress.remaining + average * max(self._corporations - started, 0)
+        return f", about {_clock(remaining / customers_per_second)} left"
 
 
 def _describe_corporations(progress: StreamProgress, corporations: int) -> str:

@@ -11,32 +11,35 @@ from ..errors import CustomersError
 from ..export import Summary
 from ..export._files import write_whole
 from ._messages import count, say
+from ._outputs import Place
 
 _MOST_LINES = 20
 """At most this number of lines of one kind."""
 
 
-def say_summary(summary: Summary, error: Exception | None, output: str, *, only_problems: bool) -> None:
+def say_summary(summary: Summary, error: Exception | None, place: Place, *, only_problems: bool) -> None:
     """Write a summary to standard error. Leave out *error*, which ended the export early: the caller reports it."""
-    if not only_problems:
-        for line in _numbers(summary, output):
+    if not only_problems and (summary.pages or summary.customers or error is None):
+        for line in _numbers(summary, place):
             say(line)
-    for line in _problems(summary, error):
+    for line in _problems(summary, error, place):
         say(line)
 
 
-def _numbers(summary: Summary, output: str) -> Iterator[str]:
+def _numbers(summary: Summary, place: Place) -> Iterator[str]:
     before = f", {summary.customers_before:,} of them by earlier runs" if summary.customers_before else ""
     corporations = count(summary.corporations, "corporation")
-    yield f"{count(summary.customers, 'customer')} written to {output}{before}; {corporations} complete"
+    where = place.complete if summary.is_complete else place.unfinished
+    yield f"{count(summary.customers, 'customer')} written to {where}{before}; {corporations} complete"
     waited = f"{summary.waited:,.1f} s of waiting for the rate limit (sum over all pages)"
     retries = count(summary.retries, "retry", "retries")
     yield f"{count(summary.pages, 'page')} in {summary.elapsed:,.1f} s, {retries}, {waited}"
 
 
-def _problems(summary: Summary, error: Exception | None) -> Iterator[str]:
+def _problems(summary: Summary, error: Exception | None, place: Place) -> Iterator[str]:
     if summary.invalid_customers:
-        yield f"not valid: {count(summary.invalid_customers, 'row')}"
+        where = f": see {place.invalid}" if place.invalid else ""
+        yield f"not valid: {count(summary.invalid_customers, 'row')}{where}"
     if summary.restarted:
         yield f"read again from the beginning, because they could not be resumed: {_some_of(summary.restarted)}"
     if summary.dropped:
@@ -49,7 +52,7 @@ def _problems(summary: Summary, error: Exception | None) -> Iterator[str]:
         f"failed: {name}: {failure.message}" for name, failure in summary.failures.items() if failure is not error
     )
     if summary.failures and error is None:
-        yield f"not complete: {count(len(summary.failures), 'corporation')} failed"
+        yield f"not complete: {count(len(summary.failures), 'corporation')} failed; run the same command again"
 
 
 def _some_of(names: tuple[str, ...]) -> str:

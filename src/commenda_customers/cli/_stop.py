@@ -1,5 +1,6 @@
 """Ends an export early: at Ctrl-C or SIGTERM, or because the API does not work at all."""
 
+import math
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -9,9 +10,14 @@ import anyio
 from anyio.abc import TaskStatus
 
 from ..events import Event, PageFailed, PageFetched
+from ._messages import say
 
 _CORPORATIONS_OF_AN_OUTAGE = 3
 """If this number of corporations fails before the first page, the problem is the API, not the corporations."""
+
+
+_SECONDS_OF_ONE_SIGNAL = 0.5
+"""A wrapper such as `timeout` sends a signal to the process and to its group. That is one wish to stop, not two."""
 
 
 class Interrupted(Exception):  # noqa: N818 - the user wants it, so it is no error
@@ -56,7 +62,7 @@ class Stop:
         """
         Wait for signals until cancelled, and call *on_signal* at each signal.
 
-        At the first signal, the export commits what it has. The second signal ends the process immediately. Earlier commits
+        At the first signal, the export commits what it has. A later signal ends the process immediately. Earlier commits
         are safe.
         """
         with ExitStack() as stack:
@@ -67,12 +73,13 @@ class Stop:
                 task_status.started()
                 return
             task_status.started()
-            was_interrupted = False
+            interrupted_at = math.inf
             async for number in signals:
                 on_signal()
-                if was_interrupted:
+                if anyio.current_time() > interrupted_at + _SECONDS_OF_ONE_SIGNAL:
+                    say("interrupted while saving; run the same command again")
                     os._exit(Interrupted(number).exit_code)
-                was_interrupted = True
+                interrupted_at = min(interrupted_at, anyio.current_time())
                 self.because(Interrupted(number))
 
 
