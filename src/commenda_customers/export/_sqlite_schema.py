@@ -139,9 +139,9 @@ update customers set last_run = ?, last_seen = ? where rowid in (select value fr
 _NULL = 0.5
 _VALUES = ", ".join(f"nullif(?, {_NULL})" for _ in COLUMNS)
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[2:], "last_seen", "last_run", "raw", "digest"))
-_DIGEST, _NOW, _RUN, _RAW = (f"?{len(COLUMNS) + number}" for number in (1, 2, 3, 4))
+_REST = ", ".join("?" * 7)  # digest, three times, two numbers of runs, raw; Python 3.12 warns about ?1
 UPSERT = f"""
-insert into customers values ({_VALUES}, {_DIGEST}, {_NOW}, {_NOW}, {_NOW}, {_RUN}, {_RUN}, {_RAW})
+insert into customers values ({_VALUES}, {_REST})
 on conflict (corporation_id, id) do update set {_UPDATES},
     changed_at = case when digest = excluded.digest then changed_at else excluded.changed_at end,
     changed_run = case when digest = excluded.digest then changed_run else excluded.changed_run end
@@ -195,7 +195,7 @@ def rows_of(customers: list[tuple[Customer, bytes, str]], now: str, run: int) ->
         for at in _LISTS:
             if row[at] is not None:
                 row[at] = ";".join(row[at])
-        yield [*(_NULL if value is None else value for value in row), digest, now, run, raw.decode()]
+        yield [*(_NULL if value is None else value for value in row), digest, now, now, now, run, run, raw.decode()]
 
 
 def with_small_integers(row: list[Any]) -> list[Any]:
