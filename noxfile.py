@@ -50,9 +50,9 @@ def unit(session: nox.Session) -> None:
     run_tests(session, "unit", "tests/unit")
 
 
-@nox.session(python=PYTHONS, tags=["tests"])
+@nox.session(python=sorted({PYTHONS[0], PYTHONS[-1]}, key=PYTHONS.index), tags=["tests"])
 def system(session: nox.Session) -> None:
-    """Run all other tests: real sockets, processes, terminals, the examples. Takes the options of pytest."""
+    """Run all other tests: real sockets, processes, terminals, the examples. On the oldest and the newest Python."""
     run_tests(session, "system", "tests/system")
 
 
