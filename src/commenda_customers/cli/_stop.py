@@ -15,7 +15,6 @@ from ._messages import say
 _CORPORATIONS_OF_AN_OUTAGE = 3
 """If this number of corporations fails before the first page, the problem is the API, not the corporations."""
 
-
 _SECONDS_OF_ONE_SIGNAL = 0.5
 """A wrapper such as `timeout` sends a signal to the process and to its group. That is one wish to stop, not two."""
 

@@ -26,7 +26,7 @@ class Summary:
     failures: Mapping[str, CustomersError] = field(default_factory=dict[str, CustomersError])
     """Corporations that failed, with their errors. The next call reads only their missing pages."""
     shortfalls: Mapping[str, int] = field(default_factory=dict[str, int])
-    """For each corporation of which the server sent fewer customers than it counted: how many are missing."""
+    """The corporations with missing customers: the server counted this number more than it sent."""
     restarted: tuple[str, ...] = ()
     """Corporations that the export read again from the beginning: the cursor was refused, or the list changed too much."""
     dropped: tuple[str, ...] = ()
