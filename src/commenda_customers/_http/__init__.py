@@ -5,7 +5,8 @@ Plain data in, plain data out: it sends one request and returns status, headers 
 becomes one of ours here.
 """
 
-from .client import AnyAsyncClient, HTTPClient, RawResponse
+from .client import AnyAsyncClient, HTTPClient
+from .exchange import RawResponse
 from .library import may_pass
 
 __all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse", "may_pass"]

@@ -1,0 +1,190 @@
+"""One request and its response, through a client of the HTTP library."""
+
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+import httpx
+
+from .._secret import Secret
+from ..errors import APIConnectionError, APITimeoutError, CustomersError
+from .body import ACCEPT_ENCODING, BodyReader
+from .library import Library
+from .trace import ConnectionTrace
+
+_ERROR_BODY_LIMIT = 64 * 1024
+_MOST_BUFFERED = 1024 * 1024
+_SECONDS_TO_ABANDON = 0.1
+_SECONDS_FOR_ERROR_BODY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RawResponse:
+    """
+    A complete response, whatever its status.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers, by lower-case name.
+        body: The body after decompression. Of an error, as much as could be read.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    _connection: Any = field(repr=False, default=None)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    def drop_connection(self) -> None:
+        """Let no other request use the connection of this response."""
+        connection = self._connection and self._connection.get_extra_info("socket")
+        if connection is None:
+            return
+
+        # Shut down, not closed: the pool then sees that the connection has ended and closes it. A closed socket makes the
+        # pool's check fail on trio. Through a duplicate, because the socket of uvloop cannot be shut down.
+        with suppress(OSError), socket.fromfd(connection.fileno(), connection.family, connection.type) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """
+    Sends one GET request at a time, and receives its response.
+
+    Attributes:
+        library: The library that the client comes from.
+        url: Where to.
+        netloc: Host and port of the URL, for messages.
+        max_response_bytes: Bytes that a response may have after decompression.
+    """
+
+    library: Library
+    url: str
+    netloc: str
+    max_response_bytes: int
+
+    @asynccontextmanager
+    async def get(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret
+    ) -> AsyncGenerator[RawResponse]:
+        """
+        Send one GET request and receive its response, for the length of a block.
+
+        The connection returns to the pool when the block ends. Before that the caller can drop it: a connection that is one
+        response behind would give the next request, of any list, the response of this one.
+
+        Raises:
+            APIConnectionError: No complete response came.
+            InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
+        """
+        response = await self._send(client, params, secret)
+        try:
+            body = await self._body_of(response)
+            headers = dict(response.headers.items())
+            if not response.is_success:
+                # Some servers repeat what they refuse. A list of customers is not touched.
+                body = secret.redact_bytes(body)
+                headers = {name: secret.redact(value) for name, value in headers.items()}
+            # HTTP/2 numbers its responses, so its connections are never one behind.
+            connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
+            yield RawResponse(response.status_code, headers, body, connection)
+        finally:
+            await response.aclose()
+
+    async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
+        """Send a request and receive the head of its response."""
+        trace = ConnectionTrace()
+        try:
+            return await self._send_traced(client, params, secret, trace)
+        except APIConnectionError as error:
+            error.is_stale_connection = trace.was_kept
+            error.is_rejection = error.transient and not isinstance(error, APITimeoutError)
+            raise
+
+    async def _send_traced(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
+    ) -> httpx.Response:
+        with self.library.errors_translated(self.netloc):
+            request = client.build_request(
+                "GET",
+                self.url,
+                params=list(params),
+                headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
+                # The caller limits the whole attempt. The library limits each read only: a slow server never exceeds that.
+                timeout=None,
+                extensions={"trace": trace},
+            )
+        request.headers["Authorization"] = secret.authorization()
+        try:
+            with self.library.errors_translated(self.netloc):
+                # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
+                response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        except self.library.status_error as exc:
+            # A hook of the user's client raised it, for this response or for another request.
+            if exc.response.request is not request:
+                raise
+            response = exc.response
+        finally:
+            # Errors of the library hold the request, and ours hold those errors as their cause.
+            request.headers.pop("Authorization", None)
+
+        response.next_request = None  # the request of a redirect, with a copy of the token
+        return response
+
+    async def _body_of(self, response: httpx.Response) -> bytes:
+        if response.is_closed:
+            # A hook of the user's client has read or closed it.
+            try:
+                return response.content
+            except self.library.not_read:
+                return b""
+
+        encoding = response.headers.get("Content-Encoding", "")
+        if response.is_success:
+            reader = BodyReader(encoding, limit=self.max_response_bytes)
+            await self._read(response, reader)
+            return reader.finish()
+
+        # The status is known. Report it even if the body is cut, too long, too slow or unreadable.
+        try:
+            reader = BodyReader(encoding, limit=_ERROR_BODY_LIMIT)
+        except CustomersError:
+            return b""
+        time_left = anyio.current_effective_deadline() - anyio.current_time()
+        with suppress(CustomersError), anyio.move_on_after(min(_SECONDS_FOR_ERROR_BODY, time_left / 2)):
+            await self._read(response, reader)
+        return reader.so_far
+
+    async def _read(self, response: httpx.Response, reader: BodyReader) -> None:
+        stream = aiter(cast("httpx.AsyncByteStream", response.stream))
+        with self.library.errors_translated(self.netloc):
+            async for chunk in stream:
+                try:
+                    reader.feed(chunk)
+                except CustomersError:
+                    await self._abandon(response, stream)
+                    raise
+
+    async def _abandon(self, response: httpx.Response, stream: AsyncIterator[bytes]) -> None:
+        """
+        Leave the rest of a body unread.
+
+        If a closed stream is not read to its end, the garbage collector closes its generators, and trio warns about each of
+        them. So this reads what was already buffered, until the stream raises an error because it is closed.
+        """
+        await response.aclose()
+        buffered = 0
+        # HTTP/2 would wait for more.
+        with suppress(self.library.request_error), anyio.move_on_after(_SECONDS_TO_ABANDON):
+            async for chunk in stream:
+                buffered += len(chunk)
+                if buffered > _MOST_BUFFERED:
+                    break
