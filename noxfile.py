@@ -5,6 +5,7 @@ Each session installs what it needs, in the versions that `requirements/` locks.
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,15 @@ def kills(session: nox.Session) -> None:
     session.install("-r", str(LOCKED / "tests.txt"))
     session.install("--no-deps", ".")
     session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "tests/system/test_export_kills.py", "--kills", "50")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Read for two minutes from a server that changes at random, on asyncio and on trio. Takes the options of pytest."""
+    session.install("-r", str(LOCKED / "tests.txt"))
+    session.install("--no-deps", ".")
+    options = ["--soak", "120", "--soak-seed", str(secrets.randbelow(10**6))]
+    session.run("python", "-m", "pytest", "-s", "-p", "no:xdist", "tests/system/test_soak.py", *options, *session.posargs)
 
 
 @nox.session
