@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from behaviours import QUICK, MakeAPI
 from commenda_customers import AsyncCustomersAPI
@@ -23,6 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile(
     "fuzz", deadline=None, max_examples=20_000, print_blob=True, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile(
+    "mutation", deadline=None, derandomize=True, max_examples=20, database=None, phases=[Phase.generate]
 )
 settings.load_profile("default")
 
