@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
         httpx.PoolTimeout("full"),
         httpx.Response(200, text='{"customers": ['),
         httpx.Response(200, text="<html>"),
-        httpx.Response(204),
+        httpx.Response(200),
         hang,
         drip,
     ],
@@ -57,6 +57,9 @@ async def test_transient_faults_are_retried(fault: Answer) -> None:
     [
         *[(status(code), APIStatusError) for code in (302, 400, 401, 403, 404, 405, 409, 410, 422, 501)],
         (httpx.Response(200, json={"error": "no"}), InvalidResponseError),
+        *[(httpx.Response(code, content=b""), InvalidResponseError) for code in (204, 205)],
+        (httpx.Response(200, headers={"Content-Length": "0"}), InvalidResponseError),
+        (httpx.ProxyError("407 Proxy Authentication Required"), APIConnectionError),
         (httpx.Response(200, json=[]), InvalidResponseError),
         (httpx.Response(200, json={"customers": [{"id": 1}]}), InvalidResponseError),
         (brotli, InvalidResponseError),

@@ -15,6 +15,7 @@ from .body import ACCEPT_ENCODING, BodyReader
 from .library import Library
 from .trace import ConnectionTrace
 
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING}
 _ERROR_BODY_LIMIT = 64 * 1024
 _MOST_BUFFERED = 1024 * 1024
 _SECONDS_TO_ABANDON = 0.1
@@ -73,7 +74,7 @@ class Exchange:
 
     @asynccontextmanager
     async def get(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool = False
     ) -> AsyncGenerator[RawResponse]:
         """
         Send one GET request and receive its response, for the length of a block.
@@ -81,13 +82,24 @@ class Exchange:
         The connection returns to the pool when the block ends. Before that the caller can drop it: a connection that is one
         response behind would give the next request, of any list, the response of this one.
 
+        Args:
+            client: Sends it.
+            params: The query.
+            secret: The token.
+            past_caches: Let no cache answer without asking the server (RFC 9111, section 5.2.1.4).
+
         Raises:
             APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
         """
-        response = await self._send(client, params, secret)
+        headers = {**_HEADERS, "Cache-Control": "no-cache"} if past_caches else _HEADERS
+        response = await self._send(client, params, headers, secret)
         try:
-            body = await self._body_of(response)
+            try:
+                body = await self._body_of(response)
+            except CustomersError as error:
+                error.status_code = response.status_code
+                raise
             headers = dict(response.headers.items())
             if not response.is_success:
                 # Some servers repeat what they refuse. A list of customers is not touched.
@@ -99,32 +111,34 @@ class Exchange:
         finally:
             await response.aclose()
 
-    async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
+    async def _send(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], headers: Mapping[str, str], secret: Secret
+    ) -> httpx.Response:
         """Send a request and receive the head of its response."""
         trace = ConnectionTrace()
+        with self.library.errors_translated(self.netloc):
+            request = client.build_request(
+                "GET",
+                self.url,
+                params=list(params),
+                headers=headers,
+                # The caller limits the whole attempt. The library limits each read only: a slow server never exceeds that.
+                timeout=None,
+                extensions={"trace": trace},
+            )
         try:
-            return await self._send_traced(client, params, secret, trace)
+            return await self._send_traced(client, request, secret, trace)
         except APIConnectionError as error:
             error.is_stale_connection = trace.was_kept
             error.is_rejection = error.transient and not isinstance(error, APITimeoutError)
             raise
 
     async def _send_traced(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
+        self, client: httpx.AsyncClient, request: httpx.Request, secret: Secret, trace: ConnectionTrace
     ) -> httpx.Response:
-        with self.library.errors_translated(self.netloc):
-            request = client.build_request(
-                "GET",
-                self.url,
-                params=list(params),
-                headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
-                # The caller limits the whole attempt. The library limits each read only: a slow server never exceeds that.
-                timeout=None,
-                extensions={"trace": trace},
-            )
         request.headers["Authorization"] = secret.authorization()
         try:
-            with self.library.errors_translated(self.netloc):
+            with self.library.errors_translated(self.netloc, trace):
                 # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
                 response = await client.send(request, stream=True, auth=None, follow_redirects=False)
         except self.library.status_error as exc:

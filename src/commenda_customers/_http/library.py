@@ -1,5 +1,6 @@
 """Translates the exceptions of the HTTP library into ours."""
 
+import re
 import ssl
 import sys
 from collections.abc import Generator
@@ -9,6 +10,13 @@ from typing import NamedTuple, Self
 import httpx
 
 from ..errors import APIConnectionError, APITimeoutError, chain
+from ..retry import is_transient_status
+from .trace import ConnectionTrace
+
+_STATUS = re.compile(r"[0-9]{3}\b", re.ASCII)
+_SOCKS_REFUSALS = ("Requested ", "Invalid username/password", "Proxy Server could not connect: Connection not allowed")
+"""How the texts about a SOCKS proxy begin that wants another password, or does not allow the address."""
+_LONGEST_REASON = 200
 
 
 class Library(NamedTuple):
@@ -20,6 +28,7 @@ class Library(NamedTuple):
     connect_error: type[httpx.ConnectError]
     status_error: type[httpx.HTTPStatusError]
     not_read: type[httpx.ResponseNotRead]
+    proxy_error: type[httpx.ProxyError]
 
     @classmethod
     def of(cls, client_type: type) -> Self:
@@ -35,6 +44,7 @@ class Library(NamedTuple):
                     library.ConnectError,
                     library.HTTPStatusError,
                     library.ResponseNotRead,
+                    library.ProxyError,
                 )
 
         raise TypeError(
@@ -42,14 +52,16 @@ class Library(NamedTuple):
         )
 
     @contextmanager
-    def errors_translated(self, netloc: str) -> Generator[None]:
-        """Raise our errors in place of the library's, for a request to *netloc*."""
+    def errors_translated(self, netloc: str, trace: ConnectionTrace | None = None) -> Generator[None]:
+        """Raise our errors in place of the library's, for a request to *netloc*, on the connection that *trace* follows."""
         try:
             yield
         except self.timeout as exc:
             raise APITimeoutError(f"the connection to {netloc} timed out: {_reason(exc)}", transient=True) from exc
         except self.unsendable as exc:
             raise APIConnectionError(f"the request could not be sent: {_reason(exc)}") from exc
+        except self.proxy_error as exc:
+            raise _proxy_refusal(exc, netloc, None if trace is None else trace.peer) from exc
         except (
             self.request_error,
             ssl.SSLError,
@@ -85,6 +97,22 @@ def _is_refusal(exc: BaseException) -> bool:
         "ALERT_ACCESS",
     )
     return any(isinstance(link, ssl.SSLError) and any(word in str(link) for word in refused) for link in chain(exc))
+
+
+def _proxy_refusal(exc: Exception, netloc: str, proxy: str | None) -> APIConnectionError:
+    """
+    Return the error for a proxy that did not connect us to *netloc*.
+
+    The library gives no more than a text: the proxy's status and reason phrase, or what a SOCKS proxy means by its code.
+    """
+    reason = _reason(exc)
+    status = _STATUS.match(reason)
+    is_transient = not reason.startswith(_SOCKS_REFUSALS) if status is None else is_transient_status(int(status[0]))
+    advice = "" if is_transient else "; check the proxy and its password"
+    name = "" if proxy is None else f" {proxy}"
+    return APIConnectionError(
+        f"the proxy{name} refused the connection to {netloc}: {reason[:_LONGEST_REASON]}{advice}", transient=is_transient
+    )
 
 
 def _reason(exc: BaseException) -> str:

@@ -18,15 +18,21 @@ class ConnectionTrace:
 
     It also closes a connection whose TLS handshake failed or was cancelled, because httpcore does not (encode/httpcore pull
     request 443).
+
+    Attributes:
+        peer: Host and port of the new connection, which are those of the proxy if there is one. `None`: no new connection.
     """
 
     def __init__(self) -> None:
+        self.peer: str | None = None
         self._stream: Any = None
         self._was_sent = False
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         """Receive an event of the library."""
         match event:
+            case _ if event.endswith("connect_tcp.started"):
+                self.peer = f"{info['host']}:{info['port']}"
             case _ if event.endswith(_CONNECTED):
                 self._stream = info["return_value"]
             case _ if event.endswith("start_tls.failed"):
