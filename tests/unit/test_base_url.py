@@ -41,7 +41,13 @@ HOSTS = st.one_of(
     st.sampled_from(["api.example", "API.Example", "127.0.0.1", "localhost", "[::1]", "bücher.example", "a_b.example"]),
     st.lists(PARTS, max_size=3).map("".join),
 )
-URLS = st.tuples(
+NEARLY_GOOD = st.tuples(
+    st.sampled_from(["https://api.example", "HTTPS://API.example:443", "http://[::1]:8000", "https://bücher.example:8443"]),
+    st.lists(st.one_of(st.sampled_from(["v1", "api", "a%20b", ""]), PARTS), max_size=3).map(
+        lambda parts: "/".join(["", *parts])
+    ),
+).map("".join)
+URLS = NEARLY_GOOD | st.tuples(
     st.sampled_from(["", " ", "\n", "\ufeff"]),
     st.sampled_from(["https://", "http://", "HTTPS://", "https:/", "https:", "//", "", "ftp://"]),
     HOSTS,
@@ -153,6 +159,7 @@ class TestWhatIsRefused:
             ("api.example/v1", "must begin with https"),
             ("https://", "must begin with https"),
             ("https:///v1", "must begin with https"),
+            ("https:////evil.example", "must begin with https"),
             ("https:api.example", "must begin with https"),
             ("https://api.example/v1?", "query or a fragment"),
             ("https://api.example/v1#", "query or a fragment"),

@@ -26,8 +26,7 @@ def customers_url(base_url: str) -> httpx.URL:
     text = base_url.strip()
     _check_text(text)
     try:
-        # Twice: httpx knows the port of a scheme only in lower case.
-        url = httpx.URL(str(httpx.URL(text.rstrip("/") + PATH)))
+        url = httpx.URL(text.rstrip("/") + PATH)
         host = url.host
     except ValueError as exc:  # of a name that is no international one
         raise ValueError(f"base_url: must have a valid host name: {exc}") from exc
@@ -44,7 +43,7 @@ def customers_url(base_url: str) -> httpx.URL:
     if not _is_valid_path(text):
         raise ValueError(f"base_url: must have no part '.' or '..', and no encoded dots or slashes, got {base_url!r}")
 
-    return url
+    return httpx.URL(str(url))  # httpx knows the port of a scheme only if that is in lower case
 
 
 def _check_text(text: str) -> None:
