@@ -135,7 +135,10 @@ class HTTPClient:
                 # Plain http is for loopback: no proxy of the environment may see the token.
                 trust_env=self._is_encrypted,
             )
-        except (OSError, ImportError, ValueError, httpx.InvalidURL) as exc:
+        except httpx.InvalidURL:
+            # Neither its text nor itself as the cause: it may hold a part of the proxy's password.
+            raise APIConnectionError("the environment variables for proxies contain an address that is not a URL") from None
+        except (OSError, ImportError, ValueError) as exc:
             # The environment names certificates or proxies that do not exist.
             raise APIConnectionError(
                 f"the HTTP client could not be made from the environment variables for proxies and certificates: {exc}"
