@@ -142,7 +142,7 @@ class CustomersError(Exception):
 
 class APIConnectionError(CustomersError):
     """
-    No complete response came: the connection could not be opened, broke, or its certificate is not trusted.
+    No complete response came: the connection could not be opened, broke, its certificate is not trusted, or a proxy refused.
 
     Attributes:
         is_stale_connection: Whether the client sent the request on a connection that the server then closed, as it may do

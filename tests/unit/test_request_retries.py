@@ -162,3 +162,25 @@ async def test_without_limits_it_is_patient() -> None:
 
 async def _first_page(api: AsyncCustomersAPI) -> None:
     assert len(await api.list("corp_1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "is_transient"),
+    [
+        ("502 Bad Gateway", True),
+        ("407 Proxy Authentication Required", False),
+        ("Proxy Server could not connect: Host unreachable.", True),
+        ("Proxy Server could not connect: Connection not allowed by ruleset.", False),
+        ("Invalid username/password", False),
+        ("Requested NO AUTH from proxy server, but got USERNAME/PASSWORD.", False),
+        ("40 " + "x" * 10_000, True),
+    ],
+)
+async def test_a_proxy_may_refuse_for_good(text: str, is_transient: bool) -> None:
+    """A proxy that wants a password or does not allow the address is final, over HTTP and over SOCKS."""
+    script = Script(*[httpx.ProxyError(text)] * 2)
+    async with script.api(retry=RetryPolicy(max_attempts=2), rate_limit=None) as api:
+        with pytest.raises(APIConnectionError, match=r"the proxy refused the connection to api\.example: ") as caught:
+            await api.list("corp_1")
+    assert (caught.value.transient, len(script.requests)) == (is_transient, 1 + is_transient)
+    assert len(str(caught.value)) < 500
