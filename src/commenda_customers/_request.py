@@ -16,7 +16,7 @@ from ._attempt import Attempt
 from ._cancellation import in_child_task
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
-from ._secret import Secret
+from ._secret import Secret, forget_frames
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
 from .auth import TokenAuth
 from .errors import (
@@ -128,6 +128,7 @@ class _PageRequest:
             received = await self._with_permit(attempt)
             received.page()
         except CustomersError as error:
+            forget_frames(error)
             if attempt.secret is not None:
                 attempt.secret.redact_error(error)
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):
@@ -209,7 +210,7 @@ class _PageRequest:
         """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
         async with self._fetcher.http.get(self._params, secret) as response:
             at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
-            name = request_id(response.headers, secret.redact)
+            name = request_id(response.headers)
             try:
                 result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
             except CustomersError as error:
@@ -246,6 +247,13 @@ class _PageRequest:
             redact=secret.redact_bytes,
             collect_invalid=self._collect_invalid,
         )
+        if response.repeats_token:
+            raise InvalidResponseError(
+                "the response contains the token; a customer or the cursor repeats it, so the page is not what was sent",
+                status_code=status,
+                request_id=request_id(headers),
+            )
+
         foreign = foreign_corporation(page)
         if foreign is None:
             return page
