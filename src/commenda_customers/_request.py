@@ -4,6 +4,7 @@ One page: permit, token, send, decode, retry.
 `PageFetcher` is what all requests of a client share; `_PageRequest` is the request for one page, over all its attempts.
 """
 
+import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -124,11 +125,12 @@ class _PageRequest:
             raise
 
     async def _send_and_accept(self, attempt: Attempt) -> _Received:
+        handled = sys.exception()
         try:
             received = await self._with_permit(attempt)
             received.page()
         except CustomersError as error:
-            forget_frames(error)
+            forget_frames(error, until=handled)
             if attempt.secret is not None:
                 attempt.secret.redact_error(error)
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):

@@ -123,15 +123,19 @@ class Secret:
         return self._compiled
 
 
-def forget_frames(error: BaseException) -> None:
+def forget_frames(error: BaseException, *, until: BaseException | None) -> None:
     """
     Drop the traceback of *error*, and those of all errors behind it.
 
     The local variables of their frames are what was sent and received: the header with the token, a chunk that repeats it.
     Programs that report errors send such variables elsewhere.
+
+    Args:
+        error: The error.
+        until: What the caller was handling before. It is not ours, and stays as it is.
     """
     behind: list[BaseException | None] = [error]
-    seen: set[int] = set()
+    seen = {id(until)}
     while behind:
         link = behind.pop()
         if link is None or id(link) in seen:

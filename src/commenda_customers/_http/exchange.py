@@ -32,7 +32,7 @@ class RawResponse:
         body: The body after decompression. Of an error, as much as could be read.
         repeats_token: Whether a 2xx response had the token in its body. It was removed, so the body is not what was sent.
 
-    Neither the headers nor the body contain the token.
+    Neither the values of the headers nor the body contain the token.
     """
 
     status: int
