@@ -4,6 +4,7 @@ One page: permit, token, send, decode, retry.
 `PageFetcher` is what all requests of a client share; `_PageRequest` is the request for one page, over all its attempts.
 """
 
+import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from ._attempt import Attempt
 from ._cancellation import in_child_task
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
-from ._secret import Secret
+from ._secret import Secret, forget_frames
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
 from .auth import TokenAuth
 from .errors import (
@@ -125,10 +126,12 @@ class _PageRequest:
             raise
 
     async def _send_and_accept(self, attempt: Attempt) -> _Received:
+        handled = sys.exception()
         try:
             received = await self._with_permit(attempt)
             received.page()
         except CustomersError as error:
+            forget_frames(error, until=handled)
             if attempt.secret is not None:
                 attempt.secret.redact_error(error)
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):
@@ -214,7 +217,7 @@ class _PageRequest:
         past_caches = self._unusable_page_came
         async with self._fetcher.http.get(self._params, secret, past_caches=past_caches) as response:
             at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
-            name = request_id(response.headers, secret.redact)
+            name = request_id(response.headers)
             try:
                 result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
             except CustomersError as error:
@@ -253,6 +256,13 @@ class _PageRequest:
             redact=secret.redact_bytes,
             collect_invalid=self._collect_invalid,
         )
+        if response.repeats_token:
+            raise InvalidResponseError(
+                "the response contains the token; a customer or the cursor repeats it, so the page is not what was sent",
+                status_code=status,
+                request_id=request_id(headers),
+            )
+
         foreign = foreign_corporation(page)
         if foreign is None:
             return page

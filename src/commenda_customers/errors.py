@@ -228,7 +228,12 @@ class ServerError(APIStatusError):
 
 
 class InvalidResponseError(CustomersError):
-    """The response is not a valid page: empty, not JSON, neither envelope, too large, or of another corporation."""
+    """
+    The response is not a valid page: empty, not JSON, neither envelope, too large, or of another corporation.
+
+    Or: the page contains the token, in a customer or in the cursor. The SDK would have to change the page to keep the token
+    secret, so it refuses the page. Replace the token: whoever reads the customers can read it.
+    """
 
 
 class CursorLoopError(InvalidResponseError):

@@ -146,6 +146,13 @@ class TestHelp:
             # A long option has its text on the next line.
             assert not line.startswith("  -") or len(line.split("  ")) > 2 or len(line) > 28
 
+    @pytest.mark.parametrize("command", ["list", "export"])
+    def test_no_option_takes_the_token(self, command: str, capfd: pytest.CaptureFixture[str]) -> None:
+        """All users of a machine can see the arguments of a process, so the token comes from the environment only."""
+        assert main([command, "--help"]) == 0
+        assert "--token" not in capfd.readouterr().out
+        assert main([command, "--corporation", "c", "--token", "s3cr3t"]) == 2
+
     def test_without_arguments_it_shows_help(self, capfd: pytest.CaptureFixture[str]) -> None:
         """Without arguments the command shows its help, as a usage error."""
         assert main([]) == 2

@@ -20,6 +20,7 @@ from ..query import PARAMETERS
 from .base_url import PATH, customers_url
 from .exchange import Exchange, RawResponse
 from .library import Library
+from .logs import filter_logs, redacted_logs
 
 MAX_CONNECTIONS = 100
 """The most connections, and so the most requests in flight. It is the size of httpx's default pool."""
@@ -76,6 +77,7 @@ class HTTPClient:
         # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
         self._client = cast("httpx.AsyncClient | None", client)
         self._check_params()
+        filter_logs()
         self._is_own = client is None
         self._is_closed = False
         self._opening = anyio.Lock()
@@ -162,5 +164,6 @@ class HTTPClient:
     ) -> AsyncGenerator[RawResponse]:
         """Send one request and receive its response, for the length of a block: see `Exchange.get`."""
         client = await self.open()
-        async with self._exchange.get(client, params, secret, past_caches=past_caches) as response:
-            yield response
+        with redacted_logs(secret):
+            async with self._exchange.get(client, params, secret, past_caches=past_caches) as response:
+                yield response

@@ -29,11 +29,15 @@ class RawResponse:
         status: The HTTP status.
         headers: The headers, by lower-case name.
         body: The body after decompression. Of an error, as much as could be read.
+        repeats_token: Whether a 2xx response had the token in its body. It was removed, so the body is not what was sent.
+
+    Neither the values of the headers nor the body contain the token.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    repeats_token: bool = False
     _connection: Any = field(repr=False, default=None)
 
     @property
@@ -95,18 +99,18 @@ class Exchange:
         response = await self._send(client, request, secret, trace)
         try:
             try:
-                body = await self._body_of(response, trace)
+                received = await self._body_of(response, trace)
             except CustomersError as error:
                 error.status_code = response.status_code
                 raise
-            headers = dict(response.headers.items())
-            if not response.is_success:
-                # Some servers repeat what they refuse. A list of customers is not touched.
-                body = secret.redact_bytes(body)
-                headers = {name: secret.redact(value) for name, value in headers.items()}
+            # Here the bytes become ours. No later code has to remember that a server may repeat the token.
+            body = secret.redact_page(received) if response.is_success else secret.redact_broken_off(received)
+            repeats_token = response.is_success and body != received
+            del received  # a traceback would show it
+            headers = {name: secret.redact(value) for name, value in response.headers.items()}
             # HTTP/2 numbers its responses, so its connections are never one behind.
             connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
-            yield RawResponse(response.status_code, headers, body, connection)
+            yield RawResponse(response.status_code, headers, body, repeats_token, connection)
         finally:
             # The response is complete, or an error says why not. That closing failed adds nothing.
             with suppress(Exception):

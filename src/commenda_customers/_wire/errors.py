@@ -1,6 +1,6 @@
 """From a status to an error, and what every error says about its response."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -102,9 +102,9 @@ def with_phrase(status: int) -> str:
         return f"{status} ({_PHRASES[status]})" if status in _PHRASES else str(status)
 
 
-def request_id(headers: Mapping[str, str], redact: Callable[[str], str] = str) -> str | None:
-    """Return the server's name for the request, if it gave one. *redact* removes from it what no event may show."""
-    return next((one_line(redact(headers[name])) for name in _REQUEST_ID_HEADERS if name in headers), None)
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the server's name for the request, if it gave one."""
+    return next((one_line(headers[name]) for name in _REQUEST_ID_HEADERS if name in headers), None)
 
 
 def response_fields(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
