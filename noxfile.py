@@ -228,6 +228,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the code in thousands of small ways, and count how many the tests notice. Takes names of files. Takes hours."""
+    session.install("-r", str(LOCKED / "tests.txt"), "mutmut>=3.8,<4")
+    session.run("python", "tests/mutation.py", *session.posargs)
+
+
+@nox.session
 def proxies(session: nox.Session) -> None:
     """Measure the client behind the limits of nginx and HAProxy, which must be installed. Less than three minutes."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")

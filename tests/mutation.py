@@ -21,14 +21,14 @@ LEAST = 0.9
 _RESUME = ("resume", "resume_after_a_hook", "resume_changed_list", "resume_cursor_loop", "resume_other_limit")
 _LIMITS = ("limits_controller", "limits_breaker", "limits_lessons", "limits_pacing", "limits_adaptive", "limits_queue")
 TESTS: Mapping[str, Sequence[str]] = {
-    "checkpoint.py": ("checkpoint", "stream_progress", *_RESUME, "fuzzing"),
-    "retry.py": ("retry_policy", "retry_calls", "request_retries", "limits_max_wait"),
+    "checkpoint.py": ("checkpoint", "stream_progress", *_RESUME, "expired_cursors", "fuzzing"),
+    "retry.py": ("retry_policy", "retry_calls", "statuses", "request_retries", "request_limiter", "with_options"),
     "_pages.py": (*_RESUME, "expired_cursors", "iteration", "stream_progress"),
     "_fan_out.py": ("stream", "stream_ending", "stream_failures", "stream_ids", "stream_leaving"),
-    "_wire/errors.py": ("wire", "fuzzing"),
-    "_wire/page.py": ("wire", "fuzzing"),
+    "_wire/errors.py": ("wire", "statuses", "fuzzing"),
+    "_wire/page.py": ("wire", "statuses", "fuzzing"),
     "_wire/rows.py": ("wire", "fuzzing"),
-    "_wire/throttling.py": ("throttling", "fuzzing"),
+    "_wire/throttling.py": ("throttling", "statuses", "fuzzing"),
     "limits/_breaker.py": _LIMITS,
     "limits/_controller.py": _LIMITS,
     "limits/_outcomes.py": _LIMITS,
