@@ -140,9 +140,7 @@ async def test_tls_negotiates_the_protocol(library: ModuleType, raw_server: RawS
 
 
 @pytest.mark.parametrize("most", [1, 3])
-async def test_the_server_allows_few_streams(
-    raw_server: RawServer, make_h2: MakeH2, failures: Failures, most: int
-) -> None:
+async def test_the_server_allows_few_streams(raw_server: RawServer, make_h2: MakeH2, failures: Failures, most: int) -> None:
     """Requests wait for a free stream, also if the server allows fewer than are wanted. No attempt fails."""
     kept: list[H2Connection] = []
     raw_server.behave(speaks_h2(_keep(kept, partial(answers_pages, pages=2)), MAX_CONCURRENT_STREAMS=most))
@@ -270,9 +268,7 @@ async def test_a_timeout_resets_its_stream(raw_server: RawServer, make_h2: MakeH
 
 
 @pytest.mark.parametrize("status", ["200", "400"])
-async def test_unread_bodies_do_not_fill_the_window(
-    raw_server: RawServer, make_h2: MakeH2, status: str
-) -> None:
+async def test_unread_bodies_do_not_fill_the_window(raw_server: RawServer, make_h2: MakeH2, status: str) -> None:
     """
     A body that is too large, or that of an error, is left unread, and takes no window from the others.
 
@@ -415,9 +411,7 @@ async def test_a_server_that_always_refuses_is_not_asked_in_a_loop(
 
 
 @pytest.mark.parametrize("how", ["stream", "connection"])
-async def test_calm_is_not_answered_at_once(
-    raw_server: RawServer, make_h2: MakeH2, failures: Failures, how: str
-) -> None:
+async def test_calm_is_not_answered_at_once(raw_server: RawServer, make_h2: MakeH2, failures: Failures, how: str) -> None:
     """ENHANCE_YOUR_CALM may be a limit: the next attempt waits, whether the server processed the request or not."""
 
     def answer(connection: H2Connection, request: Request) -> None:
@@ -440,9 +434,7 @@ async def test_calm_is_not_answered_at_once(
 
 @pytest.mark.parametrize("how", ["stream", "connection"])
 @pytest.mark.parametrize("code", [0xC, 0xD])
-async def test_a_server_that_wants_no_http2_is_final(
-    raw_server: RawServer, make_h2: MakeH2, how: str, code: int
-) -> None:
+async def test_a_server_that_wants_no_http2_is_final(raw_server: RawServer, make_h2: MakeH2, how: str, code: int) -> None:
     """INADEQUATE_SECURITY and HTTP_1_1_REQUIRED would come the next time, too."""
 
     def answer(connection: H2Connection, request: Request) -> None:
