@@ -25,7 +25,7 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=20_000, print_blob=True, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile(
-    "mutation", deadline=None, derandomize=True, max_examples=20, database=None, phases=[Phase.generate]
+    "mutation", deadline=None, derandomize=True, max_examples=20, database=None, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("default")
 
