@@ -56,8 +56,13 @@ class ConnectionTrace:
                 pass
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
-        self._is_damaged = was_cut_while_writing(exc)
-        if event == "http2.send_request_headers.failed" and isinstance(exc, Exception):
+        if not isinstance(exc, Exception):
+            self._is_damaged = was_cut_while_writing(exc)
+            return
+
+        # h2 refuses all that has come at once, also what was for other requests. After a GOAWAY alone, they miss nothing.
+        self._is_damaged = self._stream is not None and self._stream.is_connection_over and Ending.of(exc) is None
+        if event == "http2.send_request_headers.failed":
             is_to_blame = self._stream is not None and self._stream.is_to_blame
             self.is_sendable = not is_to_blame
             # A header block that could not be finished has changed the compression of those that follow.
