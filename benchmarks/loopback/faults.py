@@ -176,7 +176,9 @@ async def compare(setups: Sequence[Setup], *, details: bool) -> tuple[str, bool]
         print(f"LEFT BEHIND: {trouble}", file=sys.stderr)
 
     is_exact = all(job.customers == "exact" for pair in jobs for job in pair.values())
-    return table([["proxy, and what happens", *PROTOCOLS.values(), "customers"], *map(_row, jobs)]), is_exact and not troubles
+    return table(
+        [["proxy, and what happens", *PROTOCOLS.values(), "customers"], *map(_row, jobs)]
+    ), is_exact and not troubles
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Server:
 
     async def start(self) -> None:
         """Start it, and wait until it listens."""
-        with self._log.open("ab") as output:  # noqa: ASYNC230 - it is only opened
+        with self._log.open("ab") as output:
             self._process = await anyio.open_process(
                 self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )

@@ -32,6 +32,12 @@ async def _first_page(api: AsyncCustomersAPI) -> None:
     assert len(await api.list("corp_1")) == 1
 
 
+async def closed_while_kept(request: httpx.Request) -> httpx.Response:
+    """Fail as the library does if the server closes a connection of an earlier request."""
+    await request.extensions["trace"]("http11.send_request_headers.started", {})
+    raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+
+
 class Says(FixedRate):
     """A limiter that says what a test wants, and takes note of what it is told."""
 
@@ -96,6 +102,24 @@ class TestOutages:
         async with Script(fault, GOOD).api(rate_limit=limiter) as api:
             await api.list("corp_1")
         assert limiter.told[0] == told
+
+    @pytest.mark.parametrize(
+        ("resends", "told"),
+        [
+            ([], [Feedback(), Feedback(is_answered=True)]),
+            ([httpx.ConnectError("refused")], [Feedback(), Feedback(is_rejected=True), Feedback(is_answered=True)]),
+            ([closed_while_kept], [Feedback(), Feedback(is_rejected=True), Feedback(is_answered=True)]),
+        ],
+        ids=["then works", "then is refused", "then is closed again"],
+    )
+    async def test_one_kept_connection_that_was_closed_says_nothing(
+        self, resends: list[Answer], told: list[Feedback]
+    ) -> None:
+        """A server that restarts closes kept connections. A limiter learns from it only if the resend fails as well."""
+        limiter = Says()
+        async with Script(closed_while_kept, *resends, GOOD).api(rate_limit=limiter) as api:
+            await api.list("corp_1")
+        assert [replace(feedback, failing_since=math.inf) for feedback in limiter.told] == told
 
     async def test_a_pause_of_the_limiter_is_no_wait_of_the_policy(self) -> None:
         """If the limiter holds the next attempt back, the policy does not wait as well, but keeps the deadline."""
