@@ -38,14 +38,18 @@ class Connection:
         """Return the head of the next request; empty at the end of the connection."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            try:
-                received = self._socket.recv(65536)
-            except OSError:
-                return b""
+            received = self.receive()
             if not received:
                 return b""
             head += received
         return head
+
+    def receive(self) -> bytes:
+        """Return the next bytes; empty at the end of the connection."""
+        try:
+            return self._socket.recv(65536)
+        except OSError:
+            return b""
 
     def send(self, data: bytes) -> None:
         """Send bytes; a client that has gone away is no error."""

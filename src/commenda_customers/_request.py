@@ -277,5 +277,6 @@ def _feedback_without_response(error: APIConnectionError, attempt: Attempt) -> F
     if error.is_stale_connection and attempt.number == 1:
         return Feedback()
 
-    is_failed = error.transient and not error.is_rejection
+    # A connection that the server closes without an error says nothing about a limit, nor about an outage.
+    is_failed = error.transient and not (error.is_rejection or error.is_stale_connection)
     return Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)
