@@ -52,6 +52,9 @@ async def run(options: argparse.Namespace) -> int:
 
     troubles = faults.setups_with(options.only) if options.part != "limits" else []
     measured = limits.setups_with(options.only) if options.part != "faults" else []
+    if not troubles and not measured:
+        print(f"no row has {options.only!r} in its name", file=sys.stderr)
+        return 2
     if not find_programs(
         {setup.name.partition(" ")[0].rstrip(":").lower() for setup in [*troubles, *measured]}, options.also
     ):

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 
@@ -44,18 +44,18 @@ class Setup:
     pause: float = 0.0
 
 
-def nginx(what: str, location: str = "", *, server: str = "", http: str = "", keep: bool = True, **more: object) -> Setup:
+def nginx(what: str, location: str = "", *, server: str = "", http: str = "", keep: bool = True, **more: Any) -> Setup:
     def proxy(protocol: Protocol) -> configs.Proxy:
         return configs.nginx(location, server=server, http=http, keep=keep, tls=protocol)
 
-    return Setup(f"nginx: {what}", proxy, **more)  # type: ignore[arg-type]
+    return Setup(f"nginx: {what}", proxy, **more)
 
 
-def haproxy(what: str, *frontend: str, defaults: tuple[str, ...] = (), **more: object) -> Setup:
+def haproxy(what: str, *frontend: str, defaults: tuple[str, ...] = (), **more: Any) -> Setup:
     def proxy(protocol: Protocol) -> configs.Proxy:
         return configs.haproxy(*frontend, defaults=defaults, tls=protocol)
 
-    return Setup(f"HAProxy: {what}", proxy, **more)  # type: ignore[arg-type]
+    return Setup(f"HAProxy: {what}", proxy, **more)
 
 
 async def reload_nginx(servers: Servers) -> None:
@@ -109,9 +109,7 @@ SETUPS = (
     nginx("the same, without buffers, with gzip", f"proxy_buffering off; {GZIP}", emulator=CUTS),
     nginx("HTTP/1.0 to the server, gzip", GZIP, keep=False),
     nginx("2 % of the responses hang, 504 after 0.5 s", "proxy_read_timeout 500ms;", emulator=HANGS),
-    nginx(
-        "idle connections closed", server=f"keepalive_timeout {IDLE}ms; client_header_timeout {IDLE}ms;", pause=IDLE / 1000
-    ),
+    nginx("idle connections closed", server=f"keepalive_timeout {IDLE}ms; client_header_timeout 1s;", pause=IDLE / 1000),
     haproxy("nothing"),
     haproxy(f"{RATE} in 1 s, 429", *configs.most_requests(RATE, 1, "deny deny_status 429")),
     haproxy("reloaded each second", happens=reload_haproxy),

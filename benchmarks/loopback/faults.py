@@ -1,7 +1,7 @@
 """
 Does the client lose or repeat a customer behind a real proxy while things go wrong?
 
-Each job reads 320 pages, through a proxy and an emulator of its own, over HTTP/1.1 and over HTTP/2, both with TLS. Several
+Each job reads 240 pages, through a proxy and an emulator of its own, over HTTP/1.1 and over HTTP/2, both with TLS. Several
 jobs run at the same time. A cell of the table has:
 
 - the seconds from the first request to the last customer;
@@ -36,7 +36,7 @@ from .fault_setups import SETUPS, Protocol, Setup
 from .jobs import CONCURRENCY, TOKEN, Held, Servers, held_by_emulator, proxied_emulator, read_all
 from .processes import HOST
 
-PAGES = 20
+PAGES = 15
 """Pages of each corporation; there are as many corporations as the stream reads at once."""
 
 LATENCY = 0.2
@@ -186,7 +186,7 @@ def left_open() -> Iterator[list[str]]:
     """Collect what is reported of tasks, generators and sockets that nobody has waited for or closed."""
     troubles: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: troubles.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: troubles.append(record.getMessage())
     before, sys.unraisablehook = sys.unraisablehook, lambda hook: troubles.append(repr(hook.exc_value))
     logging.getLogger("asyncio").addHandler(handler)
     try:

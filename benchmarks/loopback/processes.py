@@ -41,11 +41,12 @@ class Server:
 
     async def start(self) -> None:
         """Start it, and wait until it listens."""
-        with self._log.open("ab") as output:
+        # Shielded: a start that is cancelled would leave behind what the process has started by then.
+        with self._log.open("ab") as output, anyio.CancelScope(shield=True):
             self._process = await anyio.open_process(
                 self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        _running.add(self)
+            _running.add(self)
         with anyio.move_on_after(START):
             while self._process.returncode is None and not is_open(self.port):  # noqa: ASYNC110 - nothing tells it
                 await anyio.sleep(0.05)
