@@ -67,6 +67,10 @@ class Connection:
         """Close with a reset instead of an end."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
+    def end_writing(self) -> None:
+        """Close one half of the connection: nothing more is sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def wait_for_end(self) -> None:
         """Wait until the test is over."""
         self._stopped.wait(30)

@@ -87,13 +87,19 @@ class Library(NamedTuple):
             raise self._translated(exc, netloc, trace) from exc
 
     def _is_about(self, exc: Exception, request: Any) -> bool:
-        if isinstance(exc, self.request_error):
-            return getattr(exc, "_request", None) in (None, request)
+        """Return whether *exc* says what happened to *request*. If not, a hook of the user's client has raised it."""
+        its_request = getattr(exc, "_request", None) if isinstance(exc, self.request_error) else None
+        if its_request is not None:
+            return its_request is request
 
         frames = list(frames_of(exc.__traceback__))
         if any(frame.f_code.co_name == _OF_TRACE for frame in frames):
             return False
-        return any(frame.f_code.co_name in _OF_TRANSPORT and _knows(frame, request) for frame in frames)
+        if any(frame.f_code.co_name in _OF_TRANSPORT and _knows(frame, request) for frame in frames):
+            return True
+        # The client itself refuses some requests and responses, such as a redirect to an address that is none.
+        is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.request_error.__module__
+        return is_of_client and isinstance(exc, self.request_error)
 
     def _translated(self, exc: Exception, netloc: str, trace: ConnectionTrace) -> APIConnectionError:
         if isinstance(exc, (self.timeout, TimeoutError)):
@@ -143,9 +149,6 @@ def _knows(frame: FrameType, request: Any) -> bool:
 
 def _reason(exc: BaseException) -> str:
     """Return the text of the innermost cause that has one, which is the most specific."""
-    for link in reversed(list(chain(exc))):
-        if text := str(link):
-            # The text of a KeyError is only the key.
-            return f"{type(link).__name__}: {text}" if isinstance(link, (LookupError, *_MISTAKES)) else text
-
-    return type(exc).__name__
+    # The text of a KeyError is only the key.
+    texts = [str(link) for link in chain(exc) if not isinstance(link, LookupError)]
+    return next((text for text in reversed(texts) if text), type(exc).__name__)
