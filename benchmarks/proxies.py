@@ -5,8 +5,8 @@ It makes two tables. The first one compares, customer for customer, what the cli
 (`loopback/faults.py`); the second one measures how much of a limit it uses (`loopback/limits.py`). `--only` takes a part of
 the names of the rows.
 
-It takes about four minutes. The exit code is 0 if the client with its limiter read everything exactly; 1 if it did not, if
-an error came that is not a `CustomersError`, or if something was left open; 2 if a program is missing.
+It takes about four minutes, and says what was left open. The exit code is 0 if the client with its limiter read everything
+exactly; 1 if it did not, or if any error came instead; 2 if a program is missing.
 
     python benchmarks/proxies.py [--only nginx] [--part faults] [--backend trio] [--details] [--times 1]
 """
