@@ -271,10 +271,11 @@ def _feedback_without_response(error: APIConnectionError, attempt: Attempt) -> F
     """
     Return what a limiter can learn if no response came.
 
-    A kept connection that was closed says nothing. A server closes its connections when it restarts, and all at the same
-    moment: that is no limit. The request is sent again immediately. If that fails too, the limiter learns from it.
+    A kept connection that was closed, or a request that was not processed, says nothing. A server that restarts ends all of
+    them at the same moment: that is no limit. The request is sent again immediately. If that fails too, the limiter learns
+    from it.
     """
-    if error.is_stale_connection and attempt.number == 1:
+    if (error.is_stale_connection or error.is_unprocessed) and attempt.number == 1:
         return Feedback()
 
     # A connection that the server closes without an error says nothing about a limit, nor about an outage.
