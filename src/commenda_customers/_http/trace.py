@@ -75,7 +75,9 @@ class ConnectionTrace:
         ending = Ending.of(error)
         if ending is None:
             error.is_stale_connection = was_kept or is_of_ended_connection(error)
-            error.is_rejection = error.transient and not had_head and not isinstance(error, APITimeoutError)
+            # A connection of HTTP/2 ends once, for all the requests on it. For the limiter, that is not a refusal of each.
+            is_known = error.is_stale_connection and self._stream is not None
+            error.is_rejection = not (had_head or is_known or isinstance(error, APITimeoutError)) and error.transient
             return
 
         is_calm = ending.code == ErrorCode.ENHANCE_YOUR_CALM
