@@ -162,9 +162,7 @@ class _PageRequest:
             received = await self._with_connection(attempt)
             feedback = self._feedback_of(received, attempt)
         except APIConnectionError as error:
-            # A connection that the server closes without an error says nothing about a limit, nor about an outage.
-            is_failed = error.transient and not (error.is_rejection or error.is_stale_connection)
-            feedback = Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)
+            feedback = _feedback_without_response(error, attempt)
             raise
         finally:
             limiter.release(permit, feedback)
@@ -283,3 +281,19 @@ class _PageRequest:
             error.retry_after = limiter.estimate_wait()
         self._report.locate(error, error.attempts)
         self._report.attempt_failed(attempt, error)
+
+
+def _feedback_without_response(error: APIConnectionError, attempt: Attempt) -> Feedback:
+    """
+    Return what a limiter can learn if no response came.
+
+    A kept connection that was closed, or a request that was not processed, says nothing. A server that restarts ends all of
+    them at the same moment: that is no limit. The request is sent again immediately. If that fails too, the limiter learns
+    from it.
+    """
+    if (error.is_stale_connection or error.is_unprocessed) and attempt.number == 1:
+        return Feedback()
+
+    # A connection that the server closes without an error says nothing about a limit, nor about an outage.
+    is_failed = error.transient and not (error.is_rejection or error.is_stale_connection)
+    return Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)
