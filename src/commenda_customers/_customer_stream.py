@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint as let_others_run
 
 from ._cancellation import is_cancellation
+from ._checks import check_stack
 from ._fan_out import FanOut
 from ._iteration import Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
@@ -56,6 +57,7 @@ class CustomerStream:
         if self._tasks is not None:
             raise RuntimeError("a stream can be used only once; call api.stream() again")
 
+        check_stack()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._fan_out.run)

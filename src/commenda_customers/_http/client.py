@@ -1,7 +1,8 @@
 """The client of the HTTP library, the user's or our own: when it opens, when it closes, and whether it may be used."""
 
-import os
+import gc
 import ssl
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -10,9 +11,10 @@ from typing import Any, Protocol, cast
 import anyio
 import anyio.to_thread
 import httpx
-from anyio.lowlevel import current_token
 
 from .._cancellation import in_child_task
+from .._checks import check_stack
+from .._event_loops import Home, here
 from .._secret import Secret
 from .._version import __version__
 from ..errors import APIConnectionError
@@ -79,7 +81,7 @@ class HTTPClient:
         self._is_own = client is None
         self._is_closed = False
         self._opening = anyio.Lock()
-        self._home: tuple[int, object] | None = None
+        self._home: Home | None = None
 
     def _check_params(self) -> None:
         """Refuse a user's client that would add parameters of the API to every request."""
@@ -106,9 +108,8 @@ class HTTPClient:
         """
         if self._is_closed:
             raise RuntimeError("this AsyncCustomersAPI is closed; make a new one")
-        here = (os.getpid(), current_token())
-        self._home = self._home or here
-        if self._home != here:
+        self._home = self._home or here()
+        if not self._home.is_here:
             raise RuntimeError("this AsyncCustomersAPI is in use in another event loop or process; make one for each")
 
     async def _open_own(self) -> httpx.AsyncClient:
@@ -142,11 +143,37 @@ class HTTPClient:
             ) from exc
 
     async def aclose(self) -> None:
-        """Close the SDK's HTTP client; a client of the user stays open. May be called more than once."""
+        """
+        Close the SDK's HTTP client; a client of the user stays open. May be called more than once.
+
+        Raises:
+            RuntimeError: It is in use in another event loop, which is not closed.
+        """
+        check_stack()
+        if self._home is not None and not self._home.is_here:
+            self._close_elsewhere(self._home)
+            return
+
         self._is_closed = True
         # A cancelled task comes through here too, and must not leave connections behind.
         with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
             await in_child_task(self._close_own)
+
+    def _close_elsewhere(self, home: Home) -> None:
+        """Close it after its event loop has ended, or after a fork."""
+        if self._is_closed:
+            return
+        if not home.has_ended:
+            raise RuntimeError("this AsyncCustomersAPI is in use in another event loop, which is not closed; close it there")
+
+        self._is_closed = True
+        if self._is_own:
+            # Nothing may be sent: the event loop is gone, or another process uses the connections. A socket closes with its
+            # last reference. It warns, because nobody has closed it in time.
+            self._client = None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
     async def _close_own(self) -> None:
         async with self._opening:
