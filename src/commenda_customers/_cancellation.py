@@ -1,9 +1,11 @@
 """What asyncio and trio do differently when a task is cancelled."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
 import anyio
+from anyio.abc import TaskGroup
 
 T = TypeVar("T")
 
@@ -19,6 +21,30 @@ def is_cancellation(exc: BaseException) -> bool:
         return all(is_cancellation(member) for member in members)
 
     return isinstance(exc, anyio.get_cancelled_exc_class())
+
+
+@asynccontextmanager
+async def child_tasks() -> AsyncGenerator[TaskGroup]:
+    """
+    Open a task group whose block and tasks raise nothing but cancellations. What else comes out of it is raised as itself.
+
+    That is Ctrl-C: trio raises it in the task that waits for the others. Or Python's recursion limit, when a task starts.
+    """
+    try:
+        async with anyio.create_task_group() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        failure = next((leaf for leaf in _leaves(group) if not is_cancellation(leaf)), None)
+        if failure is None:
+            raise
+    else:
+        return
+    raise failure
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for member in group.exceptions:
+        yield from _leaves(member) if isinstance(member, BaseExceptionGroup) else [member]
 
 
 async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
@@ -41,7 +67,7 @@ async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
                 raise
 
     # Raises a cancellation from outside. One from inside, such as that of a shared future, is a failure: it is raised below.
-    async with anyio.create_task_group() as tasks:
+    async with child_tasks() as tasks:
         tasks.start_soon(run)
     return result_of(outcome, failure)
 
