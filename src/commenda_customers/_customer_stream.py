@@ -12,8 +12,9 @@ from anyio.lowlevel import checkpoint as let_others_run
 
 from ._cancellation import child_tasks, is_cancellation
 from ._checks import check_stack
+from ._event_loops import NotCopied
 from ._fan_out import FanOut
-from ._iteration import Iteration, ResumableIterator
+from ._iteration import FROM_CHECKPOINT, Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import AuthenticationError, CustomersError, TokenError, chain
@@ -25,7 +26,7 @@ from .query import Selection
 __all__ = ["CustomerStream"]
 
 
-class CustomerStream:
+class CustomerStream(NotCopied):
     """
     The customers of many corporations; made by `AsyncCustomersAPI.stream`.
 
@@ -35,6 +36,8 @@ class CustomerStream:
     Within a corporation customers come in the server's order; the stream alternates between corporations, page by page. A
     stream can be used only once. After you leave a loop, another loop resumes where it stopped.
     """
+
+    _instead = FROM_CHECKPOINT
 
     def __init__(
         self,

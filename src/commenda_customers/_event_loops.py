@@ -1,8 +1,8 @@
-"""Which event loop of which process owns an object, and whether that event loop has ended."""
+"""Which event loop of which process owns an object, whether that event loop has ended, and what never leaves its process."""
 
 import os
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
 from anyio.lowlevel import EventLoopToken, current_token
 
@@ -57,3 +57,12 @@ def _has_ended(native_token: object) -> bool:
 
 def _do_nothing() -> None:
     """Be run in a trio event loop that still lives."""
+
+
+class NotCopied:
+    """Something that is bound to its place, and says so when a program copies it or sends it to another process."""
+
+    _instead = "make a client where it is used"
+
+    def __reduce__(self) -> Never:
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied; {self._instead}")

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncIterable, Iterable, Sequence
-from copy import copy
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -14,6 +13,7 @@ from pydantic import SecretStr
 from ._checks import check_callables, check_not_async, check_positive, check_seconds, check_type, is_collect
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
+from ._event_loops import NotCopied
 from ._http import AnyAsyncClient, HTTPClient, may_pass
 from ._reports import show_log
 from ._request import PageFetcher
@@ -43,7 +43,7 @@ class _Unchanged(Enum):
 UNCHANGED = _Unchanged.UNCHANGED
 
 
-class AsyncCustomersAPI:
+class AsyncCustomersAPI(NotCopied):
     """
     A client of `GET /customers`, for asyncio and trio.
 
@@ -165,9 +165,10 @@ class AsyncCustomersAPI:
             TypeError: An argument has a wrong type.
         """
         fetcher = self._fetcher
-        other = copy(self)
-        other._is_derived = True  # noqa: SLF001 - it is of this class
-        other._fetcher = replace(  # noqa: SLF001
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._is_derived = True
+        other._fetcher = replace(
             fetcher,
             timeout=fetcher.timeout if timeout is UNCHANGED else check_seconds("timeout", timeout),
             retry=fetcher.retry if retry is UNCHANGED else check_type("retry", retry, RetryPolicy),

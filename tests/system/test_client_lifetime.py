@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
 import socket
 import stat
@@ -198,6 +199,13 @@ def _is_connected(number: int) -> bool:
 
 
 BACKENDS = ["asyncio", "trio"]
+
+
+def test_a_process_cannot_be_given_a_client() -> None:
+    """A process that is given a client as an argument does not start: one clear error."""
+    process = multiprocessing.get_context("spawn").Process(target=_fetch, args=(AsyncCustomersAPI(TOKEN),))
+    with pytest.raises(TypeError, match="AsyncCustomersAPI cannot be pickled or copied; make a client where it is used"):
+        process.start()
 
 
 class TestClosingElsewhere:

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from anyio.lowlevel import checkpoint
 
 import virtual_time
 from commenda_customers import AsyncCustomersAPI, Checkpoint, Token
 from commenda_customers.testing import Emulator
-from emulated import connected
 
 CORPORATIONS = {"corp_1": 5, "corp_2": 3}
 
@@ -46,6 +46,16 @@ class Reading:
             raise
         finally:
             self.checkpoint = stream.checkpoint()
+
+
+class Stepping(httpx.ASGITransport):
+    """A transport that waits before and after each exchange, as a network does."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await checkpoint()
+        response = await super().handle_async_request(request)
+        await checkpoint()
+        return response
 
 
 Read = Callable[[Reading, AsyncCustomersAPI], Awaitable[None]]
@@ -114,7 +124,9 @@ def test_it_can_be_cancelled_at_each_step(backend: str, cancel: Cancel, read: Re
         everyone = sorted(customer["id"] for name in names for customer in server.customers(name))
         outcomes: list[bool] = []
         while len(outcomes) < 20 or any(outcomes[-10:]):  # trio runs tasks in random order
-            api, reading = connected(server, token=token), Reading()
+            http_client = httpx.AsyncClient(transport=Stepping(server))
+            api = AsyncCustomersAPI(token, base_url=server.base_url, http_client=http_client)
+            reading = Reading()
             async with nothing_left(api):
                 was_cancelled = await cancel(lambda reading=reading, api=api: read(reading, api), len(outcomes))  # type: ignore[misc]
             outcomes.append(was_cancelled)

@@ -8,12 +8,12 @@ from collections import deque
 import anyio
 
 from .._checks import check_positive, check_type
-from .._event_loops import Home, here
+from .._event_loops import Home, NotCopied, here
 from ..errors import RateLimitError
 from .base import Feedback, Permit
 
 
-class QueueingLimiter(ABC):
+class QueueingLimiter(NotCopied, ABC):
     """
     A queue of requests. A subclass decides when the request at its head may begin.
 
@@ -23,6 +23,8 @@ class QueueingLimiter(ABC):
     Only the waiter at the head of the queue has a timer; the others wait until they are the head. So there is one timer,
     however many waiters there are. A waiter that is cancelled leaves the queue and wakes the next one.
     """
+
+    _instead = "make a limiter where it is used"
 
     def __init__(self, max_in_flight: int) -> None:
         check_positive("max_in_flight", max_in_flight)
