@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint as let_others_run
 
-from ._cancellation import child_tasks, is_cancellation
+from ._cancellation import ChildTasks, is_cancellation
 from ._checks import check_stack
 from ._event_loops import NotCopied
 from ._fan_out import FanOut
@@ -55,14 +53,14 @@ class CustomerStream(NotCopied):
         readers = _Readers(corporation_ids, fetch, selection, builder)
         self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
         self._iteration = _StreamIteration(self._fan_out, builder, emit, max_failures)
-        self._tasks: AbstractAsyncContextManager[TaskGroup] | None = None
+        self._tasks: ChildTasks | None = None
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise RuntimeError("a stream can be used only once; call api.stream() again")
 
         check_stack()
-        self._tasks = child_tasks()
+        self._tasks = ChildTasks()
         tasks = await self._tasks.__aenter__()
         tasks.start_soon(self._fan_out.run)
         self._iteration.is_open = True
