@@ -38,10 +38,8 @@ class ChildTasks:
         try:
             return await self._group.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
-            failure = next((leaf for leaf in _leaves(group) if not is_cancellation(leaf)), None)
-            if failure is None:
-                raise
-        raise failure
+            failure = next((leaf for leaf in _leaves(group) if not is_cancellation(leaf)), group)
+        raise failure  # not in the block above: the group would be its context
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
