@@ -51,9 +51,8 @@ class AsyncCustomersAPI(NotCopied):
             async for customer in api.list("corp_123"):
                 print(customer.id, customer.name)
 
-    Create one client and keep it, because the client holds the connections. The client belongs to the event loop in which
-    you first use it. If a request needs other options, `with_options` returns a client with these options. It shares
-    everything else.
+    Create one client and keep it, because it holds the connections. It belongs to the event loop in which you first use it.
+    If a request needs other options, `with_options` returns a client with these options. It shares everything else.
 
     Set the environment variable `COMMENDA_LOG` to write the log to stderr: `warning` (retries), `info` (also each page) or
     `debug` (all events). The SDK reads the variable when you create the first client. In a program, use the logger
@@ -187,7 +186,12 @@ class AsyncCustomersAPI(NotCopied):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections. You may call it again. After that, any other use raises `RuntimeError`."""
+        """
+        Close the connections. You may call it again. Requests in flight, and any other use, then raise `RuntimeError`.
+
+        Raises:
+            RuntimeError: The client is in use in another event loop, which is not closed; or `with_options` made it.
+        """
         self._check_owner()
         await self._fetcher.http.aclose()
 

@@ -145,11 +145,11 @@ Use = Callable[[AsyncCustomersAPI], Awaitable[None]]
 
 @contextmanager
 def cancelled_as_itself() -> Iterator[None]:
-    """Check that the program sees its own cancellation, and not a group."""
+    """Check that the program sees its own cancellation, or that the client was closed, and not a group."""
     try:
         yield
     except BaseException as exc:
-        assert isinstance(exc, anyio.get_cancelled_exc_class() | KeyboardInterrupt), repr(exc)  # noqa: PT017
+        assert isinstance(exc, anyio.get_cancelled_exc_class() | KeyboardInterrupt | RuntimeError), repr(exc)  # noqa: PT017
         raise
 
 
@@ -301,6 +301,26 @@ async def test_a_stream_is_left_by_its_own_program(stage: str, way: str) -> None
                     tasks.start_soon(read, stalled)
             assert group.value.exceptions == (mine,)
         assert way == "break" or isinstance(mine.__cause__, KeyError)
+    gc.collect()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("use", [use_list, use_stream])
+@pytest.mark.parametrize("stage", ["connecting", "TLS handshake", "head", "body"])
+async def test_the_client_is_closed_meanwhile(stage: str, use: Use) -> None:
+    """If another task closes the client, whoever waits for a response is told so at once, and no connection stays open."""
+
+    async def read(api: AsyncCustomersAPI) -> None:
+        with pytest.raises(RuntimeError, match="this AsyncCustomersAPI is closed"), anyio.fail_after(20):
+            await use(api)
+
+    async with stalled_at(stage) as stalled:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, stalled.api)
+            await until(stalled.is_reached)
+            await stalled.api.aclose()
+        http: Any = stalled.api._fetcher.http
+        assert http._client._transport._pool.connections == []
     gc.collect()
 
 

@@ -1,5 +1,6 @@
 """The client of the HTTP library, the user's or our own: when it opens, when it closes, and whether it may be used."""
 
+import errno
 import gc
 import ssl
 import warnings
@@ -27,6 +28,7 @@ MAX_CONNECTIONS = 100
 """The most connections, and so the most requests in flight. It is the size of httpx's default pool."""
 
 _SECONDS_TO_CLOSE = 5.0
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE}
 
 
 class AnyAsyncClient(Protocol):
@@ -82,6 +84,7 @@ class HTTPClient:
         self._is_closed = False
         self._opening = anyio.Lock()
         self._home: Home | None = None
+        self._in_flight = set[anyio.CancelScope]()
 
     def _check_params(self) -> None:
         """Refuse a user's client that would add parameters of the API to every request."""
@@ -137,9 +140,10 @@ class HTTPClient:
                 trust_env=self._is_encrypted,
             )
         except (OSError, ImportError, ValueError, httpx.InvalidURL) as exc:
-            # The environment names certificates or proxies that do not exist.
+            # The environment names certificates or proxies that do not exist, or there are no file descriptors left.
             raise APIConnectionError(
-                f"the HTTP client could not be made from the environment variables for proxies and certificates: {exc}"
+                f"the HTTP client could not be made from the environment variables for proxies and certificates: {exc}",
+                transient=getattr(exc, "errno", None) in _EXHAUSTED,
             ) from exc
 
     async def aclose(self) -> None:
@@ -155,6 +159,9 @@ class HTTPClient:
             return
 
         self._is_closed = True
+        # The library closes connections that are open, but not those that it is just opening.
+        for scope in tuple(self._in_flight):
+            scope.cancel()
         # A cancelled task comes through here too, and must not leave connections behind.
         with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
             await in_child_task(self._close_own)
@@ -182,7 +189,19 @@ class HTTPClient:
 
     @asynccontextmanager
     async def get(self, params: Sequence[tuple[str, str]], secret: Secret) -> AsyncGenerator[RawResponse]:
-        """Send one request and receive its response, for the length of a block: see `Exchange.get`."""
+        """
+        Send one request and receive its response, for the length of a block: see `Exchange.get`.
+
+        Raises:
+            RuntimeError: The client was closed, before or meanwhile.
+        """
         client = await self.open()
-        async with self._exchange.get(client, params, secret) as response:
-            yield response
+        with anyio.CancelScope() as scope:
+            self._in_flight.add(scope)
+            try:
+                async with self._exchange.get(client, params, secret) as response:
+                    yield response
+            finally:
+                self._in_flight.discard(scope)
+        if scope.cancelled_caught:
+            self.check_usable()
