@@ -8,12 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "typing", "unit", "system", "coverage", "docs", "demo"]
+nox.options.sessions = ["lint", "typing", "unit", "system", "coverage", "docs", "build", "demo"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.default_venv_backend = "uv|virtualenv"  # uv installs in a second what takes pip half a minute
 os.environ.setdefault("UV_NATIVE_TLS", "1")  # uv trusts the certificates of the system, as pip does
@@ -108,6 +112,77 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build wheel and sdist twice, compare them byte for byte, and check what is in them. The results are in `dist/`."""
+    session.install("-r", str(LOCKED / "build.txt"))
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", silent=True)
+    wheel, sdist = next(Path("dist").glob("*.whl")), next(Path("dist").glob("*.tar.gz"))
+
+    # Again from the sdist: another folder, other times of the files, and nothing that only the clone has.
+    unpacked = Path(session.create_tmp()) / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(unpacked, filter="data")
+    source = unpacked / sdist.name.removesuffix(".tar.gz")
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", str(unpacked), str(source), silent=True)
+
+    different = [built.name for built in (wheel, sdist) if built.read_bytes() != (unpacked / built.name).read_bytes()]
+    problems = [*(f"a second build of {name} is different" for name in different), *wrong_contents(wheel, sdist)]
+    if problems:
+        session.error("; ".join(problems))
+    session.log(f"{wheel.name} and {sdist.name} can be reproduced")
+
+
+def wrong_contents(wheel: Path, sdist: Path) -> list[str]:
+    """Return what is missing in a wheel and an sdist, and what should not be there."""
+    own = {path.relative_to("src").as_posix() for path in Path("src").rglob("*.py")} | {"commenda_customers/py.typed"}
+    info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
+    own |= {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    with tarfile.open(sdist) as archive:
+        delivered = {name.partition("/")[2] for name in archive.getnames()}
+
+    # What a user can read, and what a packager needs to run the tests.
+    needed = {"LICENSE", "README.md", "SECURITY.md", "CHANGELOG.md", "pyproject.toml", "noxfile.py"}
+    needed |= {path.as_posix() for folder in ("src", "tests", "requirements") for path in Path(folder).rglob("*.py")}
+    return [
+        *(f"the wheel lacks {name}" for name in sorted(own - packed)),
+        *(f"the wheel has {name}" for name in sorted(packed - own)),
+        *(f"the sdist lacks {name}" for name in sorted(needed - delivered)),
+    ]
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look for known vulnerabilities of the locked versions, at osv.dev. Needs the internet."""
+    service = "https://api.osv.dev/v1/query"
+    # pip-audit would end with a traceback of a hundred lines.
+    if problem := unreachable(service):
+        session.error(f"nothing was audited: cannot reach {service}, which knows the vulnerabilities: {problem}")
+
+    session.install("-r", str(LOCKED / "audit.txt"))
+    # The oldest versions that are allowed, in lowest.txt, are for tests. Nobody is told to install them.
+    locked = sorted(path for path in LOCKED.glob("*.txt") if path.name != "lowest.txt")
+    files = [option for path in locked for option in ("--requirement", str(path))]
+    # The files are complete and exact, so there is nothing to resolve. Strict: a package that is not audited fails.
+    options = ["--vulnerability-service", "osv", "--no-deps", "--disable-pip", "--strict", "--progress-spinner", "off"]
+    session.run("pip-audit", *options, *files, *session.posargs)
+
+
+def unreachable(url: str) -> OSError | None:
+    """Return why *url* cannot be reached, also through a proxy of the environment; `None` if it can."""
+    try:
+        urllib.request.urlopen(url, timeout=10).close()  # noqa: S310 - an https URL of this file
+    except urllib.error.HTTPError as response:
+        response.close()  # a refusal is an answer
+    except OSError as exc:
+        return exc
+    return None
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the demonstration: the main job against the emulated API. Takes the options of `commenda-customers demo`."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")
@@ -152,5 +227,7 @@ def lock(session: nox.Session) -> None:
         "lint": ["--group", "lint"],
         "typing": [*extras, "--group", "test", "--group", "typing"],
         "docs": ["--group", "docs"],
+        "build": ["--group", "build"],
+        "audit": ["--group", "audit"],
     }.items():
         session.run("uv", "pip", "compile", "pyproject.toml", *options, *wanted, "-o", str(LOCKED / f"{name}.txt"))

@@ -1,6 +1,8 @@
 """Looks for a token in everything that a program can see."""
 
+import logging
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import commenda_customers
 from commenda_customers._secret import Secret
 
 PACKAGE = Path(commenda_customers.__file__).parent
+TESTS = Path(__file__).parent
 
 
 TOKEN = "s3cr3t-t0k3n-that-nobody-may-see"
@@ -50,4 +53,31 @@ def frames(error: BaseException | None) -> str:
         shown.append("".join(traceback.format_exception(error)))
         error = error.__cause__ or error.__context__
     assert ours, "none of our frames was looked into"
+    return " ".join(shown)
+
+
+def reported(error: BaseException) -> str:
+    """Return what a program reports that sends the local variables of all frames along, for an error and all behind it."""
+    shown: list[str] = []
+    behind: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while behind:
+        link = behind.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        tb = link.__traceback__
+        while tb is not None and Path(tb.tb_frame.f_code.co_filename).is_relative_to(TESTS):
+            tb = tb.tb_next  # the frame of the test itself knows the token
+        shown += traceback.TracebackException(type(link), link, tb, capture_locals=True).format(chain=False)
+        shown += [see(link), repr(link.args), repr(vars(link)), repr(getattr(link, "__notes__", None))]
+        behind += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
+    return "".join(shown)
+
+
+def logged(records: Iterable[logging.LogRecord]) -> str:
+    """Return all that a handler, of whatever kind, can make of log records."""
+    shown: list[str] = []
+    for record in records:
+        shown += [record.getMessage(), repr(record.args), see(vars(record)), logging.Formatter().format(record)]
     return " ".join(shown)

@@ -38,14 +38,18 @@ class Connection:
         """Return the head of the next request; empty at the end of the connection."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            try:
-                received = self._socket.recv(65536)
-            except OSError:
-                return b""
+            received = self.receive()
             if not received:
                 return b""
             head += received
         return head
+
+    def receive(self) -> bytes:
+        """Return the next bytes; empty at the end of the connection."""
+        try:
+            return self._socket.recv(65536)
+        except OSError:
+            return b""
 
     def send(self, data: bytes) -> None:
         """Send bytes; a client that has gone away is no error."""
@@ -62,6 +66,10 @@ class Connection:
     def reset(self) -> None:
         """Close with a reset instead of an end."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def end_writing(self) -> None:
+        """Close one half of the connection: nothing more is sent."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def wait_for_end(self) -> None:
         """Wait until the test is over."""

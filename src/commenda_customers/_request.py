@@ -4,6 +4,7 @@ One page: permit, token, send, decode, retry.
 `PageFetcher` is what all requests of a client share; `_PageRequest` is the request for one page, over all its attempts.
 """
 
+import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from ._cancellation import in_child_task
 from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
-from ._secret import Secret
+from ._secret import Secret, forget_frames
 from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
 from .auth import TokenAuth
 from .errors import (
@@ -98,6 +99,7 @@ class _PageRequest:
         self._report = PageReporter(query.corporation_id, cursor, fetcher.hooks)
         self._new_token_was_refused = False
         self._foreign_customers_came = False
+        self._unusable_page_came = False
 
     async def fetch(self) -> CustomerPage:
         self._fetcher.http.check_usable()
@@ -126,15 +128,18 @@ class _PageRequest:
             raise
 
     async def _send_and_accept(self, attempt: Attempt) -> _Received:
+        handled = sys.exception()
         try:
             received = await self._with_permit(attempt)
             received.page()
         except CustomersError as error:
+            forget_frames(error, until=handled)
             if attempt.secret is not None:
                 attempt.secret.redact_error(error)
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):
                 # The server may not know the new token yet. A second time, that is no reason.
                 error.transient, self._new_token_was_refused = not self._new_token_was_refused, True
+            self._unusable_page_came |= HTTPStatus.OK <= (error.status_code or 0) < HTTPStatus.MULTIPLE_CHOICES
             self._report.locate(error, attempt.attempts_sent)
             self._report.attempt_failed(attempt, error)
             raise
@@ -159,7 +164,8 @@ class _PageRequest:
             received = await self._with_connection(attempt)
             feedback = self._feedback_of(received, attempt)
         except APIConnectionError as error:
-            is_failed = error.transient and not error.is_rejection
+            # A connection that the server closes without an error says nothing about a limit, nor about an outage.
+            is_failed = error.transient and not (error.is_rejection or error.is_stale_connection)
             feedback = Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)
             raise
         finally:
@@ -209,9 +215,11 @@ class _PageRequest:
 
     async def _exchange(self, secret: Secret) -> _Received:
         """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
-        async with self._fetcher.http.get(self._params, secret) as response:
+        # A cache on the way may have stored a page that cannot be used, and would serve it again.
+        past_caches = self._unusable_page_came
+        async with self._fetcher.http.get(self._params, secret, past_caches=past_caches) as response:
             at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
-            name = request_id(response.headers, secret.redact)
+            name = request_id(response.headers)
             try:
                 result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
             except CustomersError as error:
@@ -222,7 +230,9 @@ class _PageRequest:
         """Return what a limiter can learn. A wait that is too long fails this request; no other request waits for it."""
         throttling = received.throttling
         is_too_long = (throttling.retry_after or 0.0) > (self._fetcher.retry.max_retry_after or _A_DAY)
-        is_throttled = received.status == HTTPStatus.TOO_MANY_REQUESTS if is_too_long else throttling.is_throttled
+        # A server that is down for a day is no limit: a 503 then counts as what it is without the wait.
+        is_outage = is_too_long and received.status == HTTPStatus.SERVICE_UNAVAILABLE
+        is_throttled = throttling.is_throttled and not is_outage
         is_failed = isinstance(received.result, CustomersError) and received.result.transient and not is_throttled
         is_rejected = is_failed and received.status == HTTPStatus.SERVICE_UNAVAILABLE
         return Feedback(
@@ -238,7 +248,7 @@ class _PageRequest:
     def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
         status, headers = response.status, response.headers
         if not response.is_success:
-            raise status_error(status, headers, response.body, retry_after=throttling.retry_after, cursor=self._cursor)
+            raise status_error(status, headers, response.body, throttling=throttling, cursor=self._cursor)
 
         page = decode_page(
             status,
@@ -248,6 +258,13 @@ class _PageRequest:
             redact=secret.redact_bytes,
             collect_invalid=self._collect_invalid,
         )
+        if response.repeats_token:
+            raise InvalidResponseError(
+                "the response contains the token; a customer or the cursor repeats it, so the page is not what was sent",
+                status_code=status,
+                request_id=request_id(headers),
+            )
+
         foreign = foreign_corporation(page)
         if foreign is None:
             return page

@@ -3,6 +3,9 @@ How a token is kept secret.
 
 A token is wrapped in a `Secret` as soon as it comes in, and unwrapped only in the expression that writes the
 `Authorization` header. So no frame of the SDK has it in a local variable, and no repr, `vars`, pickle or copy shows it.
+
+A server may send it back. The token is removed from a response as soon as that is complete (`_http/exchange.py`), and from
+an error before anybody sees it (`forget_frames`, `Secret.redact_error`).
 """
 
 import html
@@ -18,6 +21,12 @@ from .errors import CustomersError, chain
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 _SHORTEST_SECRET = 4
+"""Characters. A shorter token would match in every text, so it is not redacted."""
+
+_SHORTEST_UNIQUE = 16
+"""Characters. A shorter token, as in somebody's test, may be in a customer's data by accident."""
+
+_WORD = re.compile(rb"[0-9A-Za-z]{1,20}")
 _MOST_REDACTED = 2**17
 _LONGEST_ESCAPE = 6
 """Bytes of an escaped character."""
@@ -26,13 +35,17 @@ _LONGEST_ESCAPE = 6
 class Secret:
     """A token that no repr, `vars`, pickle or copy shows. It has slots, so that `vars` finds nothing."""
 
-    __slots__ = ("_origin", "_value")
+    __slots__ = ("_compiled", "_origin", "_value", "_word")
 
     def __init__(self, value: object, origin: str) -> None:
         value = value.get_secret_value() if isinstance(value, SecretStr) else value
         # For a member of an enumeration this is its value; plain str() would return its name.
         self._value = str.__str__(value) if isinstance(value, str) else value
         self._origin = origin
+        # No escape changes letters and digits. So only a text with the longest row of them can contain the token. Of a row
+        # of hundreds, the beginning is found faster.
+        self._word = max(_WORD.findall(str(self._value).encode("utf-8", "replace")), key=len, default=b"")
+        self._compiled: re.Pattern[bytes] | None = None
 
     def __repr__(self) -> str:
         return "<token>"
@@ -56,7 +69,7 @@ class Secret:
         return f"Bearer {self._value}"
 
     def redact(self, text: str) -> str:
-        """Return *text* without the token. A token of a few characters is not redacted: it would match in every text."""
+        """Return *text* without the token."""
         return self.redact_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def redact_error(self, error: CustomersError) -> None:
@@ -74,18 +87,62 @@ class Secret:
 
         Very long data is cut: searching all of it would take long, and only its beginning is shown.
         """
-        if len(str(self._value)) < _SHORTEST_SECRET:
+        if len(str(self._value)) < _SHORTEST_SECRET or self._word.lower() not in data.lower():
             return data
 
         redacted = self._pattern().sub(b"<token>", data[:_MOST_REDACTED])
         # The end may be part of a token that was cut.
         return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_ESCAPE * len(str(self._value))]
 
+    def redact_broken_off(self, data: bytes) -> bytes:
+        """Return *data* without the token, and without the beginning of one: a connection may break in the middle of it."""
+        redacted = self.redact_bytes(data)
+        for length in range(len(str(self._value)) - 1, _SHORTEST_SECRET - 1, -1):
+            if redacted.endswith(str(self._value)[:length].encode()):
+                return redacted[:-length] + b"<token>"
+        return redacted
+
+    def redact_page(self, data: bytes) -> bytes:
+        """
+        Return the body of a page without the token.
+
+        A body without it, which is nearly every one, costs a few microseconds. A token of less than 16 characters stays:
+        what looks like it may as well be a customer's data.
+        """
+        if len(str(self._value)) < _SHORTEST_UNIQUE or self._word not in data:
+            return data
+
+        return self._pattern().sub(b"<token>", data)
+
     def _pattern(self) -> re.Pattern[bytes]:
         # Not in a variable, which a traceback would show. The plain form is first: a token may itself look like an escape.
-        return re.compile(
-            f"{re.escape(str(self._value))}|{''.join(map(_escaped_forms, str(self._value)))}".encode(), re.IGNORECASE
-        )
+        if self._compiled is None:
+            self._compiled = re.compile(
+                f"{re.escape(str(self._value))}|{''.join(map(_escaped_forms, str(self._value)))}".encode(), re.IGNORECASE
+            )
+        return self._compiled
+
+
+def forget_frames(error: BaseException, *, until: BaseException | None) -> None:
+    """
+    Drop the traceback of *error*, and those of all errors behind it.
+
+    The local variables of their frames are what was sent and received: the header with the token, a chunk that repeats it.
+    Programs that report errors send such variables elsewhere.
+
+    Args:
+        error: The error.
+        until: What the caller was handling before. It is not ours, and stays as it is.
+    """
+    behind: list[BaseException | None] = [error]
+    seen = {id(until)}
+    while behind:
+        link = behind.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.__traceback__ = None
+        behind += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
 
 
 def _escaped_forms(char: str) -> str:

@@ -121,7 +121,7 @@ class RetryScheduled(_AttemptEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttled(_AttemptEvent):
     """
-    The server refused a request because of a limit: a 429, or a 503 with a wait.
+    The server refused a request because of a limit: a 429, or a 403 or 503 with a wait.
 
     Attributes:
         pause: Seconds for which no request begins; 0 if the limiter lets the refusal pass, so that only its own request

@@ -22,7 +22,10 @@ __all__ = ["RetryPolicy"]
 T = TypeVar("T")
 
 _MOST_RESENDS = 3
-"""Resends of one request because of stale connections. A server that restarts closes all its kept connections at once."""
+"""
+Immediate resends of one request. A server that restarts closes all its kept connections at once. But a server that always
+refuses must not be asked again and again without a wait.
+"""
 
 
 def is_transient_status(status: int) -> bool:
@@ -30,7 +33,8 @@ def is_transient_status(status: int) -> bool:
     Return whether a request that got *status* is worth another attempt. Every request is a GET, so that is always safe.
 
     The transient statuses are 408, 425, 429, and every 5xx except 501 (not implemented), 505 (version not supported) and 511
-    (network login required).
+    (network login required). So are the numbers that edges invented, such as 520 to 530, and those from 600 on, which are
+    to be taken for a 5xx (RFC 9110, section 15). A 403 that says when to come back is transient too: see `Throttling`.
     """
     return status in {408, 425, 429} or (status >= 500 and status not in {501, 505, 511})
 
@@ -43,7 +47,8 @@ class RetryPolicy:
     The client retries errors that are `transient`:
 
     - connections that could not be opened, broke, or took longer than `timeout`, but not untrusted certificates;
-    - the statuses 408, 425, 429, and every 5xx except 501, 505 and 511;
+    - the statuses 408, 425, 429, and every 5xx except 501, 505 and 511; a 403 with `Retry-After`;
+    - a proxy that could not connect, or gave one of these statuses; but not a proxy that refuses, as with a 403 or 407;
     - responses that were cut or are not JSON; and, only once, a response with customers of another corporation;
     - a token provider that failed with an `OSError` or a transport error of httpx or httpx2; and, only once, a new token
       that the server refuses. The server may not know that token yet.
@@ -152,8 +157,8 @@ class _Retries:
     def after(self, state: RetryCallState) -> None:
         """Count a failed attempt."""
         error = self.last_error = _error_of(state)
-        is_stale = isinstance(error, APIConnectionError) and error.is_stale_connection
-        self._is_resend = is_stale and self._resends < _MOST_RESENDS
+        is_lost = isinstance(error, APIConnectionError) and (error.is_stale_connection or error.is_unprocessed)
+        self._is_resend = is_lost and self._resends < _MOST_RESENDS
         self._resends += self._is_resend
         if not (self.attempt.is_exempt or self._is_resend):
             self._failures += 1

@@ -65,6 +65,16 @@ class TestTLS:
         assert not caught.value.transient
         assert caught.value.attempts == 1
 
+    async def test_its_own_client_verifies_certificates(self, raw_server: RawServer, authority: trustme.CA) -> None:
+        """Without a client of the user, a certificate of an authority that nobody trusts is refused. Nothing is sent."""
+        self._listen(raw_server, authority, "localhost")
+        url = raw_server.url.replace("http://127.0.0.1", "https://localhost")
+        async with AsyncCustomersAPI(TOKEN, base_url=url) as api:
+            with pytest.raises(APIConnectionError, match="TLS certificate") as caught:
+                await api.list("corp_1")
+        assert not caught.value.transient
+        assert raw_server.requests == []
+
     async def test_no_tls_where_tls_was_expected_is_final(self, raw_server: RawServer, authority: trustme.CA) -> None:
         """A server that speaks plain HTTP on an https address gets one attempt."""
         raw_server.behave(lambda connection: connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))

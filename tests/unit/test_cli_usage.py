@@ -30,6 +30,8 @@ class TestUsage:
             (["list", "corp_1", "corp_2", "corp_1"], "'corp_1' is given twice"),
             (["list", "corp_1", ""], "corporation_id: must not be empty"),
             (["list", "corp_1", "--base-url", "ftp://x"], "base_url: must begin with https"),
+            (["list", "corp_1", "--base-url", ""], "base_url: must not be empty"),
+            ([*JSONL, "--base-url", " "], "base_url: must not be empty"),
             (["list", "corp_1", "--extend", "a,,b"], "extend[1]: must not be empty"),
             (["list", "corp_1", "--serch-term", "x"], "No such option"),
             (["lst"], "No such command"),
@@ -143,6 +145,13 @@ class TestHelp:
         for line in printed.partition("Options:")[2].splitlines():
             # A long option has its text on the next line.
             assert not line.startswith("  -") or len(line.split("  ")) > 2 or len(line) > 28
+
+    @pytest.mark.parametrize("command", ["list", "export"])
+    def test_no_option_takes_the_token(self, command: str, capfd: pytest.CaptureFixture[str]) -> None:
+        """All users of a machine can see the arguments of a process, so the token comes from the environment only."""
+        assert main([command, "--help"]) == 0
+        assert "--token" not in capfd.readouterr().out
+        assert main([command, "--corporation", "c", "--token", "s3cr3t"]) == 2
 
     def test_without_arguments_it_shows_help(self, capfd: pytest.CaptureFixture[str]) -> None:
         """Without arguments the command shows its help, as a usage error."""

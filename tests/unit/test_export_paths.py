@@ -172,3 +172,26 @@ async def test_two_programs_that_begin_at_the_same_moment(tmp_path: Path, monkey
         await second.open()
     await second.aclose()
     await first.aclose()
+
+
+async def test_files_obey_the_umask(kind: Kind, tmp_path: Path) -> None:
+    """If the umask of the program keeps other users out, they can read no file of the export, also while it runs."""
+    open_to_others: list[Path] = []
+    seen: set[Path] = set()
+
+    def look() -> None:
+        for path in tmp_path.rglob("*"):
+            seen.add(path)
+            if path.stat().st_mode & 0o077:
+                open_to_others.append(path)
+
+    before = os.umask(0o077)
+    try:
+        await run(Emulator(SIZES), kind.make(tmp_path / kind.name), on_progress=at_page(5, look))
+        during = len(seen)
+        look()
+    finally:
+        os.umask(before)
+    assert during
+    assert tmp_path / kind.name in seen
+    assert open_to_others == []

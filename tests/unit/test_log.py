@@ -89,3 +89,14 @@ def test_the_library_alone_adds_only_a_null_handler() -> None:
     """Without the environment variable nothing is written, and no level is set."""
     assert [type(handler) for handler in LOGGER.handlers] == [logging.NullHandler]
     assert LOGGER.level == logging.NOTSET
+
+
+@pytest.mark.anyio
+async def test_other_requests_are_logged_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    """The filter on the loggers of the HTTP library changes no record of a request that the program itself sends."""
+    caplog.set_level(logging.DEBUG)
+    async with Script(GOOD, status(503)).api(token=TOKEN) as api:
+        await api.list("corp_1")
+        logging.getLogger("httpx").info("HTTP Request: %s", TOKEN)
+        logging.getLogger("hpack.hpack").debug("Decoding %s", TOKEN)
+    assert [record.args for record in caplog.records if record.name in ("httpx", "hpack.hpack")][-2:] == [(TOKEN,)] * 2

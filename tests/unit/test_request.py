@@ -12,6 +12,7 @@ from commenda_customers import (
     APIStatusError,
     AsyncCustomersAPI,
     InvalidResponseError,
+    RetryPolicy,
 )
 from raw_server import listing
 from script import GOOD, URL, Script, status
@@ -141,3 +142,20 @@ async def test_a_large_body_that_hangs_is_abandoned() -> None:
         with pytest.raises(InvalidResponseError, match="larger than max_response_bytes"):
             await api.list("corp_1")
         assert anyio.current_time() - began < 1
+
+
+async def test_an_error_that_the_caller_handles_keeps_its_traceback() -> None:
+    """An error of a request forgets the frames behind it, but not those of the error that led the caller to the request."""
+    handled: list[BaseException] = []
+    behind: list[BaseException | None] = []
+    async with Script(status(400), httpx.ConnectError("gone"), status(400)).api(retry=RetryPolicy(max_attempts=2)) as api:
+        for _ in range(2):
+            try:
+                {}["not in the cache"]
+            except KeyError as exc:
+                handled.append(exc)
+                with pytest.raises(APIStatusError) as caught:
+                    await api.list("corp_1")
+                behind.append(caught.value.__context__)
+    assert behind == handled
+    assert all(exc.__traceback__ is not None for exc in handled)

@@ -94,6 +94,25 @@ def test_a_large_body_is_cut_before_it_is_redacted() -> None:
         assert b"a.b" not in redacted.replace(b"<token>", b"")
 
 
+def test_a_token_that_is_cut_is_redacted() -> None:
+    """If a connection breaks in the middle of a token, its beginning is not shown. Less than 4 characters may be a word."""
+    secret = Secret(TOKEN, "token")
+    for length in range(4, len(TOKEN) + 1):
+        assert secret.redact_broken_off(b"by " + TOKEN[:length].encode()) == b"by <token>"
+    for end in (TOKEN[:3], f"{TOKEN[:8]} ", ""):
+        assert secret.redact_broken_off(b"by " + end.encode()) == b"by " + end.encode()
+
+
+@pytest.mark.parametrize("escaped", ["abcd/efgh+ijkl=mnop", r"abcd\/efgh\u002Bijkl=mnop", "abcd%2Fefgh%2Bijkl%3Dmnop"])
+def test_a_token_is_found_anywhere_in_a_page(escaped: str) -> None:
+    """A page is searched to its end, however long it is; and what only looks like the token changes nothing."""
+    secret = Secret("abcd/efgh+ijkl=mnop", "token")
+    before, after = b"x" * 2**18, b"y" * 2**18
+    assert secret.redact_page(before + escaped.encode() + after) == before + b"<token>" + after
+    for other in (b"abcd", b"abcd/efgh+ijkl=mno", b"efgh+ijkl=mnop", b""):
+        assert secret.redact_page(before + other + after) == before + other + after
+
+
 def test_an_escaped_token_is_redacted() -> None:
     """A token is redacted also where JSON or a URL has escaped it."""
     secret = Secret("abcd/efgh+ijkl=", "token")

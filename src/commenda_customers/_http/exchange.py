@@ -10,14 +10,13 @@ import anyio
 import httpx
 
 from .._secret import Secret
-from ..errors import APIConnectionError, APITimeoutError, CustomersError
+from ..errors import APIConnectionError, CustomersError
 from .body import ACCEPT_ENCODING, BodyReader
 from .library import Library
 from .trace import ConnectionTrace
 
 _ERROR_BODY_LIMIT = 64 * 1024
 _MOST_BUFFERED = 1024 * 1024
-_SECONDS_TO_ABANDON = 0.1
 _SECONDS_FOR_ERROR_BODY = 1.0
 
 
@@ -30,11 +29,15 @@ class RawResponse:
         status: The HTTP status.
         headers: The headers, by lower-case name.
         body: The body after decompression. Of an error, as much as could be read.
+        repeats_token: Whether a 2xx response had the token in its body. It was removed, so the body is not what was sent.
+
+    Neither the values of the headers nor the body contain the token.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    repeats_token: bool = False
     _connection: Any = field(repr=False, default=None)
 
     @property
@@ -73,7 +76,7 @@ class Exchange:
 
     @asynccontextmanager
     async def get(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool = False
     ) -> AsyncGenerator[RawResponse]:
         """
         Send one GET request and receive its response, for the length of a block.
@@ -81,57 +84,66 @@ class Exchange:
         The connection returns to the pool when the block ends. Before that the caller can drop it: a connection that is one
         response behind would give the next request, of any list, the response of this one.
 
+        Args:
+            client: Sends it.
+            params: The query.
+            secret: The token.
+            past_caches: Let no cache answer without asking the server (RFC 9111, section 5.2.1.4).
+
         Raises:
             APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
         """
-        response = await self._send(client, params, secret)
+        trace = ConnectionTrace()
+        request = self._request(client, params, trace, past_caches=past_caches)
+        response = await self._send(client, request, secret, trace)
         try:
-            body = await self._body_of(response)
-            headers = dict(response.headers.items())
-            if not response.is_success:
-                # Some servers repeat what they refuse. A list of customers is not touched.
-                body = secret.redact_bytes(body)
-                headers = {name: secret.redact(value) for name, value in headers.items()}
+            try:
+                received = await self._body_of(response, trace)
+            except CustomersError as error:
+                error.status_code = response.status_code
+                raise
+            # Here the bytes become ours. No later code has to remember that a server may repeat the token.
+            body = secret.redact_page(received) if response.is_success else secret.redact_broken_off(received)
+            repeats_token = response.is_success and body != received
+            del received  # a traceback would show it
+            headers = {name: secret.redact(value) for name, value in response.headers.items()}
             # HTTP/2 numbers its responses, so its connections are never one behind.
             connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
-            yield RawResponse(response.status_code, headers, body, connection)
+            yield RawResponse(response.status_code, headers, body, repeats_token, connection)
         finally:
-            await response.aclose()
+            # The response is complete, or an error says why not. That closing failed adds nothing.
+            with suppress(Exception):
+                await response.aclose()
 
-    async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
-        """Send a request and receive the head of its response."""
-        trace = ConnectionTrace()
-        try:
-            return await self._send_traced(client, params, secret, trace)
-        except APIConnectionError as error:
-            error.is_stale_connection = trace.was_kept
-            error.is_rejection = error.transient and not isinstance(error, APITimeoutError)
-            raise
-
-    async def _send_traced(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
-    ) -> httpx.Response:
-        with self.library.errors_translated(self.netloc):
-            request = client.build_request(
+    def _request(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, past_caches: bool
+    ) -> httpx.Request:
+        headers = {"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING}
+        if past_caches:
+            headers["Cache-Control"] = "no-cache"
+        with self.library.errors_translated(self.netloc, trace):
+            return client.build_request(
                 "GET",
                 self.url,
                 params=list(params),
-                headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
+                headers=headers,
                 # The caller limits the whole attempt. The library limits each read only: a slow server never exceeds that.
                 timeout=None,
                 extensions={"trace": trace},
             )
+
+    async def _send(
+        self, client: httpx.AsyncClient, request: httpx.Request, secret: Secret, trace: ConnectionTrace
+    ) -> httpx.Response:
+        """Send a request and receive the head of its response."""
         request.headers["Authorization"] = secret.authorization()
         try:
-            with self.library.errors_translated(self.netloc):
-                # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
-                response = await client.send(request, stream=True, auth=None, follow_redirects=False)
-        except self.library.status_error as exc:
-            # A hook of the user's client raised it, for this response or for another request.
-            if exc.response.request is not request:
-                raise
-            response = exc.response
+            with self.library.errors_translated(self.netloc, trace, request):
+                response = await self._answer_to(request, client)
+        except APIConnectionError as error:
+            trace.describe(error, had_head=False)
+            raise
         finally:
             # Errors of the library hold the request, and ours hold those errors as their cause.
             request.headers.pop("Authorization", None)
@@ -139,7 +151,17 @@ class Exchange:
         response.next_request = None  # the request of a redirect, with a copy of the token
         return response
 
-    async def _body_of(self, response: httpx.Response) -> bytes:
+    async def _answer_to(self, request: httpx.Request, client: httpx.AsyncClient) -> httpx.Response:
+        try:
+            # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
+            return await client.send(request, stream=True, auth=None, follow_redirects=False)
+        except self.library.status_error as exc:
+            # A hook of the user's client raised it, for this response or for another request.
+            if exc.response.request is not request:
+                raise
+            return exc.response
+
+    async def _body_of(self, response: httpx.Response, trace: ConnectionTrace) -> bytes:
         if response.is_closed:
             # A hook of the user's client has read or closed it.
             try:
@@ -150,7 +172,7 @@ class Exchange:
         encoding = response.headers.get("Content-Encoding", "")
         if response.is_success:
             reader = BodyReader(encoding, limit=self.max_response_bytes)
-            await self._read(response, reader)
+            await self._read(response, reader, trace)
             return reader.finish()
 
         # The status is known. Report it even if the body is cut, too long, too slow or unreadable.
@@ -160,31 +182,37 @@ class Exchange:
             return b""
         time_left = anyio.current_effective_deadline() - anyio.current_time()
         with suppress(CustomersError), anyio.move_on_after(min(_SECONDS_FOR_ERROR_BODY, time_left / 2)):
-            await self._read(response, reader)
+            await self._read(response, reader, trace)
         return reader.so_far
 
-    async def _read(self, response: httpx.Response, reader: BodyReader) -> None:
-        stream = aiter(cast("httpx.AsyncByteStream", response.stream))
-        with self.library.errors_translated(self.netloc):
-            async for chunk in stream:
-                try:
-                    reader.feed(chunk)
-                except CustomersError:
-                    await self._abandon(response, stream)
-                    raise
+    async def _read(self, response: httpx.Response, reader: BodyReader, trace: ConnectionTrace) -> None:
+        trace.is_sendable = True
+        try:
+            with self.library.errors_translated(self.netloc, trace):
+                stream = aiter(cast("httpx.AsyncByteStream", response.stream))
+                async for chunk in stream:
+                    try:
+                        reader.feed(chunk)
+                    except CustomersError:
+                        await _abandon(stream)
+                        raise
+        except APIConnectionError as error:
+            trace.describe(error, had_head=True)
+            raise
 
-    async def _abandon(self, response: httpx.Response, stream: AsyncIterator[bytes]) -> None:
-        """
-        Leave the rest of a body unread.
 
-        If a closed stream is not read to its end, the garbage collector closes its generators, and trio warns about each of
-        them. So this reads what was already buffered, until the stream raises an error because it is closed.
-        """
-        await response.aclose()
-        buffered = 0
-        # HTTP/2 would wait for more.
-        with suppress(self.library.request_error), anyio.move_on_after(_SECONDS_TO_ABANDON):
-            async for chunk in stream:
-                buffered += len(chunk)
-                if buffered > _MOST_BUFFERED:
-                    break
+async def _abandon(stream: AsyncIterator[bytes]) -> None:
+    """
+    Leave the rest of a body unread.
+
+    If a stream is not read to its end, the garbage collector closes its generators, and trio warns about each of them. So
+    this reads what was already buffered, in a cancelled scope. The first wait for more cancels the generators, and they
+    close the connection, or the stream of HTTP/2.
+    """
+    buffered = 0
+    with suppress(Exception), anyio.CancelScope() as scope:
+        scope.cancel()
+        async for chunk in stream:
+            buffered += len(chunk)
+            if buffered > _MOST_BUFFERED:
+                break

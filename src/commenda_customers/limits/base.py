@@ -29,7 +29,7 @@ class Feedback:
 
     Attributes:
         is_answered: Whether a response came, with any status.
-        is_throttled: Whether the server refused the request because of a limit: a 429, or a 503 with a wait.
+        is_throttled: Whether the server refused the request because of a limit: a 429, or a 403 or 503 with a wait.
         is_rejected: Whether the server may have refused the request because of a limit: a 503 without a wait, or a
             connection that the server refused or closed before a response came.
         is_failed: Whether the request failed with another temporary error: a 5xx, a timeout, a response that was cut.

@@ -1,0 +1,57 @@
+"""
+Keeps the token out of the logs of the HTTP library, which write what a server sends.
+
+httpx logs the reason phrase of every response at `INFO`, httpcore all headers at `DEBUG`, before we see the response. Only a
+filter on their loggers comes earlier. It looks at nothing but the records of our own requests.
+"""
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from .._secret import Secret
+
+_PARTS = ("connection", "http11", "http2", "proxy", "socks")
+_COMPRESSED = ("hpack.hpack", "hpack.table")
+# A logger does not ask the filters of its parents.
+_LOGGERS = ("httpx", "httpx2", *(f"{core}.{part}" for core in ("httpcore", "httpcore2") for part in _PARTS), *_COMPRESSED)
+
+# Only a context variable tells a filter which request a record belongs to.
+_sent: ContextVar[Secret | None] = ContextVar("commenda_customers_token", default=None)
+
+
+class _TokenFilter(logging.Filter):
+    """Removes the token of the current request from a record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        secret = _sent.get()
+        if secret is None:
+            return True
+        if record.name in _COMPRESSED:
+            return False  # hpack logs compressed headers: the token cannot be found in them, but it can be read from them
+
+        message = record.getMessage()
+        redacted = secret.redact(message)
+        if redacted != message:
+            record.msg, record.args = redacted, None
+        return True
+
+
+_filter = _TokenFilter()
+
+
+def filter_logs() -> None:
+    """Filter the logs. A second time, it does nothing."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_filter)
+
+
+@contextmanager
+def redacted_logs(secret: Secret) -> Generator[None]:
+    """Keep *secret* out of the logs of the HTTP library, for the request that is sent in a block."""
+    before = _sent.set(secret)
+    try:
+        yield
+    finally:
+        _sent.reset(before)
