@@ -15,6 +15,7 @@ import anyio
 
 from ._attempt import Attempt
 from ._cancellation import in_child_task
+from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
 from ._secret import Secret, forget_frames
@@ -63,6 +64,7 @@ class PageFetcher:
         Raises:
             CustomersError: No usable page came, in all the attempts that the retry policy allows.
         """
+        check_stack()
         return await _PageRequest(self, query, cursor, max_wait).fetch()
 
 
