@@ -236,8 +236,8 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def proxies(session: nox.Session) -> None:
-    """Measure the client behind the limits of nginx and HAProxy, which must be installed. Less than three minutes."""
-    session.install("-c", str(LOCKED / "tests.txt"), ".[cli]")
+    """Run the client behind nginx and HAProxy, which must be installed: faults and limits. Takes about four minutes."""
+    session.install("-c", str(LOCKED / "tests.txt"), ".[cli]", "h2", "trio", "trustme")
     # After Ctrl-C it ends the proxies. Without a timeout, nox would kill it before it has done so.
     session.run("python", "benchmarks/proxies.py", *session.posargs, interrupt_timeout=10.0)
 

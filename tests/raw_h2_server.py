@@ -172,17 +172,22 @@ class H2Connection:
         self.send_frames(*self.response(stream, content, **options))
 
     def send_data(self, stream: int, body: bytes, *, ends: bool = True) -> bool:
-        """Send DATA as fast as the client's windows allow; return false if the client has reset the stream, or gone."""
-        while body:
+        """
+        Send DATA as fast as the client's windows allow; return false if the client has reset the stream, or gone.
+
+        Frames of the client are read only when its window is used up.
+        """
+        sent = 0
+        while sent < len(body):
             if not self.read_until(lambda: stream in self.resets or min(self.window, self.stream_windows[stream]) > 0):
                 return False
             if stream in self.resets:
                 return False
-            size = min(len(body), self.window, self.stream_windows[stream], _LARGEST_FRAME)
-            chunk, body = body[:size], body[size:]
+            size = min(len(body) - sent, self.window, self.stream_windows[stream], _LARGEST_FRAME)
+            chunk, sent = body[sent : sent + size], sent + size
             self.window -= size
             self.stream_windows[stream] -= size
-            self.send_frames(DataFrame(stream, chunk, flags=["END_STREAM"] if ends and not body else []))
+            self.send_frames(DataFrame(stream, chunk, flags=["END_STREAM"] if ends and sent == len(body) else []))
         return True
 
     def reset(self, stream: int, code: int = CANCEL) -> None:
@@ -198,11 +203,15 @@ H2Behaviour = Callable[[H2Connection], None]
 
 
 def speaks_h2(behaviour: H2Behaviour, **settings: int) -> Behaviour:
-    """Return a behaviour of the raw server that begins with SETTINGS, and then does what *behaviour* does."""
+    """
+    Return a behaviour of the raw server that begins with SETTINGS, and then does what *behaviour* does.
+
+    It allows 100 streams by default. A client of httpcore sends one request at a time if the server does not say how many.
+    """
 
     def serve(connection: Connection) -> None:
         h2 = H2Connection(connection)
-        h2.start(**settings)
+        h2.start(**{"MAX_CONCURRENT_STREAMS": 100, **settings})
         behaviour(h2)
 
     return serve

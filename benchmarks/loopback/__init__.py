@@ -1,1 +1,1 @@
-"""Proxies with limits on loopback: their configurations, and their processes."""
+"""Proxies on loopback: their processes, their configurations, what they limit, and what goes wrong."""

@@ -1,9 +1,11 @@
 """What asyncio and trio do differently when a task is cancelled."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from types import TracebackType
 from typing import TypeVar, cast
 
 import anyio
+from anyio.abc import TaskGroup
 
 T = TypeVar("T")
 
@@ -14,11 +16,38 @@ def is_cancellation(exc: BaseException) -> bool:
 
     With trio that may be a group: `trio.open_tcp_stream` tries several addresses at once, and each attempt is cancelled.
     """
-    if isinstance(exc, BaseExceptionGroup):
-        members = cast("BaseExceptionGroup[BaseException]", exc).exceptions
-        return all(is_cancellation(member) for member in members)
+    return all(isinstance(leaf, anyio.get_cancelled_exc_class()) for leaf in _leaves(exc))
 
-    return isinstance(exc, anyio.get_cancelled_exc_class())
+
+class ChildTasks:
+    """
+    A task group whose block and tasks raise nothing but cancellations. What else comes out of it is raised as itself.
+
+    That is Ctrl-C: trio raises it in the task that waits for the others. Or Python's recursion limit, when a task starts.
+    """
+
+    def __init__(self) -> None:
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> TaskGroup:
+        return await self._group.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._group.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            failure = next((leaf for leaf in _leaves(group) if not is_cancellation(leaf)), group)
+        raise failure  # not in the block above: the group would be its context
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if not isinstance(exc, BaseExceptionGroup):
+        yield exc
+        return
+    for member in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
+        yield from _leaves(member)
 
 
 async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
@@ -41,7 +70,7 @@ async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
                 raise
 
     # Raises a cancellation from outside. One from inside, such as that of a shared future, is a failure: it is raised below.
-    async with anyio.create_task_group() as tasks:
+    async with ChildTasks() as tasks:
         tasks.start_soon(run)
     return result_of(outcome, failure)
 

@@ -58,3 +58,13 @@ def is_collect(name: str, choice: str) -> bool:
         raise ValueError(f'{name}: must be "raise" or "collect", got {choice!r}')
 
     return choice == "collect"
+
+
+def check_stack(calls: int = 100) -> None:
+    """
+    Raise `RecursionError` if there is no room for so many nested calls.
+
+    Call it before anything has begun. An event loop that meets the limit while it starts a task may wait for it for ever.
+    """
+    if calls:
+        check_stack(calls - 1)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
-from ._iteration import Iteration, ResumableIterator
+from ._event_loops import NotCopied
+from ._iteration import FROM_CHECKPOINT, Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, Position, check_resume
 from .events import Event
@@ -13,7 +14,7 @@ from .query import CustomersQuery, check_cursor
 __all__ = ["CustomerList"]
 
 
-class CustomerList:
+class CustomerList(NotCopied):
     """
     The customers of one corporation: iterate over it, iterate over its `pages()`, or await its first page.
 
@@ -23,6 +24,8 @@ class CustomerList:
 
     Nothing is requested before one of the three is used. Each use starts from the beginning. Several may run at once.
     """
+
+    _instead = FROM_CHECKPOINT
 
     def __init__(
         self,

@@ -6,12 +6,13 @@ from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint as let_others_run
 
-from ._cancellation import is_cancellation
+from ._cancellation import ChildTasks, is_cancellation
+from ._checks import check_stack
+from ._event_loops import NotCopied
 from ._fan_out import FanOut
-from ._iteration import Iteration, ResumableIterator
+from ._iteration import FROM_CHECKPOINT, Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import AuthenticationError, CustomersError, TokenError, chain
@@ -23,7 +24,7 @@ from .query import Selection
 __all__ = ["CustomerStream"]
 
 
-class CustomerStream:
+class CustomerStream(NotCopied):
     """
     The customers of many corporations; made by `AsyncCustomersAPI.stream`.
 
@@ -33,6 +34,8 @@ class CustomerStream:
     Within a corporation customers come in the server's order; the stream alternates between corporations, page by page. A
     stream can be used only once. After you leave a loop, another loop resumes where it stopped.
     """
+
+    _instead = FROM_CHECKPOINT
 
     def __init__(
         self,
@@ -50,15 +53,16 @@ class CustomerStream:
         readers = _Readers(corporation_ids, fetch, selection, builder)
         self._fan_out = FanOut(readers, concurrency=concurrency, collect=errors == "collect")
         self._iteration = _StreamIteration(self._fan_out, builder, emit, max_failures)
-        self._tasks: TaskGroup | None = None
+        self._tasks: ChildTasks | None = None
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise RuntimeError("a stream can be used only once; call api.stream() again")
 
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._fan_out.run)
+        check_stack()
+        self._tasks = ChildTasks()
+        tasks = await self._tasks.__aenter__()
+        tasks.start_soon(self._fan_out.run)
         self._iteration.is_open = True
         return self
 

@@ -24,7 +24,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._cancellation import is_cancellation
+from ._cancellation import ChildTasks, is_cancellation
 from ._pages import PageBuffer, PageReader
 from .errors import CustomersError
 
@@ -129,7 +129,7 @@ class FanOut:
 
     async def _run_all(self) -> None:
         try:
-            async with anyio.create_task_group() as tasks:
+            async with ChildTasks() as tasks:
                 await self._guard(self._start_workers, tasks)
             self._is_complete = True
         finally:

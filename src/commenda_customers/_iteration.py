@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar
 
+from ._event_loops import NotCopied
 from ._pages import PageBuffer
 from .checkpoint import Checkpoint, CheckpointBuilder
 from .errors import CustomersError
@@ -21,14 +22,18 @@ __all__ = ["ResumableIterator"]
 
 T = TypeVar("T")
 
+FROM_CHECKPOINT = "make a client where it is used, and resume from a checkpoint"
 
-class ResumableIterator(AsyncGenerator[T, None]):
+
+class ResumableIterator(NotCopied, AsyncGenerator[T, None]):
     """
     Iterates over customers or pages, and says what it has yielded.
 
     It is an async generator. A step that failed or was cancelled can be repeated. Between two steps nothing is open, so
     there is nothing to close.
     """
+
+    _instead = FROM_CHECKPOINT
 
     # Not a generator function, for two reasons. When a generator is left by `break`, it waits for the garbage collector, and
     # trio warns about it. When a generator is cancelled by a timeout, it is exhausted: it looks like the end of the list.

@@ -15,6 +15,7 @@ import anyio
 
 from ._attempt import Attempt
 from ._cancellation import in_child_task
+from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
 from ._secret import Secret, forget_frames
@@ -63,6 +64,7 @@ class PageFetcher:
         Raises:
             CustomersError: No usable page came, in all the attempts that the retry policy allows.
         """
+        check_stack()
         return await _PageRequest(self, query, cursor, max_wait).fetch()
 
 
@@ -162,9 +164,7 @@ class _PageRequest:
             received = await self._with_connection(attempt)
             feedback = self._feedback_of(received, attempt)
         except APIConnectionError as error:
-            # A connection that the server closes without an error says nothing about a limit, nor about an outage.
-            is_failed = error.transient and not (error.is_rejection or error.is_stale_connection)
-            feedback = Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)
+            feedback = _feedback_without_response(error, attempt)
             raise
         finally:
             limiter.release(permit, feedback)
@@ -283,3 +283,19 @@ class _PageRequest:
             error.retry_after = limiter.estimate_wait()
         self._report.locate(error, error.attempts)
         self._report.attempt_failed(attempt, error)
+
+
+def _feedback_without_response(error: APIConnectionError, attempt: Attempt) -> Feedback:
+    """
+    Return what a limiter can learn if no response came.
+
+    A kept connection that was closed, or a request that was not processed, says nothing. A server that restarts ends all of
+    them at the same moment: that is no limit. The request is sent again immediately. If that fails too, the limiter learns
+    from it.
+    """
+    if (error.is_stale_connection or error.is_unprocessed) and attempt.number == 1:
+        return Feedback()
+
+    # A connection that the server closes without an error says nothing about a limit, nor about an outage.
+    is_failed = error.transient and not (error.is_rejection or error.is_stale_connection)
+    return Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)

@@ -18,7 +18,7 @@ import anyio
 from pydantic import SecretStr
 
 from ._attempt import Attempt
-from ._cancellation import in_child_task, result_of
+from ._cancellation import ChildTasks, in_child_task, result_of
 from ._checks import check_positive
 from ._secret import Secret
 from .errors import AuthenticationError, CustomersError, TokenError
@@ -192,7 +192,7 @@ class _ProvidedToken:
         now, expires_at = anyio.current_time(), self._expires_at
         # If it fails, a later request tries again when half of the time that is left has passed.
         self._renew_at = (now + expires_at) / 2
-        async with anyio.create_task_group() as tasks:
+        async with ChildTasks() as tasks:
             tasks.start_soon(self._renew_early)
             try:
                 outcome.append(await send())

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncIterable, Iterable, Sequence
-from copy import copy
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -14,6 +13,7 @@ from pydantic import SecretStr
 from ._checks import check_callables, check_not_async, check_positive, check_seconds, check_type, is_collect
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
+from ._event_loops import NotCopied
 from ._http import AnyAsyncClient, HTTPClient, may_pass
 from ._reports import show_log
 from ._request import PageFetcher
@@ -43,7 +43,7 @@ class _Unchanged(Enum):
 UNCHANGED = _Unchanged.UNCHANGED
 
 
-class AsyncCustomersAPI:
+class AsyncCustomersAPI(NotCopied):
     """
     A client of `GET /customers`, for asyncio and trio.
 
@@ -51,9 +51,8 @@ class AsyncCustomersAPI:
             async for customer in api.list("corp_123"):
                 print(customer.id, customer.name)
 
-    Create one client and keep it, because the client holds the connections. The client belongs to the event loop in which
-    you first use it. If a request needs other options, `with_options` returns a client with these options. It shares
-    everything else.
+    Create one client and keep it, because it holds the connections. It belongs to the event loop in which you first use it.
+    If a request needs other options, `with_options` returns a client with these options. It shares everything else.
 
     Set the environment variable `COMMENDA_LOG` to write the log to stderr: `warning` (retries), `info` (also each page) or
     `debug` (all events). The SDK reads the variable when you create the first client. In a program, use the logger
@@ -167,9 +166,10 @@ class AsyncCustomersAPI:
             TypeError: An argument has a wrong type.
         """
         fetcher = self._fetcher
-        other = copy(self)
-        other._is_derived = True  # noqa: SLF001 - it is of this class
-        other._fetcher = replace(  # noqa: SLF001
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._is_derived = True
+        other._fetcher = replace(
             fetcher,
             timeout=fetcher.timeout if timeout is UNCHANGED else check_seconds("timeout", timeout),
             retry=fetcher.retry if retry is UNCHANGED else check_type("retry", retry, RetryPolicy),
@@ -188,7 +188,10 @@ class AsyncCustomersAPI:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections. You may call it again. After that, any other use raises `RuntimeError`."""
+        """
+        Close the connections. You may call it again. Requests in flight, and any other use, then raise `RuntimeError`. So
+        does this method, if the client is in use in another event loop that is not closed.
+        """
         self._check_owner()
         await self._fetcher.http.aclose()
 

@@ -145,7 +145,8 @@ class InvalidCustomer:
         id: The API's identifier of the customer, if the row has one.
         errors: What is wrong, one text for each field, such as `name: Input should be a valid string`. The texts never
             contain values.
-        raw: The row, parsed from JSON. It may be anything: an object, a list, a number, `None`.
+        raw: The row, parsed from JSON. It may be anything: an object, a list, a number, `None`. What is nested deeper than
+            200 levels is `None`.
     """
 
     index: int

@@ -56,13 +56,14 @@ class RetryPolicy:
     The wait before the next attempt is random between zero and a bound (full jitter). The bound is `initial_wait` at first,
     and doubles with each wait up to `max_wait`. If the server says how long to wait, the client waits at least that long,
     and up to `initial_wait` longer. So many clients do not return at the same moment. If a request fails because the server
-    closed an idle connection, the client sends it again immediately, up to three times.
+    closed an idle connection, or says that it has not processed the request, the client sends it again immediately, up to
+    three times.
 
     All numbers must be above zero. `None`, where it is allowed, means no limit.
 
     Attributes:
         max_attempts: Attempts for one page, including the first. Some attempts do not count: a second request with a new
-            token after a 401, and an immediate resend after a stale connection. With a limiter, a refusal because of a
+            token after a 401, and an immediate resend. With a limiter, a refusal because of a
             limit and a failure in an outage do not count either. Only the deadline limits those.
         deadline: Seconds for one page, over all attempts, waits and calls of a token provider. The deadline cancels a
             running attempt. If a wait would reach the deadline, the client does not wait: it raises the last error instead.

@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -15,6 +18,7 @@ import pytest
 
 from commenda_customers import APIConnectionError, AsyncCustomersAPI, RetryPolicy
 from raw_server import TOKEN, RawServer, listing, ok
+from waiting import until
 
 GOOD = ok(listing("a"))
 
@@ -177,6 +181,107 @@ class TestElsewhere:
             "1",
             "this AsyncCustomersAPI is in use in another event loop or process; make one for each",
         ]
+
+
+def _connections() -> int:
+    """Return how many ends of TCP connections this process has open."""
+    return sum(map(_is_connected, range(1024)))
+
+
+def _is_connected(number: int) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(number)) as duplicate:
+            return duplicate.family in {socket.AF_INET, socket.AF_INET6} and bool(duplicate.getpeername())
+    except OSError:
+        return False
+
+
+BACKENDS = ["asyncio", "trio"]
+
+
+def test_a_process_cannot_be_given_a_client() -> None:
+    """A process that is given a client as an argument does not start: one clear error."""
+    process = multiprocessing.get_context("spawn").Process(target=_fetch, args=(AsyncCustomersAPI(TOKEN),))
+    with pytest.raises(TypeError, match="AsyncCustomersAPI cannot be pickled or copied; make a client where it is used"):
+        process.start()
+
+
+class TestClosingElsewhere:
+    """A client that is closed where it was not used."""
+
+    @pytest.mark.parametrize("elsewhere", BACKENDS)
+    @pytest.mark.parametrize("home", BACKENDS)
+    def test_after_its_event_loop_has_ended(self, raw_server: RawServer, home: str, elsewhere: str) -> None:
+        """A client whose event loop has ended is closed in any other: quietly, and no socket stays open."""
+        raw_server.behave(raw_server.answers(GOOD, GOOD))
+        api = AsyncCustomersAPI(TOKEN, base_url=raw_server.url)
+        anyio.run(_fetch, api, backend=home)
+
+        async def close_twice() -> None:
+            await api.aclose()
+            await api.aclose()
+            with pytest.raises(RuntimeError, match="closed; make a new one"):
+                await _fetch(api)
+            await until(lambda: _connections() == 0)
+
+        assert _connections() == 2  # the server is in this process, too
+        anyio.run(close_twice, backend=elsewhere)
+
+    @pytest.mark.parametrize("elsewhere", BACKENDS)
+    @pytest.mark.parametrize("home", BACKENDS)
+    def test_while_its_event_loop_lives(self, raw_server: RawServer, home: str, elsewhere: str) -> None:
+        """A client that is in use in another event loop is not closed, says so, and can still be used and closed there."""
+        raw_server.behave(raw_server.answers(GOOD, GOOD))
+
+        async def main() -> None:
+            async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url) as api:
+                await api.list("corp_1")
+                with pytest.raises(RuntimeError, match="in use in another event loop, which is not closed; close it there"):
+                    await anyio.to_thread.run_sync(lambda: anyio.run(api.aclose, backend=elsewhere))
+                assert len(await api.list("corp_1")) == 1
+
+        anyio.run(main, backend=home)
+        assert raw_server.connections == 1
+
+    @pytest.mark.parametrize("library", [httpx, httpx2])
+    def test_the_users_client_is_left_alone(self, raw_server: RawServer, library: Any) -> None:
+        """The HTTP client of the user stays open in another event loop, too."""
+        raw_server.behave(raw_server.answers(GOOD))
+
+        async def use() -> tuple[AsyncCustomersAPI, Any]:
+            async with library.AsyncClient() as client:
+                api = AsyncCustomersAPI(TOKEN, base_url=raw_server.url, http_client=client)
+                await api.list("corp_1")
+            return api, client
+
+        api, client = anyio.run(use)
+        anyio.run(api.aclose)
+        assert api._fetcher.http._client is client
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_in_a_child_process(self, raw_server: RawServer, backend: str) -> None:
+        """A child that closes the client of its parent does so quietly, and the parent's connection stays open."""
+        raw_server.behave(raw_server.answers(GOOD, GOOD))
+        code = (
+            "import anyio, os, sys\n"
+            "from commenda_customers import AsyncCustomersAPI\n"
+            "async def main():\n"
+            f"    async with AsyncCustomersAPI('token', base_url='{raw_server.url}') as api:\n"
+            "        await api.list('corp_1')\n"
+            "        child = os.fork()\n"
+            "        if child:\n"
+            "            assert os.waitpid(child, 0)[1] == 0\n"
+            "            print(len(await api.list('corp_1')))\n"
+            "    if not child:\n"
+            "        os._exit(0)\n"
+            f"anyio.run(main, backend='{backend}')\n"
+        )
+        done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+        assert raw_server.connections == 1
 
 
 async def _fetch(api: AsyncCustomersAPI) -> int:

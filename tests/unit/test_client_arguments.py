@@ -1,6 +1,8 @@
 """What the client takes and refuses when it is made."""
 
+import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -8,7 +10,16 @@ import httpx
 import httpx2
 import pytest
 
-from commenda_customers import AsyncCustomersAPI
+from commenda_customers import (
+    AdaptiveLimiter,
+    AsyncCustomersAPI,
+    Customer,
+    CustomerPage,
+    FixedRate,
+    RateLimitError,
+    RetryPolicy,
+)
+from leaks import provide
 from raw_server import TOKEN
 
 
@@ -64,9 +75,30 @@ class TestArguments:
 
 
 class TestProcesses:
-    """Processes."""
+    """Processes and copies."""
 
-    def test_it_cannot_be_pickled(self) -> None:
-        """A client and its token stay in their process."""
-        with pytest.raises(TypeError, match="a token cannot be pickled or copied"):
-            pickle.dumps(AsyncCustomersAPI(TOKEN))
+    @pytest.mark.parametrize("leave", [copy.copy, copy.deepcopy, pickle.dumps])
+    @pytest.mark.parametrize("token", [TOKEN, provide])
+    def test_what_is_bound_to_its_place_stays_there(self, token: Any, leave: Callable[[Any], Any]) -> None:
+        """A client, and what belongs to it, can neither be copied nor go to another process; the error says what to do."""
+        api = AsyncCustomersAPI(token)
+        for thing in (api, api.with_options(timeout=1)):
+            with pytest.raises(TypeError, match="^AsyncCustomersAPI cannot be pickled or copied; make a client where"):
+                leave(thing)
+        for thing in (api.list("corp_1"), api.stream(["corp_1"]), aiter(api.list("corp_1")), api.list("corp_1").pages()):
+            with pytest.raises(
+                TypeError, match="cannot be pickled or copied; make a client where.* resume from a checkpoint"
+            ):
+                leave(thing)
+        for thing in (AdaptiveLimiter(), FixedRate(1)):
+            with pytest.raises(TypeError, match="cannot be pickled or copied; make a limiter where it is used"):
+                leave(thing)
+
+    @pytest.mark.parametrize("leave", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+    def test_plain_data_goes_anywhere(self, leave: Callable[[Any], Any]) -> None:
+        """Checkpoints, pages, customers and policies are plain data, which can be copied and pickled."""
+        page = CustomerPage("corp_1", (Customer(id="a", corporation_id="corp_1"),), 1, "2")
+        for thing in (AsyncCustomersAPI(TOKEN).stream(["corp_1"]).checkpoint(), page, page.customers[0], RetryPolicy()):
+            assert leave(thing) == thing
+        error = leave(RateLimitError("why", retry_after=3.0, corporation_id="corp_1"))
+        assert (str(error), error.retry_after) == ("why [corporation 'corp_1', first page]", 3.0)

@@ -1,6 +1,7 @@
 """One limiter in several event loops and threads."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -9,7 +10,7 @@ import anyio
 import pytest
 
 import virtual_time
-from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, RateLimiter, RateLimitError
+from commenda_customers import AdaptiveLimiter, Feedback, FixedRate, Permit, RateLimiter, RateLimitError
 
 OK = Feedback(is_answered=True)
 
@@ -124,6 +125,52 @@ class TestEventLoops:
             loop.run_until_complete(left)
             loop.close()
         anyio.run(use)
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(1, per=0.001)])
+    def test_a_fork_forgets_the_parent(self, make: Callable[..., RateLimiter], monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a child process, the requests and waiters of the parent do not count, and their end changes nothing."""
+        limiter = make()
+
+        async def use() -> None:
+            with anyio.fail_after(60):
+                permit = await limiter.acquire()
+            assert (limiter.snapshot().in_flight, limiter.snapshot().waiting) == (1, 0)
+            limiter.release(permit, OK)
+
+        async def fork() -> None:
+            permits = [await limiter.acquire(), await limiter.acquire()]
+            monkeypatch.setattr(os, "getpid", lambda: -1)
+            limiter.release(permits[0], OK)  # a task that the child has a copy of
+            await anyio.to_thread.run_sync(lambda: anyio.run(use, backend="trio"))
+            limiter.release(permits[1], OK)
+            assert limiter.snapshot().in_flight == 0
+            await use()
+
+        anyio.run(fork)
+
+    def test_a_trio_event_loop_that_was_abandoned_is_forgotten(self) -> None:
+        """Permits that nobody has returned in a trio event loop do not block the next event loop."""
+        limiter = AdaptiveLimiter(max_in_flight=1)
+
+        async def leave() -> None:
+            await limiter.acquire()
+
+        async def use() -> None:
+            with anyio.fail_after(60):
+                limiter.release(await limiter.acquire(), OK)
+
+        anyio.run(leave, backend="trio")
+        anyio.run(use)
+
+    def test_a_permit_that_comes_back_without_an_event_loop_is_ignored(self) -> None:
+        """If the garbage collector ends a request whose event loop was closed, that raises nothing."""
+        limiter = AdaptiveLimiter()
+
+        async def leave() -> Permit:
+            return await limiter.acquire()
+
+        permit = asyncio.run(leave())
+        limiter.release(permit, Feedback())
 
     def test_tasks_of_a_closed_event_loop_end_unnoticed(self) -> None:
         """A task of a closed event loop that is ended later, by the garbage collector, changes nothing."""

@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
+import h2.errors
+import h2.events
 import httpx
 import pytest
 
@@ -30,6 +32,17 @@ pytestmark = pytest.mark.anyio
 
 async def _first_page(api: AsyncCustomersAPI) -> None:
     assert len(await api.list("corp_1")) == 1
+
+
+async def closed_while_kept(request: httpx.Request) -> httpx.Response:
+    """Fail as the library does if the server closes a connection of an earlier request."""
+    await request.extensions["trace"]("http11.send_request_headers.started", {})
+    raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+
+
+async def not_processed(_request: httpx.Request) -> httpx.Response:
+    """Fail as the library does if the server refuses a stream of HTTP/2 without having processed it."""
+    raise httpx.RemoteProtocolError(h2.events.StreamReset(stream_id=1, error_code=h2.errors.ErrorCodes.REFUSED_STREAM))
 
 
 class Says(FixedRate):
@@ -96,6 +109,26 @@ class TestOutages:
         async with Script(fault, GOOD).api(rate_limit=limiter) as api:
             await api.list("corp_1")
         assert limiter.told[0] == told
+
+    @pytest.mark.parametrize("lost", [closed_while_kept, not_processed])
+    @pytest.mark.parametrize(
+        ("resends", "told"),
+        [
+            ([], [Feedback(), Feedback(is_answered=True)]),
+            ([httpx.ConnectError("refused")], [Feedback(), Feedback(is_rejected=True), Feedback(is_answered=True)]),
+            ([closed_while_kept], [Feedback(), Feedback(is_rejected=True), Feedback(is_answered=True)]),
+            ([not_processed], [Feedback(), Feedback(is_rejected=True), Feedback(is_answered=True)]),
+        ],
+        ids=["then works", "then is refused", "then is closed", "then is not processed"],
+    )
+    async def test_one_request_that_is_lost_says_nothing(
+        self, lost: Answer, resends: list[Answer], told: list[Feedback]
+    ) -> None:
+        """A server that restarts ends connections and streams. A limiter learns from it only if the resend fails as well."""
+        limiter = Says()
+        async with Script(lost, *resends, GOOD).api(rate_limit=limiter) as api:
+            await api.list("corp_1")
+        assert [replace(feedback, failing_since=math.inf) for feedback in limiter.told] == told
 
     async def test_a_pause_of_the_limiter_is_no_wait_of_the_policy(self) -> None:
         """If the limiter holds the next attempt back, the policy does not wait as well, but keeps the deadline."""

@@ -120,3 +120,31 @@ class TestThrottling:
                 await api.list("corp_1")
         assert all(later - earlier > 19.99 for earlier, later in pairwise(script.times))
         assert 250 <= script.times[-1] - script.times[0] <= 300
+
+
+@pytest.mark.parametrize("years", [-10, 10])
+async def test_a_clock_that_is_wrong_by_years(years: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A date in `Retry-After` counts from the server's own date: it does not matter that the machine's clock has jumped."""
+    server = time.time()
+    monkeypatch.setattr(time, "time", lambda: server + years * 365 * 24 * 3600)
+    date, after = formatdate(server, usegmt=True), formatdate(server + 60, usegmt=True)
+    script = Script(status(429, retry_after=after, date=date), GOOD)
+    async with script.api() as api:
+        await api.list("corp_1")
+    assert 60 <= script.times[1] - script.times[0] < 70
+
+
+@pytest.mark.parametrize("years", [-10, 10])
+async def test_a_wrong_clock_and_a_server_without_one(years: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the server's date, a clock that has jumped costs an error or an early retry, and no sleep of years."""
+    server = time.time()
+    monkeypatch.setattr(time, "time", lambda: server + years * 365 * 24 * 3600)
+    script = Script(status(429, retry_after=formatdate(server + 60, usegmt=True)), GOOD)
+    async with script.api() as api:
+        if years < 0:
+            with pytest.raises(RateLimitError) as caught:
+                await api.list("corp_1")
+            assert (caught.value.retry_after or 0) > 9 * 365 * 24 * 3600
+        else:
+            assert len(await api.list("corp_1")) == 1
+    assert anyio.current_time() - script.times[0] < 60

@@ -1,7 +1,9 @@
 """The client of the HTTP library, the user's or our own: when it opens, when it closes, and whether it may be used."""
 
-import os
+import errno
+import gc
 import ssl
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -10,9 +12,10 @@ from typing import Any, Protocol, cast
 import anyio
 import anyio.to_thread
 import httpx
-from anyio.lowlevel import current_token
 
 from .._cancellation import in_child_task
+from .._checks import check_stack
+from .._event_loops import Home, here
 from .._secret import Secret
 from .._version import __version__
 from ..errors import APIConnectionError
@@ -26,6 +29,7 @@ MAX_CONNECTIONS = 100
 """The most connections, and so the most requests in flight. It is the size of httpx's default pool."""
 
 _SECONDS_TO_CLOSE = 5.0
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE}
 
 
 class AnyAsyncClient(Protocol):
@@ -81,7 +85,8 @@ class HTTPClient:
         self._is_own = client is None
         self._is_closed = False
         self._opening = anyio.Lock()
-        self._home: tuple[int, object] | None = None
+        self._home: Home | None = None
+        self._in_flight = set[anyio.CancelScope]()
 
     def _check_params(self) -> None:
         """Refuse a user's client that would add parameters of the API to every request."""
@@ -108,9 +113,8 @@ class HTTPClient:
         """
         if self._is_closed:
             raise RuntimeError("this AsyncCustomersAPI is closed; make a new one")
-        here = (os.getpid(), current_token())
-        self._home = self._home or here
-        if self._home != here:
+        self._home = self._home or here()
+        if not self._home.is_here:
             raise RuntimeError("this AsyncCustomersAPI is in use in another event loop or process; make one for each")
 
     async def _open_own(self) -> httpx.AsyncClient:
@@ -141,17 +145,47 @@ class HTTPClient:
             # Neither its text nor itself as the cause: it may hold a part of the proxy's password.
             raise APIConnectionError("the environment variables for proxies contain an address that is not a URL") from None
         except (OSError, ImportError, ValueError) as exc:
-            # The environment names certificates or proxies that do not exist.
+            # The environment names certificates or proxies that do not exist, or there are no file descriptors left.
             raise APIConnectionError(
-                f"the HTTP client could not be made from the environment variables for proxies and certificates: {exc}"
+                f"the HTTP client could not be made from the environment variables for proxies and certificates: {exc}",
+                transient=getattr(exc, "errno", None) in _EXHAUSTED,
             ) from exc
 
     async def aclose(self) -> None:
-        """Close the SDK's HTTP client; a client of the user stays open. May be called more than once."""
+        """
+        Close the SDK's HTTP client; a client of the user stays open. May be called more than once.
+
+        Raises:
+            RuntimeError: It is in use in another event loop, which is not closed.
+        """
+        check_stack()
+        if self._home is not None and not self._home.is_here:
+            self._close_elsewhere(self._home)
+            return
+
         self._is_closed = True
+        # The library closes connections that are open, but not those that it is just opening.
+        for scope in tuple(self._in_flight):
+            scope.cancel()
         # A cancelled task comes through here too, and must not leave connections behind.
         with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
             await in_child_task(self._close_own)
+
+    def _close_elsewhere(self, home: Home) -> None:
+        """Close it after its event loop has ended, or after a fork."""
+        if self._is_closed:
+            return
+        if not home.has_ended:
+            raise RuntimeError("this AsyncCustomersAPI is in use in another event loop, which is not closed; close it there")
+
+        self._is_closed = True
+        if self._is_own:
+            # Nothing may be sent: the event loop is gone, or another process uses the connections. A socket closes with its
+            # last reference. It warns, because nobody has closed it in time.
+            self._client = None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
     async def _close_own(self) -> None:
         async with self._opening:
@@ -162,8 +196,19 @@ class HTTPClient:
     async def get(
         self, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool = False
     ) -> AsyncGenerator[RawResponse]:
-        """Send one request and receive its response, for the length of a block: see `Exchange.get`."""
+        """
+        Send one request and receive its response, for the length of a block: see `Exchange.get`.
+
+        Raises:
+            RuntimeError: The client was closed, before or meanwhile.
+        """
         client = await self.open()
-        with redacted_logs(secret):
-            async with self._exchange.get(client, params, secret, past_caches=past_caches) as response:
-                yield response
+        with anyio.CancelScope() as scope, redacted_logs(secret):
+            self._in_flight.add(scope)
+            try:
+                async with self._exchange.get(client, params, secret, past_caches=past_caches) as response:
+                    yield response
+            finally:
+                self._in_flight.discard(scope)
+        if scope.cancelled_caught:
+            self.check_usable()

@@ -67,16 +67,21 @@ class H2Stream:
     @property
     def is_to_blame(self) -> bool:
         """Whether the headers could not be sent because of themselves, and not because of the connection."""
-        h2 = self.connection._h2_state  # noqa: SLF001 - see the class
-        return self.number in h2.streams and h2.state_machine.state.name != "CLOSED"
+        return bool(not self.is_connection_over and self.number in self.connection._h2_state.streams)  # noqa: SLF001 - see the class
+
+    @property
+    def is_connection_over(self) -> bool:
+        """Whether h2 takes nothing more from the connection: a GOAWAY came, or the server has broken the protocol."""
+        return bool(self.connection._h2_state.state_machine.state.name == "CLOSED")  # noqa: SLF001 - see the class
 
     async def end(self, *, is_damaged: bool) -> None:
         """
         Reset the stream, unless it has ended, and give back the window of the connection that its unread data takes.
 
         Args:
-            is_damaged: Whether frames may be missing on the connection. Frames of other streams may be among them, and
-                header blocks after a missing one mean something else. So no other request may use the connection.
+            is_damaged: Whether frames may be missing, sent or received. Frames of other streams may be among them, and
+                header blocks after a missing one mean something else. So this closes the connection. The others then do not
+                wait for what never comes, and are sent again.
         """
         # The connection may have ended; the server may not read. What cut the request is what its caller has to know.
         with suppress(Exception), anyio.move_on_after(_SECONDS_TO_RESET, shield=True) as scope:
@@ -102,9 +107,9 @@ def was_cut_while_writing(exc: BaseException) -> bool:
     """
     Return whether a cancellation has cut a write, so that the frames of this write are lost.
 
-    An exception that is no cancellation makes httpcore give up the connection by itself.
+    Any other exception makes httpcore give up the connection by itself.
     """
-    return not isinstance(exc, Exception) and any(frame.f_code.co_name == "write" for frame in frames_of(exc.__traceback__))
+    return any(frame.f_code.co_name == "write" for frame in frames_of(exc.__traceback__))
 
 
 def is_of_ended_connection(exc: BaseException) -> bool:

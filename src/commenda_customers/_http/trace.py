@@ -60,8 +60,13 @@ class ConnectionTrace:
                 pass
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
-        self._is_damaged = was_cut_while_writing(exc)
-        if event == "http2.send_request_headers.failed" and isinstance(exc, Exception):
+        if not isinstance(exc, Exception):
+            self._is_damaged = was_cut_while_writing(exc)
+            return
+
+        # h2 refuses all that has come at once, also what was for other requests. After a GOAWAY alone, they miss nothing.
+        self._is_damaged = self._stream is not None and self._stream.is_connection_over and Ending.of(exc) is None
+        if event == "http2.send_request_headers.failed":
             is_to_blame = self._stream is not None and self._stream.is_to_blame
             self.is_sendable = not is_to_blame
             # A header block that could not be finished has changed the compression of those that follow.
@@ -79,7 +84,9 @@ class ConnectionTrace:
         ending = Ending.of(error)
         if ending is None:
             error.is_stale_connection = was_kept or is_of_ended_connection(error)
-            error.is_rejection = error.transient and not had_head and not isinstance(error, APITimeoutError)
+            # A connection of HTTP/2 ends once, for all the requests on it. For the limiter, that is not a refusal of each.
+            is_known = error.is_stale_connection and self._stream is not None
+            error.is_rejection = not (had_head or is_known or isinstance(error, APITimeoutError)) and error.transient
             return
 
         is_calm = ending.code == ErrorCode.ENHANCE_YOUR_CALM

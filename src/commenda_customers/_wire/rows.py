@@ -7,6 +7,7 @@ This is slow and needs more memory, so only such pages are read here.
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeGuard, cast
 
@@ -23,9 +24,22 @@ MOST_NAMED = 3
 """Rows that an error names."""
 
 _SURROGATE = re.compile(
-    rb"((?:\\\\)+)|\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})"
+    rb"((?:\\\\)++)|\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})"
 )
-"""A surrogate, or a pair of them; or backslashes that are escaped, after which `u` is only a letter."""
+"""
+A surrogate, or a pair of them; or backslashes that are escaped, after which `u` is only a letter.
+
+`++` never goes back, so it keeps no place to go back to for each of millions of backslashes.
+"""
+
+_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+"""A string, or what begins or ends an array or an object."""
+
+_DEEPEST = 1000
+"""Levels of JSON that are read. It is Python's own limit, unless the program has raised that."""
+
+_DEEPEST_RAW = 200
+"""Levels of an invalid row that are kept: a program may print, pickle or write the row in the middle of deep calls."""
 
 
 def parse_json(text: bytes) -> object:
@@ -39,8 +53,20 @@ def parse_json(text: bytes) -> object:
         ValueError: It is not JSON.
         RecursionError: It is nested too deeply.
     """
-    whole = _SURROGATE.sub(lambda found: found[0] if found[1] or found[2] else b"\\ufffd", text)
-    return json.loads(whole.decode(), strict=False, parse_int=_whole)
+    if sys.getrecursionlimit() > _DEEPEST:
+        _check_depth(text)
+    if rb"\u" in text:
+        text = _SURROGATE.sub(lambda found: found[0] if found[1] or found[2] else b"\\ufffd", text)
+    return json.loads(text.decode(), strict=False, parse_int=_whole)
+
+
+def _check_depth(text: bytes) -> None:
+    """Refuse what is nested too deeply. Before 3.12, Python's parser crashes if no recursion limit stops it."""
+    depth = 0
+    for token in _TOKENS.finditer(text):
+        depth += {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}.get(text[token.start()], 0)
+        if depth > _DEEPEST:
+            raise RecursionError
 
 
 def _whole(text: str) -> float:
@@ -50,19 +76,21 @@ def _whole(text: str) -> float:
         return float(text)
 
 
-def _writable(value: object) -> object:
-    """Replace the numbers that JSON cannot hold by `None`, in place: so pydantic writes them."""
+def _writable(value: object, levels: int = _DEEPEST_RAW) -> object:
+    """Replace by `None`, in place, what cannot be written as JSON: numbers that JSON cannot hold, and what is too deep."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, dict | list) and levels == 0:
+        return None
     if isinstance(value, dict):
         members = cast("dict[str, object]", value)
         for key, item in members.items():
-            members[key] = _writable(item)
+            members[key] = _writable(item, levels - 1)
         return members
     if isinstance(value, list):
         items = cast("list[object]", value)
         for index, item in enumerate(items):
-            items[index] = _writable(item)
+            items[index] = _writable(item, levels - 1)
         return items
     return value
 

@@ -4,17 +4,16 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from contextlib import suppress
 
 import anyio
-from anyio.lowlevel import EventLoopToken, current_token
 
 from .._checks import check_positive, check_type
+from .._event_loops import Home, NotCopied, here
 from ..errors import RateLimitError
 from .base import Feedback, Permit
 
 
-class QueueingLimiter(ABC):
+class QueueingLimiter(NotCopied, ABC):
     """
     A queue of requests. A subclass decides when the request at its head may begin.
 
@@ -25,6 +24,8 @@ class QueueingLimiter(ABC):
     however many waiters there are. A waiter that is cancelled leaves the queue and wakes the next one.
     """
 
+    _instead = "make a limiter where it is used"
+
     def __init__(self, max_in_flight: int) -> None:
         check_positive("max_in_flight", max_in_flight)
         check_type("max_in_flight", max_in_flight, int)
@@ -32,7 +33,7 @@ class QueueingLimiter(ABC):
         self._queue: deque[anyio.Event] = deque()
         self._returned = 0  # waiters that are retries
         self._in_flight = 0
-        self._home: EventLoopToken | None = None
+        self._home: Home | None = None
         self._moved_at = -math.inf  # when the current event loop began to use the limiter
         self._ahead = 0.0  # seconds by which the event loop's clock is ahead of the machine's
 
@@ -78,7 +79,7 @@ class QueueingLimiter(ABC):
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Give a permit back, with the outcome of the request; see `RateLimiter`."""
-        if permit.sent < self._moved_at:
+        if permit.sent < self._moved_at or self._has_lost_home():
             return  # of an event loop that has ended; the garbage collector ends its tasks
 
         self._in_flight -= 1
@@ -115,25 +116,28 @@ class QueueingLimiter(ABC):
 
     def _now(self) -> float:
         """Return the time of the event loop that uses the limiter. May be called in any thread."""
-        with suppress(RuntimeError):  # not always the `NoEventLoopError` of anyio: `asyncio.to_thread` looks like asyncio
-            if self._home == current_token():
-                return anyio.current_time()
+        return anyio.current_time() if self._is_at_home() else time.monotonic() + self._ahead
 
-        return time.monotonic() + self._ahead
+    def _is_at_home(self) -> bool:
+        return self._home is not None and self._home.is_here
+
+    def _has_lost_home(self) -> bool:
+        return self._home is not None and not self._home.is_here and self._home.has_ended
 
     def _settle_here(self) -> None:
-        here = current_token()
-        if self._home == here:
+        if self._is_at_home():
             return
-        if (self._queue or self._in_flight) and not _has_ended(self._home):
-            raise RuntimeError("this limiter is in use in another event loop; make one limiter for each event loop")
+        if (self._queue or self._in_flight) and not self._has_lost_home():
+            raise RuntimeError(
+                "this limiter is in use in another event loop, which is not closed; make one limiter for each event loop"
+            )
 
         # What was learned in an event loop that has ended still holds. Its waiters and requests are gone.
         self._moved_at = anyio.current_time()
         ahead = self._moved_at - time.monotonic()
         if self._home is not None:
             self._shift_times(ahead - self._ahead)
-        self._home, self._ahead = here, ahead
+        self._home, self._ahead = here(), ahead
         self._queue, self._returned, self._in_flight = deque(), 0, 0
 
     async def _wait_in_queue(self, *, again: bool) -> None:
@@ -177,12 +181,6 @@ class QueueingLimiter(ABC):
     def _wake_head(self) -> None:
         if self._queue:
             self._queue[0].set()
-
-
-def _has_ended(token: EventLoopToken | None) -> bool:
-    """Return whether an event loop has ended and left tasks behind. A trio event loop never does."""
-    is_closed = getattr(token and token.native_token, "is_closed", None)
-    return is_closed is not None and is_closed()
 
 
 def _too_long(max_wait: float, expected: float) -> RateLimitError:

@@ -1,0 +1,68 @@
+"""Which event loop of which process owns an object, whether that event loop has ended, and what never leaves its process."""
+
+import os
+from contextlib import suppress
+from typing import NamedTuple, Never
+
+from anyio.lowlevel import EventLoopToken, current_token
+
+
+class Home(NamedTuple):
+    """
+    An event loop in a process. A fork copies the event loop, but not the right to use its connections.
+
+    Attributes:
+        process: The id of the process.
+        loop: The event loop.
+    """
+
+    process: int
+    loop: EventLoopToken
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the event loop that runs in this thread."""
+        with suppress(RuntimeError):  # not always the `NoEventLoopError` of anyio: `asyncio.to_thread` looks like asyncio
+            return self.process == os.getpid() and self.loop == current_token()
+
+        return False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing runs there any more, as this process sees it: the event loop was closed, or the process forked."""
+        return self.process != os.getpid() or _has_ended(self.loop.native_token)
+
+
+def here() -> Home:
+    """
+    Return the event loop that runs in this thread.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    return Home(os.getpid(), current_token())
+
+
+def _has_ended(native_token: object) -> bool:
+    is_closed = getattr(native_token, "is_closed", None)
+    if is_closed is not None:  # of asyncio
+        return bool(is_closed())
+
+    try:
+        native_token.run_sync_soon(_do_nothing)  # type: ignore[attr-defined]  # of trio, which has no other question to ask
+    except RuntimeError:  # `trio.RunFinishedError`
+        return True
+    return False
+
+
+def _do_nothing() -> None:
+    """Be run in a trio event loop that still lives."""
+
+
+class NotCopied:
+    """Something that is bound to its place, and says so when a program copies it or sends it to another process."""
+
+    _instead = "make a client where it is used"
+
+    def __reduce__(self) -> Never:
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied; {self._instead}")

@@ -1,0 +1,42 @@
+"""Fixtures for the tests of HTTP/2."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from commenda_customers import (
+    AsyncCustomersAPI,
+)
+from http2_clients import QUICK, Failures, MakeH2
+from raw_server import TOKEN, RawServer
+
+
+@pytest.fixture(params=[httpx, httpx2], ids=["httpx", "httpx2"])
+def library(request: pytest.FixtureRequest) -> ModuleType:
+    return request.param
+
+
+@pytest.fixture
+def failures() -> Failures:
+    return Failures()
+
+
+@pytest.fixture
+def make_h2(library: ModuleType, raw_server: RawServer, failures: Failures) -> MakeH2:
+    """Return a function that opens a client that speaks HTTP/2 without TLS."""
+
+    @asynccontextmanager
+    async def make(*, client: dict[str, Any] | None = None, **options: Any) -> AsyncGenerator[AsyncCustomersAPI]:
+        options = {"base_url": raw_server.url, "retry": QUICK, "hooks": [failures], **options}
+        async with (
+            library.AsyncClient(http1=False, http2=True, **(client or {})) as http_client,
+            AsyncCustomersAPI(TOKEN, http_client=http_client, **options) as api,
+        ):
+            yield api
+
+    return make
