@@ -25,7 +25,13 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=20_000, print_blob=True, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile(
-    "mutation", deadline=None, derandomize=True, max_examples=20, database=None, phases=[Phase.explicit, Phase.generate]
+    "mutation",
+    deadline=None,
+    derandomize=True,
+    max_examples=20,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),  # mutmut runs a test again in the same process
 )
 settings.load_profile("default")
 
