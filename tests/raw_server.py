@@ -7,6 +7,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,10 +34,23 @@ class Connection:
     def __init__(self, accepted: socket.socket, stopped: threading.Event) -> None:
         self._socket = accepted
         self._stopped = stopped
+        self._unread = b""
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from here on."""
+        self._socket = context.wrap_socket(self._socket, server_side=True)
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def unread(self, head: bytes) -> None:
+        """Let the next call of `read_request` return this request again."""
+        self._unread = head
 
     def read_request(self) -> bytes:
         """Return the head of the next request; empty at the end of the connection."""
-        head = b""
+        head, self._unread = self._unread, b""
         while not head.endswith(b"\r\n\r\n"):
             received = self.receive()
             if not received:
@@ -157,10 +171,8 @@ class RawServer:
             thread.start()
 
     def _serve(self, behaviour: Behaviour, accepted: socket.socket) -> None:
-        try:
-            wrapped = accepted if self._tls is None else self._tls.wrap_socket(accepted, server_side=True)
-        except (ssl.SSLError, OSError):
-            accepted.close()
-            return
-        with wrapped:
-            behaviour(Connection(wrapped, self._stopped))
+        connection = Connection(accepted, self._stopped)
+        with suppress(ssl.SSLError, OSError), closing(connection):
+            if self._tls is not None:
+                connection.start_tls(self._tls)
+            behaviour(connection)

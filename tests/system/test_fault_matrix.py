@@ -1,0 +1,33 @@
+"""What `docs/faults.md` promises about each fault, on raw sockets: a list and a stream, on asyncio and trio."""
+
+import pytest
+
+from fault_matrix import connection, content, cursors, encodings, framing, http2, proxies, tls
+from fault_matrix.rows import Row, rows_of
+from fault_matrix.runs import WAYS, Fault, outcomes_of
+
+pytestmark = pytest.mark.anyio
+
+TABLES: dict[str, dict[str, Fault]] = {
+    "The connection": connection.FAULTS,
+    "The head and the length of a response": framing.FAULTS,
+    "The content of a page": content.FAULTS,
+    "Compression": encodings.FAULTS,
+    "Cursors": cursors.FAULTS,
+    "TLS": tls.FAULTS,
+    "Proxies": proxies.FAULTS,
+    "HTTP/2": http2.FAULTS,
+}
+ROWS = [row for section in TABLES for row in rows_of(section)]
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_every_row_has_a_behaviour_and_every_behaviour_a_row(section: str) -> None:
+    """The page and the tests have the same faults, each once, in the same order."""
+    assert [row.fault for row in rows_of(section)] == [*TABLES[section]]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_what_the_page_says_happens(row: Row) -> None:
+    """A list and a stream meet the fault, while it passes and while it lasts: the outcome and the error are those of the row."""
+    assert await outcomes_of(TABLES[row.section][row.fault]) == dict.fromkeys(WAYS, (row.outcome, row.error))
