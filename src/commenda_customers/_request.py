@@ -157,7 +157,8 @@ class _PageRequest:
             received = await self._with_connection(attempt)
             feedback = self._feedback_of(received, attempt)
         except APIConnectionError as error:
-            is_failed = error.transient and not error.is_rejection
+            # A connection that the server closes without an error says nothing about a limit, nor about an outage.
+            is_failed = error.transient and not (error.is_rejection or error.is_stale_connection)
             feedback = Feedback(is_rejected=error.is_rejection, is_failed=is_failed, failing_since=attempt.failing_since)
             raise
         finally:

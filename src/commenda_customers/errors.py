@@ -145,13 +145,17 @@ class APIConnectionError(CustomersError):
     No complete response came: the connection could not be opened, broke, or its certificate is not trusted.
 
     Attributes:
-        is_stale_connection: Whether the client sent the request on a connection from an earlier request, and no response
-            came. A server may close such a connection at any moment, so the client sends the request again immediately.
+        is_stale_connection: Whether the client sent the request on a connection that the server then closed, as it may do
+            at any moment: the connection was from an earlier request, and no response came; or the server said that it
+            closes the connection without an error (HTTP/2 GOAWAY). The client sends the request again immediately.
+        is_unprocessed: Whether the server said that it has not processed the request (RFC 9113, section 8.7). The client
+            sends the request again immediately.
         is_rejection: Whether the server refused the connection, or closed it before any response came. Some servers do that
             instead of sending a 429.
     """
 
     is_stale_connection: bool = False
+    is_unprocessed: bool = False
     is_rejection: bool = False
 
 

@@ -22,7 +22,10 @@ __all__ = ["RetryPolicy"]
 T = TypeVar("T")
 
 _MOST_RESENDS = 3
-"""Resends of one request because of stale connections. A server that restarts closes all its kept connections at once."""
+"""
+Immediate resends of one request. A server that restarts closes all its kept connections at once. But a server that always
+refuses must not be asked again and again without a wait.
+"""
 
 
 def is_transient_status(status: int) -> bool:
@@ -152,8 +155,8 @@ class _Retries:
     def after(self, state: RetryCallState) -> None:
         """Count a failed attempt."""
         error = self.last_error = _error_of(state)
-        is_stale = isinstance(error, APIConnectionError) and error.is_stale_connection
-        self._is_resend = is_stale and self._resends < _MOST_RESENDS
+        is_lost = isinstance(error, APIConnectionError) and (error.is_stale_connection or error.is_unprocessed)
+        self._is_resend = is_lost and self._resends < _MOST_RESENDS
         self._resends += self._is_resend
         if not (self.attempt.is_exempt or self._is_resend):
             self._failures += 1

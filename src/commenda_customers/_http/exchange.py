@@ -10,14 +10,13 @@ import anyio
 import httpx
 
 from .._secret import Secret
-from ..errors import APIConnectionError, APITimeoutError, CustomersError
+from ..errors import APIConnectionError, CustomersError
 from .body import ACCEPT_ENCODING, BodyReader
 from .library import Library
 from .trace import ConnectionTrace
 
 _ERROR_BODY_LIMIT = 64 * 1024
 _MOST_BUFFERED = 1024 * 1024
-_SECONDS_TO_ABANDON = 0.1
 _SECONDS_FOR_ERROR_BODY = 1.0
 
 
@@ -85,9 +84,10 @@ class Exchange:
             APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
         """
-        response = await self._send(client, params, secret)
+        trace = ConnectionTrace()
+        response = await self._send(client, params, secret, trace)
         try:
-            body = await self._body_of(response)
+            body = await self._body_of(response, trace)
             headers = dict(response.headers.items())
             if not response.is_success:
                 # Some servers repeat what they refuse. A list of customers is not touched.
@@ -97,22 +97,15 @@ class Exchange:
             connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
             yield RawResponse(response.status_code, headers, body, connection)
         finally:
-            await response.aclose()
+            # The response is complete, or an error says why not. That closing failed adds nothing.
+            with suppress(Exception):
+                await response.aclose()
 
-    async def _send(self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret) -> httpx.Response:
-        """Send a request and receive the head of its response."""
-        trace = ConnectionTrace()
-        try:
-            return await self._send_traced(client, params, secret, trace)
-        except APIConnectionError as error:
-            error.is_stale_connection = trace.was_kept
-            error.is_rejection = error.transient and not isinstance(error, APITimeoutError)
-            raise
-
-    async def _send_traced(
+    async def _send(
         self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
     ) -> httpx.Response:
-        with self.library.errors_translated(self.netloc):
+        """Send a request and receive the head of its response."""
+        with self.library.errors_translated(self.netloc, trace):
             request = client.build_request(
                 "GET",
                 self.url,
@@ -124,14 +117,11 @@ class Exchange:
             )
         request.headers["Authorization"] = secret.authorization()
         try:
-            with self.library.errors_translated(self.netloc):
-                # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
-                response = await client.send(request, stream=True, auth=None, follow_redirects=False)
-        except self.library.status_error as exc:
-            # A hook of the user's client raised it, for this response or for another request.
-            if exc.response.request is not request:
-                raise
-            response = exc.response
+            with self.library.errors_translated(self.netloc, trace, request):
+                response = await self._answer_to(request, client)
+        except APIConnectionError as error:
+            trace.describe(error, had_head=False)
+            raise
         finally:
             # Errors of the library hold the request, and ours hold those errors as their cause.
             request.headers.pop("Authorization", None)
@@ -139,7 +129,17 @@ class Exchange:
         response.next_request = None  # the request of a redirect, with a copy of the token
         return response
 
-    async def _body_of(self, response: httpx.Response) -> bytes:
+    async def _answer_to(self, request: httpx.Request, client: httpx.AsyncClient) -> httpx.Response:
+        try:
+            # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
+            return await client.send(request, stream=True, auth=None, follow_redirects=False)
+        except self.library.status_error as exc:
+            # A hook of the user's client raised it, for this response or for another request.
+            if exc.response.request is not request:
+                raise
+            return exc.response
+
+    async def _body_of(self, response: httpx.Response, trace: ConnectionTrace) -> bytes:
         if response.is_closed:
             # A hook of the user's client has read or closed it.
             try:
@@ -150,7 +150,7 @@ class Exchange:
         encoding = response.headers.get("Content-Encoding", "")
         if response.is_success:
             reader = BodyReader(encoding, limit=self.max_response_bytes)
-            await self._read(response, reader)
+            await self._read(response, reader, trace)
             return reader.finish()
 
         # The status is known. Report it even if the body is cut, too long, too slow or unreadable.
@@ -160,31 +160,37 @@ class Exchange:
             return b""
         time_left = anyio.current_effective_deadline() - anyio.current_time()
         with suppress(CustomersError), anyio.move_on_after(min(_SECONDS_FOR_ERROR_BODY, time_left / 2)):
-            await self._read(response, reader)
+            await self._read(response, reader, trace)
         return reader.so_far
 
-    async def _read(self, response: httpx.Response, reader: BodyReader) -> None:
-        stream = aiter(cast("httpx.AsyncByteStream", response.stream))
-        with self.library.errors_translated(self.netloc):
-            async for chunk in stream:
-                try:
-                    reader.feed(chunk)
-                except CustomersError:
-                    await self._abandon(response, stream)
-                    raise
+    async def _read(self, response: httpx.Response, reader: BodyReader, trace: ConnectionTrace) -> None:
+        trace.is_sendable = True
+        try:
+            with self.library.errors_translated(self.netloc, trace):
+                stream = aiter(cast("httpx.AsyncByteStream", response.stream))
+                async for chunk in stream:
+                    try:
+                        reader.feed(chunk)
+                    except CustomersError:
+                        await _abandon(stream)
+                        raise
+        except APIConnectionError as error:
+            trace.describe(error, had_head=True)
+            raise
 
-    async def _abandon(self, response: httpx.Response, stream: AsyncIterator[bytes]) -> None:
-        """
-        Leave the rest of a body unread.
 
-        If a closed stream is not read to its end, the garbage collector closes its generators, and trio warns about each of
-        them. So this reads what was already buffered, until the stream raises an error because it is closed.
-        """
-        await response.aclose()
-        buffered = 0
-        # HTTP/2 would wait for more.
-        with suppress(self.library.request_error), anyio.move_on_after(_SECONDS_TO_ABANDON):
-            async for chunk in stream:
-                buffered += len(chunk)
-                if buffered > _MOST_BUFFERED:
-                    break
+async def _abandon(stream: AsyncIterator[bytes]) -> None:
+    """
+    Leave the rest of a body unread.
+
+    If a stream is not read to its end, the garbage collector closes its generators, and trio warns about each of them. So
+    this reads what was already buffered, in a cancelled scope. The first wait for more cancels the generators, and they
+    close the connection, or the stream of HTTP/2.
+    """
+    buffered = 0
+    with suppress(Exception), anyio.CancelScope() as scope:
+        scope.cancel()
+        async for chunk in stream:
+            buffered += len(chunk)
+            if buffered > _MOST_BUFFERED:
+                break

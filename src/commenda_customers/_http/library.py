@@ -4,11 +4,31 @@ import ssl
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import NamedTuple, Self
+from types import FrameType
+from typing import Any, NamedTuple, Self
 
 import httpx
 
-from ..errors import APIConnectionError, APITimeoutError, chain
+from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain
+from .http2 import frames_of
+from .trace import ConnectionTrace
+
+_OF_TRANSPORT = frozenset({"_send_single_request", "handle_async_request", "aiter_raw", "aclose"})
+"""Functions of the HTTP library through which the exceptions of transports and of bodies come, and those of hooks do not."""
+_OF_TRACE = "atrace"
+"""The function that calls a trace extension."""
+_MISTAKES = (
+    TypeError,
+    AttributeError,
+    NameError,
+    ImportError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    AssertionError,
+    Warning,
+)
+"""Mistakes in a program, which do not pass. Others, such as a `KeyError`, leak from libraries if a connection ends."""
 
 
 class Library(NamedTuple):
@@ -16,6 +36,7 @@ class Library(NamedTuple):
 
     request_error: type[httpx.RequestError]
     timeout: type[httpx.TimeoutException]
+    local_protocol_error: type[httpx.LocalProtocolError]
     unsendable: tuple[type[Exception], ...]
     connect_error: type[httpx.ConnectError]
     status_error: type[httpx.HTTPStatusError]
@@ -31,7 +52,8 @@ class Library(NamedTuple):
                 return cls(
                     library.RequestError,
                     library.TimeoutException,
-                    (library.LocalProtocolError, library.UnsupportedProtocol, library.InvalidURL),
+                    library.LocalProtocolError,
+                    (library.UnsupportedProtocol, library.InvalidURL),
                     library.ConnectError,
                     library.HTTPStatusError,
                     library.ResponseNotRead,
@@ -42,24 +64,56 @@ class Library(NamedTuple):
         )
 
     @contextmanager
-    def errors_translated(self, netloc: str) -> Generator[None]:
-        """Raise our errors in place of the library's, for a request to *netloc*."""
+    def errors_translated(self, netloc: str, trace: ConnectionTrace, request: Any = None) -> Generator[None]:
+        """
+        Raise our errors in place of all that a library raises.
+
+        Which library does not matter: if a connection ends while it is used, httpcore, h2, anyio and ssl raise exceptions of
+        many kinds. All mean the same to the caller.
+
+        Args:
+            netloc: Host and port of the request, for messages.
+            trace: Knows whether the request could be sent.
+            request: The request. If given, exceptions of hooks of the user's client are raised as they are: all that come
+                neither from the transport of this request nor from the body of its response.
+        """
         try:
             yield
-        except self.timeout as exc:
-            raise APITimeoutError(f"the connection to {netloc} timed out: {_reason(exc)}", transient=True) from exc
-        except self.unsendable as exc:
-            raise APIConnectionError(f"the request could not be sent: {_reason(exc)}") from exc
-        except (
-            self.request_error,
-            ssl.SSLError,
-        ) as exc:  # on asyncio, TLS that breaks later than its handshake comes as it is
-            if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
-                raise APIConnectionError(
-                    f"no trusted connection to {netloc}: its TLS certificate or protocol was not accepted: {_reason(exc)}"
-                ) from exc
+        except (CustomersError, MemoryError):
+            raise
+        except Exception as exc:
+            if request is not None and not self._is_about(exc, request):
+                raise
+            raise self._translated(exc, netloc, trace) from exc
 
-            raise APIConnectionError(f"the connection to {netloc} failed: {_reason(exc)}", transient=True) from exc
+    def _is_about(self, exc: Exception, request: Any) -> bool:
+        """Return whether *exc* says what happened to *request*. If not, a hook of the user's client has raised it."""
+        its_request = getattr(exc, "_request", None) if isinstance(exc, self.request_error) else None
+        if its_request is not None:
+            return its_request is request
+
+        frames = list(frames_of(exc.__traceback__))
+        if any(frame.f_code.co_name == _OF_TRACE for frame in frames):
+            return False
+        if any(frame.f_code.co_name in _OF_TRANSPORT and _knows(frame, request) for frame in frames):
+            return True
+        # The client itself refuses some requests and responses, such as a redirect to an address that is none.
+        is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.request_error.__module__
+        return is_of_client and isinstance(exc, self.request_error)
+
+    def _translated(self, exc: Exception, netloc: str, trace: ConnectionTrace) -> APIConnectionError:
+        if isinstance(exc, (self.timeout, TimeoutError)):
+            return APITimeoutError(f"the connection to {netloc} timed out: {_reason(exc)}", transient=True)
+        if isinstance(exc, self.unsendable) or (isinstance(exc, self.local_protocol_error) and not trace.is_sendable):
+            return APIConnectionError(f"the request could not be sent: {_reason(exc)}")
+        if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
+            return APIConnectionError(
+                f"no trusted connection to {netloc}: its TLS certificate or protocol was not accepted: {_reason(exc)}"
+            )
+
+        return APIConnectionError(
+            f"the connection to {netloc} failed: {_reason(exc)}", transient=not isinstance(exc, _MISTAKES)
+        )
 
 
 def may_pass(exc: Exception) -> bool:
@@ -87,6 +141,14 @@ def _is_refusal(exc: BaseException) -> bool:
     return any(isinstance(link, ssl.SSLError) and any(word in str(link) for word in refused) for link in chain(exc))
 
 
+def _knows(frame: FrameType, request: Any) -> bool:
+    """Return whether a function was called with *request*, or is a method of its response."""
+    own = getattr(frame.f_locals.get("self"), "_request", None)
+    return own is request or any(value is request for value in frame.f_locals.values())
+
+
 def _reason(exc: BaseException) -> str:
     """Return the text of the innermost cause that has one, which is the most specific."""
-    return next((str(link) for link in reversed(list(chain(exc))) if str(link)), type(exc).__name__)
+    # The text of a KeyError is only the key.
+    texts = [str(link) for link in chain(exc) if not isinstance(link, LookupError)]
+    return next((text for text in reversed(texts) if text), type(exc).__name__)

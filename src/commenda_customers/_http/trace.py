@@ -1,9 +1,12 @@
 """Follows the connection of a request, through the trace events of the HTTP library."""
 
-from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
+
+from ..errors import APIConnectionError, APITimeoutError
+from .http2 import Ending, ErrorCode, H2Stream, is_of_ended_connection, was_cut_while_writing
 
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete")
 """Suffixes of the events for a new connection. The prefix is the kind of connection; proxies have their own."""
@@ -17,27 +20,66 @@ class ConnectionTrace:
     connection at the moment at which it is used again.
 
     It also closes a connection whose TLS handshake failed or was cancelled, because httpcore does not (encode/httpcore pull
-    request 443).
+    request 443), and ends the streams of HTTP/2: see `H2Stream`.
+
+    Attributes:
+        is_sendable: Whether nothing is wrong with the request itself, as far as the library has seen it.
     """
 
     def __init__(self) -> None:
-        self._stream: Any = None
+        self.is_sendable = False
+        self._opened: Any = None
         self._was_sent = False
+        self._stream: H2Stream | None = None
+        self._is_damaged = False
 
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Receive an event of the library."""
         match event:
             case _ if event.endswith(_CONNECTED):
-                self._stream = info["return_value"]
+                self._opened = info["return_value"]
             case _ if event.endswith("start_tls.failed"):
-                with anyio.CancelScope(shield=True):
-                    await self._stream.aclose()
+                with suppress(Exception), anyio.CancelScope(shield=True):
+                    await self._opened.aclose()
             case "http11.send_request_headers.started":
                 self._was_sent = True
+            case "http2.send_request_headers.started":
+                self._was_sent = True
+                self._stream = H2Stream.of(info)
+            case "http11.send_request_headers.complete" | "http2.send_request_headers.complete":
+                self.is_sendable = True
+            case "http2.response_closed.started" if self._stream is not None:
+                await self._stream.end(is_damaged=self._is_damaged)
+            case _ if event.startswith("http2.") and event.endswith(".failed"):
+                self._note_failure(event, info["exception"])
             case _:
                 pass
 
-    @property
-    def was_kept(self) -> bool:
-        """Whether the request was sent, on a connection kept from an earlier request."""
-        return self._was_sent and self._stream is None
+    def _note_failure(self, event: str, exc: BaseException) -> None:
+        self._is_damaged = was_cut_while_writing(exc)
+        if event == "http2.send_request_headers.failed" and isinstance(exc, Exception):
+            is_to_blame = self._stream is not None and self._stream.is_to_blame
+            self.is_sendable = not is_to_blame
+            # A header block that could not be finished has changed the compression of those that follow.
+            self._is_damaged |= is_to_blame
+
+    def describe(self, error: APIConnectionError, *, had_head: bool) -> None:
+        """
+        Say in *error* what has happened to the request.
+
+        Args:
+            error: Why no complete response came.
+            had_head: Whether the head of a response came.
+        """
+        was_kept = self._was_sent and self._opened is None and not had_head
+        ending = Ending.of(error)
+        if ending is None:
+            error.is_stale_connection = was_kept or is_of_ended_connection(error)
+            error.is_rejection = error.transient and not had_head and not isinstance(error, APITimeoutError)
+            return
+
+        is_calm = ending.code == ErrorCode.ENHANCE_YOUR_CALM
+        error.transient = error.transient and not ending.is_final
+        error.is_unprocessed = ending.is_unprocessed(None if self._stream is None else self._stream.number)
+        error.is_stale_connection = ending.is_graceful or (was_kept and ending.is_of_connection and not is_calm)
+        error.is_rejection = error.transient and (is_calm or not (had_head or ending.is_graceful))

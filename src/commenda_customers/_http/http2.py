@@ -1,0 +1,178 @@
+"""
+What httpcore leaves to do on HTTP/2 connections: to end streams, and to understand why the server ended them.
+
+HTTP/2 sends many requests on one connection, each as a stream (RFC 9113).
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import anyio
+
+from ..errors import chain
+
+_SECONDS_TO_RESET = 1.0
+
+
+class ErrorCode(IntEnum):
+    """The codes that decide what to do next (RFC 9113, section 7)."""
+
+    NO_ERROR = 0x0
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    ENHANCE_YOUR_CALM = 0xB
+    INADEQUATE_SECURITY = 0xC
+    HTTP_1_1_REQUIRED = 0xD
+
+
+@dataclass(frozen=True, slots=True)
+class H2Stream:
+    """
+    The stream of one request.
+
+    If a request is cut, by a timeout or a cancellation, httpcore forgets its stream and resets nothing. The server works on
+    for nobody. The stream still counts against the most that the server allows: after as many, no request gets through. And
+    nobody acknowledges its data, so the window of the connection shrinks until all its requests hang.
+
+    So this resets the stream. No public interface leads to it. The only public way is to close the connection, and that
+    fails all other requests on it. httpcore calls the trace extension from a method of the connection, so the connection is
+    found in the frames of the callers: also behind proxies, and in transports that wrap others. If it is not found, nothing
+    is reset.
+
+    Attributes:
+        connection: The `AsyncHTTP2Connection` of httpcore or httpcore2.
+        number: The number of the stream.
+        request: The request, as httpcore has it.
+    """
+
+    connection: Any
+    number: int
+    request: Any
+
+    @classmethod
+    def of(cls, info: dict[str, Any]) -> Self | None:
+        """Find the stream that is about to be opened, from the trace event about it."""
+        for frame in _callers(inspect.currentframe()):
+            connection = frame.f_locals.get("self")
+            if hasattr(connection, "_h2_state"):
+                return cls(connection, info["stream_id"], info["request"])
+
+        return None
+
+    @property
+    def is_to_blame(self) -> bool:
+        """Whether the headers could not be sent because of themselves, and not because of the connection."""
+        h2 = self.connection._h2_state  # noqa: SLF001 - see the class
+        return self.number in h2.streams and h2.state_machine.state.name != "CLOSED"
+
+    async def end(self, *, is_damaged: bool) -> None:
+        """
+        Reset the stream, unless it has ended, and give back the window of the connection that its unread data takes.
+
+        Args:
+            is_damaged: Whether frames may be missing on the connection. Frames of other streams may be among them, and
+                header blocks after a missing one mean something else. So no other request may use the connection.
+        """
+        # The connection may have ended; the server may not read. What cut the request is what its caller has to know.
+        with suppress(Exception), anyio.move_on_after(_SECONDS_TO_RESET, shield=True) as scope:
+            if not is_damaged:
+                self._end()
+                await self.connection._write_outgoing_data(self.request)  # noqa: SLF001 - see the class
+        if is_damaged or scope.cancelled_caught:
+            with suppress(Exception), anyio.move_on_after(_SECONDS_TO_RESET, shield=True):
+                await self.connection.aclose()
+
+    def _end(self) -> None:
+        h2 = self.connection._h2_state  # noqa: SLF001 - see the class
+        events = self.connection._events.get(self.number, ())  # noqa: SLF001 - see the class
+        unread = sum(getattr(event, "flow_controlled_length", None) or 0 for event in events)
+        if unread:
+            h2.acknowledge_received_data(unread, self.number)
+        stream = h2.streams.get(self.number)
+        if stream is not None and not stream.closed:
+            h2.reset_stream(self.number, ErrorCode.CANCEL)
+
+
+def was_cut_while_writing(exc: BaseException) -> bool:
+    """
+    Return whether a cancellation has cut a write, so that the frames of this write are lost.
+
+    An exception that is no cancellation makes httpcore give up the connection by itself.
+    """
+    return not isinstance(exc, Exception) and any(frame.f_code.co_name == "write" for frame in frames_of(exc.__traceback__))
+
+
+def is_of_ended_connection(exc: BaseException) -> bool:
+    """
+    Return whether the connection had ended before *exc*.
+
+    h2 takes nothing more after a GOAWAY, not even the responses that the server still sends (RFC 9113, section 6.8). If both
+    come at once, its error about the response is all that is left.
+    """
+    return any("in state ConnectionState.CLOSED" in str(link) for link in chain(exc))
+
+
+def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:
+    """Yield the frames of a traceback, the outermost first."""
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """
+    How the server, or the library in its place, ended a stream or the connection.
+
+    Attributes:
+        code: The error code.
+        last_stream: The last stream that the server may have processed, if it ended the connection.
+    """
+
+    code: int
+    last_stream: int | None
+
+    @classmethod
+    def of(cls, exc: BaseException) -> Self | None:
+        """Find the event of h2 that an error of httpcore is about: StreamReset or ConnectionTerminated."""
+        for link in chain(exc):
+            for event in link.args:
+                code = getattr(event, "error_code", None)
+                if isinstance(code, int) and not isinstance(event, BaseException):
+                    return cls(code, getattr(event, "last_stream_id", None))
+
+        return None
+
+    @property
+    def is_of_connection(self) -> bool:
+        """Whether it ended the connection, and not only the stream."""
+        return self.last_stream is not None
+
+    @property
+    def is_graceful(self) -> bool:
+        """Whether the server has had enough of the connection, and nothing is wrong: for example after 1,000 requests."""
+        return self.is_of_connection and self.code == ErrorCode.NO_ERROR
+
+    @property
+    def is_final(self) -> bool:
+        """Whether HTTP/2, or this TLS, is not good enough for the server. It will not be the next time."""
+        return self.code in (ErrorCode.INADEQUATE_SECURITY, ErrorCode.HTTP_1_1_REQUIRED)
+
+    def is_unprocessed(self, stream: int | None) -> bool:
+        """Return whether the server says that it has not processed *stream* (RFC 9113, section 8.7)."""
+        if self.code == ErrorCode.ENHANCE_YOUR_CALM:
+            return False
+        if self.last_stream is None:
+            return self.code == ErrorCode.REFUSED_STREAM
+        return stream is not None and stream > self.last_stream
