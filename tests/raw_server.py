@@ -100,17 +100,22 @@ class RawServer:
     Attributes:
         requests: The heads of all requests that were read.
         connections: How many connections came.
+
+    Args:
+        listens: Whether it accepts connections from the beginning; otherwise from `listen` on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, listens: bool = True) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self._behaviours: list[Behaviour] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.socket()
+        self._listening.bind(("127.0.0.1", 0))
+        self._listens = listens
         self._stopped = threading.Event()
         self._sockets: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads: list[threading.Thread] = []
 
     @property
     def url(self) -> str:
@@ -139,14 +144,22 @@ class RawServer:
         return behaviour
 
     def __enter__(self) -> Self:
-        self._threads[0].start()
+        if self._listens:
+            self.listen()
         return self
+
+    def listen(self) -> None:
+        """Accept connections from now on. Before that, they are refused."""
+        self._listening.listen()
+        self._threads.append(threading.Thread(target=self._accept, daemon=True))
+        self._threads[-1].start()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._listening.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it may never have listened
+            self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for accepted in self._sockets:
             try:

@@ -1,7 +1,7 @@
 """Faults of a response's head, and of how it says where its body ends."""
 
 from behaviours import BODY, HEAD
-from fault_matrix.connection import CHUNK, CHUNKED, SHORT, breaks, is_silent
+from fault_matrix.connection import CHUNKED, SHORT, breaks, is_silent
 from fault_matrix.runs import SECOND, Fault
 from raw_server import Connection, ok
 
@@ -34,6 +34,11 @@ def _noise(*heads: str) -> Fault:
     return Fault(strike=breaks("".join(f"{head}\r\n\r\n" for head in heads).encode() + ANSWER))
 
 
+def _interim(connection: Connection) -> None:
+    connection.read_request()
+    connection.drip(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000, every=0.005)
+
+
 GOOD_CHUNK = f"{len(JSON):x}\r\n".encode() + JSON + b"\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -42,9 +47,7 @@ FAULTS: dict[str, Fault] = {
     "`100 Continue` comes before the response": _noise("HTTP/1.1 100 Continue"),
     "`103 Early Hints` comes before the response": _noise("HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload"),
     "a thousand interim responses come before the response": _noise(*["HTTP/1.1 102 Processing"] * 1000),
-    "interim responses come without an end": Fault(
-        strike=lambda connection: _interim(connection), timeout=SHORT, attempts=2
-    ),
+    "interim responses come without an end": Fault(strike=_interim, timeout=SHORT, attempts=2),
     "`101 Switching Protocols` comes, for which nobody has asked": answers(
         "Upgrade: websocket\r\nConnection: upgrade\r\n", b"", status="HTTP/1.1 101 Switching Protocols"
     ),
@@ -92,8 +95,3 @@ FAULTS: dict[str, Fault] = {
     "trailers follow the last chunk": chunked(GOOD_CHUNK, b"0\r\nX-Checksum: 1\r\n\r\n"),
     "the transfer encoding is not chunked but another one": answers("Transfer-Encoding: gzip\r\n"),
 }
-
-
-def _interim(connection: Connection) -> None:
-    connection.read_request()
-    connection.drip(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000, every=0.005)

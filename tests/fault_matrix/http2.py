@@ -168,7 +168,9 @@ READ: dict[str, Fault] = {
     "trailers follow the body": h2(sends(head(), data(ends=False), head(("x-checksum", "1"), ends=True))),
     "frames are padded": h2(sends(head(), data(BODY[:50], ends=False, pad_length=200), data(BODY[50:], pad_length=9))),
     "the headers are in two frames": h2(sends(_continued, data())),
-    "empty frames come within the body": h2(sends(head(), data(BODY[:50], ends=False), *[data(b"", ends=False)] * 20, data(BODY[50:]))),
+    "empty frames come within the body": h2(
+        sends(head(), data(BODY[:50], ends=False), *[data(b"", ends=False)] * 20, data(BODY[50:]))
+    ),
     "frames of an unknown kind come": h2(sends(frame(lambda stream: _header(0xBE, stream, size=4) + b"what"), good)),
     "a flood of settings comes": h2(sends(frame(lambda _: FLOOD), good)),
     "a flood of pings comes": h2(sends(frame(lambda _: PINGS), good)),
@@ -211,9 +213,13 @@ VIOLATIONS: dict[str, Fault] = {
     "the body is longer than `content-length`": h2(sends(head(OK, ("content-length", "9")), data())),
     "a body comes before its headers": h2(sends(data(), head())),
     "a body comes on a stream that does not exist": h2(sends(frame(lambda stream: DataFrame(stream + 100, BODY)), good)),
-    "a frame is larger than allowed": h2(sends(head(), frame(lambda stream: _header(0, stream, size=20_000) + bytes(20_000)))),
+    "a frame is larger than allowed": h2(
+        sends(head(), frame(lambda stream: _header(0, stream, size=20_000) + bytes(20_000)))
+    ),
     "a frame has a size that its kind cannot have": h2(sends(frame(lambda _: _header(6, 0, size=3) + b"abc"))),
-    "the compressed headers are damaged": h2(sends(frame(lambda stream: HeadersFrame(stream, b"\xff" * 9, flags=["END_HEADERS"])))),
+    "the compressed headers are damaged": h2(
+        sends(frame(lambda stream: HeadersFrame(stream, b"\xff" * 9, flags=["END_HEADERS"])))
+    ),
     "the headers are larger than allowed": h2(sends(head(OK, *[("x", "y" * 9000)] * 9), data())),
     "other frames come between the frames of the headers": h2(sends(_interrupted)),
     "there is no status": h2(sends(head(("x", "y")), data())),

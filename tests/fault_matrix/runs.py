@@ -6,13 +6,15 @@ so each run shows that nothing is lost and nothing comes twice.
 """
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import anyio
+import httpx2
 
 from commenda_customers import (
     AsyncCustomersAPI,
@@ -20,6 +22,7 @@ from commenda_customers import (
     CustomersError,
     Event,
     Feedback,
+    Hook,
     LimiterSnapshot,
     Permit,
     RequestFailed,
@@ -45,7 +48,7 @@ class Fault:
     Attributes:
         strike: What it does instead of an answer. It gets the connection, with the request unread; with HTTP/2, also the
             request.
-        at: What it strikes: the request for the second page, or a new connection.
+        at: What it strikes: the request for the second page, a new connection, or the attempt to open one.
         after_first: Sent right after the first page, on a connection that is kept.
         keeps: Whether the first page leaves its connection open.
         times: How often it strikes before it passes.
@@ -56,11 +59,11 @@ class Fault:
         options: Of the client.
         serve: Serves a connection in another protocol; it gets the site too.
         base_url: The address of the API, from that of the server.
-        client: Opens an HTTP client of the user's, from the address of the server.
+        client: Opens an HTTP client of the user's, from the address of the server. `None`: see `meet`.
     """
 
-    strike: Callable[..., None]
-    at: Literal["request", "connection"] = "request"
+    strike: Callable[..., None] = lambda *_: None
+    at: Literal["request", "connection", "port"] = "request"
     after_first: bytes = b""
     keeps: bool = False
     times: float = 1
@@ -71,7 +74,7 @@ class Fault:
     options: dict[str, Any] = field(default_factory=dict)
     serve: Callable[["Site", Connection], None] | None = None
     base_url: Callable[[str], str] = str
-    client: Callable[[str], AbstractAsyncContextManager[Any]] = lambda _: nullcontext()
+    client: Callable[[str], AbstractAsyncContextManager[Any]] | None = None
 
     @property
     def is_timed(self) -> bool:
@@ -92,6 +95,15 @@ class Site:
     def heal(self) -> None:
         """Be a server without faults from now on."""
         self.times = 0
+        if self.fault.at == "port":
+            self.server.listen()
+
+    def note(self, event: Event) -> None:
+        """Count the connections that were refused, and listen when the fault has passed."""
+        if self.fault.at == "port" and isinstance(event, RequestFailed):
+            self.struck += 1
+            if self.struck == self.times:
+                self.server.listen()
 
     def strikes(self) -> bool:
         """Return whether the fault strikes now, and count it."""
@@ -173,20 +185,22 @@ async def read(
     return ids, None
 
 
+def _user_client(way: Way) -> AbstractAsyncContextManager[Any]:
+    """Read lists with the client's own connections, and streams with those of a client of httpx2."""
+    return nullcontext() if way == "list" else httpx2.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
 @asynccontextmanager
-async def meet(fault: Fault, *, times: float, **options: Any) -> AsyncGenerator[tuple[AsyncCustomersAPI, Site]]:
+async def meet(
+    fault: Fault, way: Way, *, times: float, hooks: Sequence[Hook] = (), **options: Any
+) -> AsyncGenerator[tuple[AsyncCustomersAPI, Site]]:
     """Serve with a fault, and open a client."""
-    with RawServer() as server:
+    with RawServer(listens=fault.at != "port") as server:
         site = Site(fault, server, times=times)
+        options = {**fault.options, **options, "timeout": fault.timeout, "hooks": [*hooks, site.note]}
         async with (
-            fault.client(server.url) as client,
-            AsyncCustomersAPI(
-                TOKEN,
-                base_url=fault.base_url(server.url),
-                http_client=client,
-                timeout=fault.timeout,
-                **{**fault.options, **options},
-            ) as api,
+            _user_client(way) if fault.client is None else fault.client(server.url) as client,
+            AsyncCustomersAPI(TOKEN, base_url=fault.base_url(server.url), http_client=client, **options) as api,
         ):
             yield api, site
 
@@ -195,13 +209,13 @@ async def while_it_passes(fault: Fault, way: Way) -> tuple[str, str]:
     """Read a list while the fault strikes for a time. Return the outcome and the error."""
     witness = Witness()
     policy = RetryPolicy(max_attempts=None, deadline=20 if fault.is_timed else 120, **QUICK)
-    async with meet(fault, times=fault.times, retry=policy, rate_limit=witness, hooks=[witness]) as (api, site):
+    async with meet(fault, way, times=fault.times, retry=policy, rate_limit=witness, hooks=[witness]) as (api, site):
         ids, error = await read(api, way)
         assert site.struck or not fault.times, "the fault struck no request"
         if error is not None:
             assert error.attempts <= 1, error
             assert not error.transient, error
-            await _check_the_end(fault, site, api, way, ids, error)
+            await _check_the_end(site, api, way, ids, error)
             return "final", type(error).__name__
 
     assert ids == ["a", *fault.second], witness.failures
@@ -219,11 +233,11 @@ async def while_it_passes(fault: Fault, way: Way) -> tuple[str, str]:
 async def while_it_lasts(fault: Fault, way: Way) -> tuple[str, str]:
     """Read a list while the fault strikes each time. Return the outcome, and the error."""
     policy = RetryPolicy(max_attempts=fault.attempts, **QUICK)
-    async with meet(fault, times=math.inf, retry=policy, rate_limit=None) as (api, site):
+    async with meet(fault, way, times=math.inf, retry=policy, rate_limit=None) as (api, site):
         ids, error = await read(api, way)
         if error is None:
             return "read as usual", ""
-        await _check_the_end(fault, site, api, way, ids, error)
+        await _check_the_end(site, api, way, ids, error)
         if error.attempts <= 1:
             return "final", type(error).__name__
         # A request that is sent again at once uses up no attempt.
@@ -231,13 +245,11 @@ async def while_it_lasts(fault: Fault, way: Way) -> tuple[str, str]:
         return "retried" if error.transient else "retried once", type(error).__name__
 
 
-async def _check_the_end(
-    fault: Fault, site: Site, api: AsyncCustomersAPI, way: Way, ids: list[str], error: CustomersError
-) -> None:
+async def _check_the_end(site: Site, api: AsyncCustomersAPI, way: Way, ids: list[str], error: CustomersError) -> None:
     """Check that the error says where the list ended, shows no token, and that another run reads the rest."""
     assert error.corporation_id == "corp_1"
     assert error.checkpoint is not None
-    assert error.cursor is not None or fault.at == "connection" or fault.is_timed
+    assert error.cursor is not None or site.fault.at != "request" or site.fault.is_timed
     link: BaseException | None = error
     while link is not None:
         assert TOKEN not in f"{link!r} {link} {vars(link)}"
@@ -275,7 +287,7 @@ def _together(passing: str, error: str, lasting: str, last_error: str) -> tuple[
             return passing, error
         case "read as usual", "retried":  # the HTTP library sent it again
             return "resent at once", last_error
-        case ("final" | "read as usual"), _:
+        case (("final" | "read as usual"), _):
             assert (lasting, last_error) == (passing, error), f"{lasting} {last_error} when it lasts"
             return passing, error
         case "retried", _:

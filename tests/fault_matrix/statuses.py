@@ -12,7 +12,7 @@ from fault_matrix.runs import QUICK, Way, Witness
 from raw_server import TOKEN, Connection, RawServer, listing, ok
 
 ATTEMPTS = 2
-_RANGE = re.compile(r"`(\d{3})`(?:–`(\d{3})`)?")
+_RANGE = re.compile(r"`(\d{3})`(?: to `(\d{3})`)?")
 
 SUFFIXES: dict[str, str] = {
     "": "",
@@ -20,7 +20,6 @@ SUFFIXES: dict[str, str] = {
     "to a request with a cursor": "",
     "with a `Retry-After`": "Retry-After: 0.002\r\n",
     "with a `Retry-After` beyond `max_retry_after`": "Retry-After: 9999\r\n",
-    "with a `Location`": "Location: https://elsewhere.example/customers\r\n",
 }
 """What a row says after its numbers, and the headers of the response."""
 
@@ -32,7 +31,7 @@ def numbers_of(text: str) -> list[int]:
 
 def suffix_of(text: str) -> str:
     """Return what the first cell of a row says after its numbers."""
-    return _RANGE.sub("", text).strip(" ,").removeprefix("any other of").strip(" ,")
+    return _RANGE.sub("", text).strip(" ,")
 
 
 def rules(rows: Iterable[Row]) -> dict[str, dict[int, tuple[str, str]]]:
@@ -140,8 +139,7 @@ async def _by_stream(api: AsyncCustomersAPI, names: list[str], _: str | None) ->
             async with api.stream([name for name in group if name in errors], errors="collect") as stream:
                 customers.update([customer.corporation_id async for customer in stream])
         except AuthenticationError as error:
-            assert error.corporation_id is not None
-            errors[error.corporation_id] = error
+            errors[group[0]] = error
         else:
             errors.update(stream.failures)
     return errors, customers

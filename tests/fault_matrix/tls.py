@@ -117,9 +117,7 @@ FAULTS: dict[str, Fault] = {
     "the server answers in plain HTTP on its TLS port": _greets(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
     "the server is no TLS server, but another one": _greets(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "the connection is closed in the TLS handshake": over_tls(at="connection", strike=_cut_in_handshake),
-    "the connection is reset in the TLS handshake": over_tls(
-        at="connection", strike=partial(_cut_in_handshake, reset=True)
-    ),
+    "the connection is reset in the TLS handshake": over_tls(at="connection", strike=partial(_cut_in_handshake, reset=True)),
     "the TLS handshake hangs": over_tls(
         at="connection", strike=lambda connection: connection.wait_for_end(), timeout=SHORT * 2, attempts=2
     ),

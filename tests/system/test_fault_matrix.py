@@ -29,5 +29,5 @@ def test_every_row_has_a_behaviour_and_every_behaviour_a_row(section: str) -> No
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 async def test_what_the_page_says_happens(row: Row) -> None:
-    """A list and a stream meet the fault, while it passes and while it lasts: the outcome and the error are those of the row."""
+    """A list and a stream meet the fault, once while it passes and once while it lasts. The outcome is that of the row."""
     assert await outcomes_of(TABLES[row.section][row.fault]) == dict.fromkeys(WAYS, (row.outcome, row.error))

@@ -57,7 +57,7 @@ class H2Stream:
     @classmethod
     def of(cls, info: dict[str, Any]) -> Self | None:
         """Find the stream that is about to be opened, from the trace event about it."""
-        for frame in _callers(inspect.currentframe()):
+        for frame in callers(inspect.currentframe()):
             connection = frame.f_locals.get("self")
             if hasattr(connection, "_h2_state"):
                 return cls(connection, info["stream_id"], info["request"])
@@ -124,7 +124,8 @@ def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:
         traceback = traceback.tb_next
 
 
-def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+def callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and its callers, the innermost first."""
     while frame is not None:
         yield frame
         frame = frame.f_back

@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 
 from ..errors import APIConnectionError, APITimeoutError
+from .http1 import H1Connection
 from .http2 import Ending, ErrorCode, H2Stream, is_of_ended_connection, was_cut_while_writing
 
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete")
@@ -30,6 +31,7 @@ class ConnectionTrace:
         self.is_sendable = False
         self._opened: Any = None
         self._was_sent = False
+        self._connection: H1Connection | None = None
         self._stream: H2Stream | None = None
         self._is_damaged = False
 
@@ -43,6 +45,7 @@ class ConnectionTrace:
                     await self._opened.aclose()
             case "http11.send_request_headers.started":
                 self._was_sent = True
+                self._connection = H1Connection.of_caller()
             case "http2.send_request_headers.started":
                 self._was_sent = True
                 self._stream = H2Stream.of(info)
@@ -54,6 +57,11 @@ class ConnectionTrace:
                 self._note_failure(event, info["exception"])
             case _:
                 pass
+
+    @property
+    def got_too_much(self) -> bool:
+        """Whether the server has sent more than the response, which the next request on the connection would get."""
+        return self._connection is not None and self._connection.has_more
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
         self._is_damaged = was_cut_while_writing(exc)
