@@ -96,6 +96,7 @@ class _PageRequest:
         self._report = PageReporter(query.corporation_id, cursor, fetcher.hooks)
         self._new_token_was_refused = False
         self._foreign_customers_came = False
+        self._unusable_page_came = False
 
     async def fetch(self) -> CustomerPage:
         self._fetcher.http.check_usable()
@@ -133,6 +134,7 @@ class _PageRequest:
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):
                 # The server may not know the new token yet. A second time, that is no reason.
                 error.transient, self._new_token_was_refused = not self._new_token_was_refused, True
+            self._unusable_page_came |= HTTPStatus.OK <= (error.status_code or 0) < HTTPStatus.MULTIPLE_CHOICES
             self._report.locate(error, attempt.attempts_sent)
             self._report.attempt_failed(attempt, error)
             raise
@@ -208,7 +210,9 @@ class _PageRequest:
 
     async def _exchange(self, secret: Secret) -> _Received:
         """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
-        async with self._fetcher.http.get(self._params, secret) as response:
+        # A cache on the way may have stored a page that cannot be used, and would serve it again.
+        past_caches = self._unusable_page_came
+        async with self._fetcher.http.get(self._params, secret, past_caches=past_caches) as response:
             at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
             name = request_id(response.headers, secret.redact)
             try:
@@ -221,7 +225,9 @@ class _PageRequest:
         """Return what a limiter can learn. A wait that is too long fails this request; no other request waits for it."""
         throttling = received.throttling
         is_too_long = (throttling.retry_after or 0.0) > (self._fetcher.retry.max_retry_after or _A_DAY)
-        is_throttled = received.status == HTTPStatus.TOO_MANY_REQUESTS if is_too_long else throttling.is_throttled
+        # A server that is down for a day is no limit: a 503 then counts as what it is without the wait.
+        is_outage = is_too_long and received.status == HTTPStatus.SERVICE_UNAVAILABLE
+        is_throttled = throttling.is_throttled and not is_outage
         is_failed = isinstance(received.result, CustomersError) and received.result.transient and not is_throttled
         is_rejected = is_failed and received.status == HTTPStatus.SERVICE_UNAVAILABLE
         return Feedback(
@@ -237,7 +243,7 @@ class _PageRequest:
     def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
         status, headers = response.status, response.headers
         if not response.is_success:
-            raise status_error(status, headers, response.body, retry_after=throttling.retry_after, cursor=self._cursor)
+            raise status_error(status, headers, response.body, throttling=throttling, cursor=self._cursor)
 
         page = decode_page(
             status,

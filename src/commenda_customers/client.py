@@ -81,8 +81,8 @@ class AsyncCustomersAPI:
             token: The Bearer token (section *Authorizations* of the API page), or an async callable that returns a token
                 (`TokenProvider`). The client calls it for the first request, after a 401, and before a `Token` expires.
                 Only one call runs at a time. `None`: the environment variable `COMMENDA_API_TOKEN`.
-            base_url: The address of the API. `None`: the environment variable `COMMENDA_BASE_URL`, or else the vendor's
-                indirect-tax API. Plain `http` is allowed for loopback only.
+            base_url: The address of the API, without a query. `None`: the environment variable `COMMENDA_BASE_URL`, or
+                else the vendor's indirect-tax API. Plain `http` is allowed for loopback only.
             http_client: Your own `httpx.AsyncClient` or `httpx2.AsyncClient`, with its transport, proxies, certificates and
                 hooks. You must close it yourself. The SDK ignores its timeout, auth and redirect settings. Its pool should
                 have 100 connections, or as many as you have requests in flight: the wait for a connection is part of an
@@ -114,9 +114,11 @@ class AsyncCustomersAPI:
                 raise TypeError(f"rate_limit: expected a limiter, got its class; write {limiter.__name__}(...)")
             for name in ("release", "snapshot", "estimate_wait"):
                 check_not_async(f"rate_limit.{name}", getattr(limiter, name))
-        base_url = base_url or os.environ.get("COMMENDA_BASE_URL") or DEFAULT_BASE_URL
+        if base_url is None:
+            # A variable that is empty is not set, as in a shell. An argument that is empty is a mistake.
+            base_url = os.environ.get("COMMENDA_BASE_URL", "").strip() or DEFAULT_BASE_URL
         self._fetcher = PageFetcher(
-            HTTPClient(base_url, http_client, max_response_bytes=max_response_bytes),
+            HTTPClient(check_type("base_url", base_url, str), http_client, max_response_bytes=max_response_bytes),
             token_auth(secret, may_pass),
             limiter=limiter,
             retry=RetryPolicy() if retry is None else check_type("retry", retry, RetryPolicy),

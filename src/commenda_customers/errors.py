@@ -142,7 +142,7 @@ class CustomersError(Exception):
 
 class APIConnectionError(CustomersError):
     """
-    No complete response came: the connection could not be opened, broke, or its certificate is not trusted.
+    No complete response came: the connection could not be opened, broke, its certificate is not trusted, or a proxy refused.
 
     Attributes:
         is_stale_connection: Whether the client sent the request on a connection that the server then closed, as it may do
@@ -202,7 +202,7 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the token is valid, but not for this corporation."""
+    """403: the token is valid, but not for this corporation. A 403 with `Retry-After` is a `RateLimitError`."""
 
 
 class NotFoundError(APIStatusError):
@@ -211,7 +211,8 @@ class NotFoundError(APIStatusError):
 
 class RateLimitError(APIStatusError):
     """
-    429: too many requests, and the retry policy allows no further wait. `retry_after` is the wait that the server asks for.
+    429, or 403 with `Retry-After`: too many requests, and the retry policy allows no further wait. `retry_after` is the wait
+    that the server asks for.
 
     Or: the page would wait for the limiter for longer than `max_wait` or its deadline allows. Then `retry_after` is the
     expected wait. `status_code` is the status of the previous response, if one came.
@@ -219,11 +220,15 @@ class RateLimitError(APIStatusError):
 
 
 class ServerError(APIStatusError):
-    """5xx: the server failed, and still failed when the retry policy gave up."""
+    """
+    5xx: the server failed, and still failed when the retry policy gave up.
+
+    Statuses from 600 on, which are not valid, count as a 5xx (RFC 9110, section 15).
+    """
 
 
 class InvalidResponseError(CustomersError):
-    """The response is not a valid page: not JSON, neither envelope, too large, or customers of another corporation."""
+    """The response is not a valid page: empty, not JSON, neither envelope, too large, or of another corporation."""
 
 
 class CursorLoopError(InvalidResponseError):

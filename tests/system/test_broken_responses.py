@@ -50,7 +50,7 @@ PASSING: dict[str, Behaviour] = {
     "gzip cut": sends(ok(None, body=gzip.compress(BODY)[:-12], headers=["Content-Encoding: gzip"])),
     "gzip damaged": sends(ok(None, body=b"\x1f\x8bnonsense", headers=["Content-Encoding: gzip"])),
     "no JSON": sends(ok(None, body=b"<html>")),
-    "empty": sends(ok(None, body=b"")),
+    "empty, and perhaps cut": sends(HEAD + b"\r\n"),
 }
 
 

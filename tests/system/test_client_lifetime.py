@@ -217,7 +217,13 @@ class TestOpening:
         assert threading.main_thread().name not in threads
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("SSL_CERT_FILE", "/nowhere.pem"), ("ALL_PROXY", "gopher://x"), ("NO_PROXY", "[::1")]
+        ("name", "value"),
+        [
+            ("SSL_CERT_FILE", "/nowhere.pem"),
+            ("ALL_PROXY", "gopher://x"),
+            ("NO_PROXY", "[::1"),
+            ("ALL_PROXY", "http://u:hunt/er2@x"),
+        ],
     )
     async def test_wrong_settings_of_the_environment_are_errors(
         self, name: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -228,3 +234,4 @@ class TestOpening:
         with pytest.raises(APIConnectionError, match="environment variables for proxies") as caught:
             await api.list("corp_1")
         assert not caught.value.transient
+        assert "hunt" not in f"{caught.value}{caught.value.__cause__}"

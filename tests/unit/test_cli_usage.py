@@ -30,6 +30,8 @@ class TestUsage:
             (["list", "corp_1", "corp_2", "corp_1"], "'corp_1' is given twice"),
             (["list", "corp_1", ""], "corporation_id: must not be empty"),
             (["list", "corp_1", "--base-url", "ftp://x"], "base_url: must begin with https"),
+            (["list", "corp_1", "--base-url", ""], "base_url: must not be empty"),
+            ([*JSONL, "--base-url", " "], "base_url: must not be empty"),
             (["list", "corp_1", "--extend", "a,,b"], "extend[1]: must not be empty"),
             (["list", "corp_1", "--serch-term", "x"], "No such option"),
             (["lst"], "No such command"),

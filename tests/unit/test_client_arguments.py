@@ -9,56 +9,11 @@ import httpx2
 import pytest
 
 from commenda_customers import AsyncCustomersAPI
-from commenda_customers.client import DEFAULT_BASE_URL
 from raw_server import TOKEN
-
-
-def base_url_of(**options: Any) -> str:
-    """Return the base URL that a client ends up with."""
-    return AsyncCustomersAPI(TOKEN, **options).base_url
 
 
 class TestArguments:
     """What the constructor takes and refuses."""
-
-    def test_the_base_url_has_a_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The argument wins over the environment, the environment over the vendor's address."""
-        assert base_url_of() == DEFAULT_BASE_URL
-        monkeypatch.setenv("COMMENDA_BASE_URL", "https://staging.example/v1")
-        assert base_url_of() == "https://staging.example/v1"
-        assert base_url_of(base_url="https://other.example") == "https://other.example"
-
-    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"])
-    def test_plain_http_is_for_loopback(self, host: str) -> None:
-        """On this machine a token may go over plain HTTP."""
-        assert base_url_of(base_url=f"http://{host}:8000/v1") == f"http://{host}:8000/v1"
-
-    @pytest.mark.parametrize(
-        ("base_url", "words"),
-        [
-            ("http://api.example/v1", "plain http shows the token"),
-            ("http://localhost.evil.example/", "plain http shows the token"),
-            ("http://10.0.0.1/", "plain http shows the token"),
-            ("http://0.0.0.0/", "plain http shows the token"),
-            ("http://127.0.0.1@evil.example/", "must not contain a user name"),
-            ("https://user:hunter2@api.example/", "must not contain a user name"),
-            ("ftp://api.example/", "must begin with https"),
-            ("api.example/v1", "must begin with https"),
-            ("https://", "must begin with https"),
-            ("https://api.example/?a=b", "query or a fragment"),
-            ("https://api.example/#top", "query or a fragment"),
-            ("https://api.example:port/", "not a URL"),
-            ("https://api.example:99999/", "must have a valid host name"),
-            ("https://a..example/", "must have a valid host name"),
-            (f"https://{'a' * 64}.example/", "must have a valid host name"),
-            ("https://api.example/\x00", "not a URL"),
-        ],
-    )
-    def test_bad_base_urls_are_refused(self, base_url: str, words: str) -> None:
-        """What no token should be sent to is refused by name; a password in it is not repeated."""
-        with pytest.raises(ValueError, match=f"base_url: .*{words}") as caught:
-            AsyncCustomersAPI(TOKEN, base_url=base_url)
-        assert "hunter2" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("options", "error"),

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
         httpx.PoolTimeout("full"),
         httpx.Response(200, text='{"customers": ['),
         httpx.Response(200, text="<html>"),
-        httpx.Response(204),
+        httpx.Response(200),
         hang,
         drip,
     ],
@@ -57,6 +57,9 @@ async def test_transient_faults_are_retried(fault: Answer) -> None:
     [
         *[(status(code), APIStatusError) for code in (302, 400, 401, 403, 404, 405, 409, 410, 422, 501)],
         (httpx.Response(200, json={"error": "no"}), InvalidResponseError),
+        *[(httpx.Response(code, content=b""), InvalidResponseError) for code in (204, 205)],
+        (httpx.Response(200, headers={"Content-Length": "0"}), InvalidResponseError),
+        (httpx.ProxyError("407 Proxy Authentication Required"), APIConnectionError),
         (httpx.Response(200, json=[]), InvalidResponseError),
         (httpx.Response(200, json={"customers": [{"id": 1}]}), InvalidResponseError),
         (brotli, InvalidResponseError),
@@ -159,3 +162,25 @@ async def test_without_limits_it_is_patient() -> None:
 
 async def _first_page(api: AsyncCustomersAPI) -> None:
     assert len(await api.list("corp_1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "is_transient"),
+    [
+        ("502 Bad Gateway", True),
+        ("407 Proxy Authentication Required", False),
+        ("Proxy Server could not connect: Host unreachable.", True),
+        ("Proxy Server could not connect: Connection not allowed by ruleset.", False),
+        ("Invalid username/password", False),
+        ("Requested NO AUTH from proxy server, but got USERNAME/PASSWORD.", False),
+        ("40 " + "x" * 10_000, True),
+    ],
+)
+async def test_a_proxy_may_refuse_for_good(text: str, is_transient: bool) -> None:
+    """A proxy that wants a password or does not allow the address is final, over HTTP and over SOCKS."""
+    script = Script(*[httpx.ProxyError(text)] * 2)
+    async with script.api(retry=RetryPolicy(max_attempts=2), rate_limit=None) as api:
+        with pytest.raises(APIConnectionError, match=r"the proxy refused the connection to api\.example: ") as caught:
+            await api.list("corp_1")
+    assert (caught.value.transient, len(script.requests)) == (is_transient, 1 + is_transient)
+    assert len(str(caught.value)) < 500

@@ -46,7 +46,7 @@ def parse(status: int, headers: dict[str, str]) -> Throttling:
         ({"retry-after": "7", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "40"}, 7),
     ],
 )
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [403, 429, 503])
 def test_all_forms_of_retry_after_are_read(status: int, headers: dict[str, str], seconds: float) -> None:
     """Seconds, fractions, milliseconds, the three forms of an HTTP date, and dates by the server's own clock."""
     throttling = parse(status, headers)
@@ -74,9 +74,10 @@ def test_all_forms_of_retry_after_are_read(status: int, headers: dict[str, str],
 )
 @pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
 def test_a_wait_that_makes_no_sense_is_none(name: str, value: str) -> None:
-    """Junk, zero and the past are no wait; a 429 is a refusal all the same, a 503 an outage."""
+    """Junk, zero and the past are no wait; a 429 is a refusal all the same, a 503 an outage, a 403 a missing permission."""
     assert parse(429, {name: value}) == Throttling(is_throttled=True)
     assert parse(503, {name: value}) == Throttling()
+    assert parse(403, {name: value}) == Throttling()
 
 
 @pytest.mark.parametrize(
@@ -112,10 +113,14 @@ def test_all_conventions_of_quotas_are_read(headers: dict[str, str], remaining: 
 
 
 def test_an_outage_is_throttling_only_if_the_server_says_so() -> None:
-    """A 503 with a quota that is used up is a refusal; one with a reset alone, which may be in every response, is not."""
+    """A 503 with a quota that is used up is a refusal; one with a reset alone, which may be in every response, is not.
+
+    A 403 is a refusal only with `Retry-After`: without a permission, the last request of a quota gets a 403 too.
+    """
     exhausted = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "40"}
     assert parse(503, exhausted) == Throttling(is_throttled=True, retry_after=40, remaining=0)
     assert parse(503, {"x-ratelimit-reset": "40"}) == Throttling()
+    assert parse(403, exhausted) == Throttling(remaining=0)
     assert parse(500, {**exhausted, "retry-after": "7"}) == Throttling(retry_after=7, remaining=0)
 
 

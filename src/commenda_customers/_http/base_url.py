@@ -1,34 +1,61 @@
-"""The base URL, and whether a token may be sent to it."""
+"""The address of the requests, and whether a token may be sent to it."""
 
 import ipaddress
+import re
 
 import httpx
 
+PATH = "/customers"
+"""The path of the endpoint, below the base URL."""
 
-def checked_base_url(base_url: str) -> httpx.URL:
+_HOST = re.compile(r"[a-z0-9._:-]+", re.ASCII)
+_ENCODED_TRICK = re.compile(r"%(?:[01][0-9a-f]|25|2e|2f|5c|7f)", re.IGNORECASE)
+"""Encoded control characters, percent signs, dots, slashes and backslashes: some servers decode them before they look."""
+
+
+def customers_url(base_url: str) -> httpx.URL:
     """
-    Return *base_url* parsed.
+    Return the URL of the requests: *base_url*, without blanks around it and slashes after it, and `/customers`.
+
+    All checks are about that URL, because it is the one that is used.
 
     Raises:
-        ValueError: It is not a URL, or a token must not be sent to it.
+        ValueError: *base_url* is not a URL, or a token must not be sent to it. The message never repeats a part that may
+            be a password.
     """
+    text = base_url.strip()
+    _check_text(text)
     try:
-        url = httpx.URL(base_url)
+        url = httpx.URL(text.rstrip("/") + PATH)
+        host = url.host
+    except ValueError as exc:  # of a name that is no international one
+        raise ValueError(f"base_url: must have a valid host name: {exc}") from exc
     except httpx.InvalidURL as exc:
         raise ValueError(f"base_url: is not a URL: {exc}") from exc
 
-    if url.userinfo:
-        raise ValueError("base_url: must not contain a user name or a password")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"base_url: must begin with https:// and a host, got {base_url!r}")
-    if url.scheme == "http" and not _is_loopback(url.host):
+    if url.scheme not in ("http", "https") or not host:
+        # Without the value: it may be the token, in the wrong place.
+        raise ValueError("base_url: must begin with https:// and a host")
+    if url.scheme == "http" and not _is_loopback(host):
         raise ValueError(f"base_url: must be https, because plain http shows the token to the network, got {base_url!r}")
     if not _is_valid_address(url):
-        raise ValueError(f"base_url: must have a valid host name and a port below 65536, got {base_url!r}")
-    if url.query or url.fragment:
-        raise ValueError(f"base_url: must not contain a query or a fragment, got {base_url!r}")
+        raise ValueError(f"base_url: must have a valid host name and a port from 1 to 65535, got {base_url!r}")
+    if not _is_valid_path(text):
+        raise ValueError(f"base_url: must have no part '.' or '..', and no encoded dots or slashes, got {base_url!r}")
 
-    return url
+    return httpx.URL(str(url))  # httpx knows the port of a scheme only if that is in lower case
+
+
+def _check_text(text: str) -> None:
+    """Refuse what httpx would accept in its own way, and what other programs would not take for the same URL."""
+    if not text:
+        raise ValueError("base_url: must not be empty")
+    if not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError("base_url: is not a URL: it contains a blank, a control character or a backslash")
+    if "@" in text:
+        raise ValueError("base_url: must not contain a user name or a password")
+    if "?" in text or "#" in text:
+        raise ValueError("base_url: must not contain a query or a fragment, not even an empty one")
 
 
 def _is_loopback(host: str) -> bool:
@@ -39,5 +66,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_valid_address(url: httpx.URL) -> bool:
-    labels = url.raw_host.rstrip(b".").split(b".")
-    return (url.port is None or url.port < 1 << 16) and all(0 < len(label) < 1 << 6 for label in labels)
+    host = url.raw_host.decode("ascii")
+    labels = host.removesuffix(".").split(".")
+    is_name = _HOST.fullmatch(host) is not None and all(0 < len(label) < 1 << 6 for label in labels)
+    return is_name and (url.port is None or 0 < url.port < 1 << 16)
+
+
+def _is_valid_path(text: str) -> bool:
+    """Return whether all programs on the way see the same path. It is asked about the text: httpx removes dot segments."""
+    return _ENCODED_TRICK.search(text) is None and not {".", ".."}.intersection(text.split("/"))

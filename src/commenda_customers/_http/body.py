@@ -14,6 +14,23 @@ ACCEPT_ENCODING = "gzip"
 _GZIP_FORMAT = zlib.MAX_WBITS | 16
 _GZIP_MAGIC = b"\x1f"
 
+_NO_CODINGS = frozenset({"", "identity", "none", "utf-8", "utf8", "aws-chunked"})
+"""What servers and storages write into `Content-Encoding`, and what compresses nothing (RFC 9110, section 8.4.1)."""
+
+_BEGINS_PLAIN = b"{[ \t\r\n\xef"
+"""The first bytes of JSON, blanks and a byte order mark among them. No gzip begins like this."""
+
+_LONGEST_SHOWN = 100
+
+_MOST_MEMBERS = 10_000
+"""A gzip body of 32 MiB in members of 64 KiB, as block compressors write it, has 512."""
+
+_SLICE = 16 * 1024
+"""Bytes. Each member of a gzip body copies what follows it in its slice."""
+
+_MOST_OVERHEAD = 64 * 1024
+"""Raw bytes that even a small body may have, as headers of gzip and as padding."""
+
 
 class BodyReader:
     """Collects one body: `feed` it the raw chunks, then call `finish`."""
@@ -24,21 +41,26 @@ class BodyReader:
 
         Args:
             content_encoding: The header; empty if there is none.
-            limit: Bytes that the body may have after decompression.
+            limit: Bytes that the body may have after decompression. Before it, twice as many, and 64 KiB, which bounds
+                members, headers and padding that hold nothing.
 
         Raises:
             InvalidResponseError: The encoding is not one that was asked for.
         """
-        coding = content_encoding.strip().lower()
-        if coding not in ("", "identity", "gzip", "x-gzip"):
+        codings = [coding for coding in _codings(content_encoding) if coding not in _NO_CODINGS]
+        if codings not in ([], ["gzip"], ["x-gzip"]):
             raise InvalidResponseError(
-                f"the response has the Content-Encoding {content_encoding!r}; only gzip was asked for"
+                f"the response has the Content-Encoding {content_encoding[:_LONGEST_SHOWN]!r}; only gzip was asked for"
             )
 
         self._limit = min(limit, sys.maxsize - 1)
-        self._size = 0
-        self._parts: list[bytes] = []
-        self._inflater = zlib.decompressobj(_GZIP_FORMAT) if coding.endswith("gzip") else None
+        self._raw_left = 2 * self._limit + _MOST_OVERHEAD
+        self._body = bytearray()
+        self._is_gzip = bool(codings)
+        self._has_begun = False
+        self._inflater = zlib.decompressobj(_GZIP_FORMAT)
+        self._members = 1
+        self._is_padding = False
 
     def feed(self, chunk: bytes) -> None:
         """
@@ -48,19 +70,22 @@ class BodyReader:
             InvalidResponseError: The body is larger than the limit.
             APIConnectionError: The compressed bytes are damaged.
         """
-        if self._inflater is None:
+        if not chunk:
+            return
+        if not self._has_begun:
+            # Some proxies decompress a body, and forget the header.
+            self._is_gzip = self._is_gzip and chunk[0] not in _BEGINS_PLAIN
+            self._has_begun = True
+        self._raw_left -= len(chunk)
+        if self._raw_left < 0:
+            raise self._too_large()
+        if not self._is_gzip:
             self._keep(chunk)
             return
 
         try:
-            while chunk:
-                if self._inflater.eof:
-                    if not chunk.startswith(_GZIP_MAGIC):
-                        return  # padding
-                    # RFC 1952, section 2.2: a gzip file may have several members.
-                    self._inflater = zlib.decompressobj(_GZIP_FORMAT)
-                self._keep(self._inflater.decompress(chunk, self._limit - self._size + 1))
-                chunk = self._inflater.unconsumed_tail or self._inflater.unused_data
+            for begin in range(0, len(chunk), _SLICE):
+                self._inflate(chunk[begin : begin + _SLICE])
         except zlib.error as exc:
             raise APIConnectionError(f"the compressed response is damaged: {exc}", transient=True) from exc
 
@@ -71,7 +96,8 @@ class BodyReader:
         Raises:
             APIConnectionError: The compressed bytes end too early: the body was cut.
         """
-        if self._inflater is not None and not self._inflater.eof:
+        # A response without a body, such as a 204, may have the header all the same.
+        if self._is_gzip and self._has_begun and not self._inflater.eof:
             raise APIConnectionError("the compressed response ends too early", transient=True)
 
         return self.so_far
@@ -79,11 +105,36 @@ class BodyReader:
     @property
     def so_far(self) -> bytes:
         """The part of the body that has arrived, up to the limit."""
-        return b"".join(self._parts)
+        return bytes(self._body)
+
+    def _inflate(self, part: bytes) -> None:
+        while part and not self._is_padding:
+            if self._inflater.eof and not part.startswith(_GZIP_MAGIC):
+                self._is_padding = True
+                return
+            if self._inflater.eof:
+                self._begin_member()
+            # One byte more than allowed: so all input is taken, or the body is too large.
+            self._keep(self._inflater.decompress(part, self._limit - len(self._body) + 1))
+            part = self._inflater.unused_data
+
+    def _begin_member(self) -> None:
+        """Begin another member of the gzip body (RFC 1952, section 2.2)."""
+        self._members += 1
+        if self._members > _MOST_MEMBERS:
+            raise InvalidResponseError(f"the compressed response has more than {_MOST_MEMBERS:,} members")
+
+        self._inflater = zlib.decompressobj(_GZIP_FORMAT)
 
     def _keep(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > self._limit:
-            raise InvalidResponseError(f"the response is larger than max_response_bytes, {self._limit:,} bytes")
+        room = self._limit - len(self._body)
+        self._body += part[:room]
+        if len(part) > room:
+            raise self._too_large()
 
-        self._parts.append(part)
+    def _too_large(self) -> InvalidResponseError:
+        return InvalidResponseError(f"the response is larger than max_response_bytes, {self._limit:,} bytes")
+
+
+def _codings(content_encoding: str) -> list[str]:
+    return [coding.strip().lower() for coding in content_encoding.split(",")]

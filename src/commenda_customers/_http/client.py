@@ -17,7 +17,7 @@ from .._secret import Secret
 from .._version import __version__
 from ..errors import APIConnectionError
 from ..query import PARAMETERS
-from .base_url import checked_base_url
+from .base_url import PATH, customers_url
 from .exchange import Exchange, RawResponse
 from .library import Library
 
@@ -63,14 +63,14 @@ class HTTPClient:
             ValueError: A token must not be sent to *base_url*, or *client* has parameters of the API.
             TypeError: *client* is not an `AsyncClient` of httpx or httpx2.
         """
-        base = checked_base_url(base_url)
-        self.base_url = str(base).rstrip("/")
-        self._is_encrypted = base.scheme == "https"
+        url = customers_url(base_url)
+        self.base_url = str(url).removesuffix(PATH)
+        self._is_encrypted = url.scheme == "https"
         self.connections = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
         self._exchange = Exchange(
             Library.of(httpx.AsyncClient if client is None else type(client)),
-            url=f"{self.base_url}/customers",
-            netloc=base.netloc.decode("ascii"),
+            url=str(url),
+            netloc=url.netloc.decode("ascii"),
             max_response_bytes=max_response_bytes,
         )
         # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
@@ -135,7 +135,10 @@ class HTTPClient:
                 # Plain http is for loopback: no proxy of the environment may see the token.
                 trust_env=self._is_encrypted,
             )
-        except (OSError, ImportError, ValueError, httpx.InvalidURL) as exc:
+        except httpx.InvalidURL:
+            # Neither its text nor itself as the cause: it may hold a part of the proxy's password.
+            raise APIConnectionError("the environment variables for proxies contain an address that is not a URL") from None
+        except (OSError, ImportError, ValueError) as exc:
             # The environment names certificates or proxies that do not exist.
             raise APIConnectionError(
                 f"the HTTP client could not be made from the environment variables for proxies and certificates: {exc}"
@@ -154,8 +157,10 @@ class HTTPClient:
                 await self._client.aclose()
 
     @asynccontextmanager
-    async def get(self, params: Sequence[tuple[str, str]], secret: Secret) -> AsyncGenerator[RawResponse]:
+    async def get(
+        self, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool = False
+    ) -> AsyncGenerator[RawResponse]:
         """Send one request and receive its response, for the length of a block: see `Exchange.get`."""
         client = await self.open()
-        async with self._exchange.get(client, params, secret) as response:
+        async with self._exchange.get(client, params, secret, past_caches=past_caches) as response:
             yield response

@@ -72,7 +72,7 @@ class Exchange:
 
     @asynccontextmanager
     async def get(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool = False
     ) -> AsyncGenerator[RawResponse]:
         """
         Send one GET request and receive its response, for the length of a block.
@@ -80,14 +80,25 @@ class Exchange:
         The connection returns to the pool when the block ends. Before that the caller can drop it: a connection that is one
         response behind would give the next request, of any list, the response of this one.
 
+        Args:
+            client: Sends it.
+            params: The query.
+            secret: The token.
+            past_caches: Let no cache answer without asking the server (RFC 9111, section 5.2.1.4).
+
         Raises:
             APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
         """
         trace = ConnectionTrace()
-        response = await self._send(client, params, secret, trace)
+        request = self._request(client, params, trace, past_caches=past_caches)
+        response = await self._send(client, request, secret, trace)
         try:
-            body = await self._body_of(response, trace)
+            try:
+                body = await self._body_of(response, trace)
+            except CustomersError as error:
+                error.status_code = response.status_code
+                raise
             headers = dict(response.headers.items())
             if not response.is_success:
                 # Some servers repeat what they refuse. A list of customers is not touched.
@@ -105,20 +116,27 @@ class Exchange:
             with suppress(Exception):
                 await response.aclose()
 
-    async def _send(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, trace: ConnectionTrace
-    ) -> httpx.Response:
-        """Send a request and receive the head of its response."""
+    def _request(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, past_caches: bool
+    ) -> httpx.Request:
+        headers = {"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING}
+        if past_caches:
+            headers["Cache-Control"] = "no-cache"
         with self.library.errors_translated(self.netloc, trace):
-            request = client.build_request(
+            return client.build_request(
                 "GET",
                 self.url,
                 params=list(params),
-                headers={"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING},
+                headers=headers,
                 # The caller limits the whole attempt. The library limits each read only: a slow server never exceeds that.
                 timeout=None,
                 extensions={"trace": trace},
             )
+
+    async def _send(
+        self, client: httpx.AsyncClient, request: httpx.Request, secret: Secret, trace: ConnectionTrace
+    ) -> httpx.Response:
+        """Send a request and receive the head of its response."""
         request.headers["Authorization"] = secret.authorization()
         try:
             with self.library.errors_translated(self.netloc, trace, request):

@@ -1,5 +1,6 @@
 """Translates the exceptions of the HTTP library into ours."""
 
+import re
 import ssl
 import sys
 from collections.abc import Generator
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 
 from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain
+from ..retry import is_transient_status
 from .http2 import frames_of
 from .trace import ConnectionTrace
 
@@ -31,6 +33,12 @@ _MISTAKES = (
 """Mistakes in a program, which do not pass. Others, such as a `KeyError`, leak from libraries if a connection ends."""
 
 
+_STATUS = re.compile(r"[0-9]{3}\b", re.ASCII)
+_SOCKS_REFUSALS = ("Requested ", "Invalid username/password", "Proxy Server could not connect: Connection not allowed")
+"""How the texts about a SOCKS proxy begin that wants another password, or does not allow the address."""
+_LONGEST_REASON = 200
+
+
 class Library(NamedTuple):
     """The exceptions of the library that a client comes from. Those of httpx2 have the same names and fields as httpx's."""
 
@@ -41,6 +49,7 @@ class Library(NamedTuple):
     connect_error: type[httpx.ConnectError]
     status_error: type[httpx.HTTPStatusError]
     not_read: type[httpx.ResponseNotRead]
+    proxy_error: type[httpx.ProxyError]
 
     @classmethod
     def of(cls, client_type: type) -> Self:
@@ -57,6 +66,7 @@ class Library(NamedTuple):
                     library.ConnectError,
                     library.HTTPStatusError,
                     library.ResponseNotRead,
+                    library.ProxyError,
                 )
 
         raise TypeError(
@@ -106,6 +116,8 @@ class Library(NamedTuple):
             return APITimeoutError(f"the connection to {netloc} timed out: {_reason(exc)}", transient=True)
         if isinstance(exc, self.unsendable) or (isinstance(exc, self.local_protocol_error) and not trace.is_sendable):
             return APIConnectionError(f"the request could not be sent: {_reason(exc)}")
+        if isinstance(exc, self.proxy_error):
+            return _proxy_refusal(exc, netloc, trace.peer)
         if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
             return APIConnectionError(
                 f"no trusted connection to {netloc}: its TLS certificate or protocol was not accepted: {_reason(exc)}"
@@ -145,6 +157,22 @@ def _knows(frame: FrameType, request: Any) -> bool:
     """Return whether a function was called with *request*, or is a method of its response."""
     own = getattr(frame.f_locals.get("self"), "_request", None)
     return own is request or any(value is request for value in frame.f_locals.values())
+
+
+def _proxy_refusal(exc: Exception, netloc: str, proxy: str | None) -> APIConnectionError:
+    """
+    Return the error for a proxy that did not connect us to *netloc*.
+
+    The library gives no more than a text: the proxy's status and reason phrase, or what a SOCKS proxy means by its code.
+    """
+    reason = _reason(exc)
+    status = _STATUS.match(reason)
+    is_transient = not reason.startswith(_SOCKS_REFUSALS) if status is None else is_transient_status(int(status[0]))
+    advice = "" if is_transient else "; check the proxy and its password"
+    name = "" if proxy is None else f" {proxy}"
+    return APIConnectionError(
+        f"the proxy{name} refused the connection to {netloc}: {reason[:_LONGEST_REASON]}{advice}", transient=is_transient
+    )
 
 
 def _reason(exc: BaseException) -> str:

@@ -25,10 +25,12 @@ class ConnectionTrace:
 
     Attributes:
         is_sendable: Whether nothing is wrong with the request itself, as far as the library has seen it.
+        peer: Host and port of the new connection, which are those of the proxy if there is one. `None`: no new connection.
     """
 
     def __init__(self) -> None:
         self.is_sendable = False
+        self.peer: str | None = None
         self._opened: Any = None
         self._was_sent = False
         self._connection: H1Connection | None = None
@@ -38,6 +40,8 @@ class ConnectionTrace:
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Receive an event of the library."""
         match event:
+            case _ if event.endswith("connect_tcp.started"):
+                self.peer = f"{info['host']}:{info['port']}"
             case _ if event.endswith(_CONNECTED):
                 self._opened = info["return_value"]
             case _ if event.endswith("start_tls.failed"):

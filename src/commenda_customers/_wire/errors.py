@@ -15,6 +15,7 @@ from ..errors import (
     ServerError,
 )
 from ..retry import is_transient_status
+from .throttling import Throttling
 
 _ERROR_BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
@@ -23,10 +24,28 @@ _ERROR_BY_STATUS: dict[int, type[APIStatusError]] = {
     404: NotFoundError,
     429: RateLimitError,
 }
+_PHRASES = {
+    509: "Bandwidth Limit Exceeded",
+    520: "the edge got no usable response from the server behind it",
+    521: "the server behind the edge refuses connections",
+    522: "the edge could not connect to the server behind it in time",
+    523: "the edge does not reach the server behind it",
+    524: "the server behind the edge did not respond in time",
+    525: "the edge and the server behind it agreed on no TLS",
+    526: "the edge does not trust the certificate of the server behind it",
+    527: "the edge lost its connection to the server behind it",
+    529: "the server is overloaded",
+    530: "the edge does not find the server behind it",
+    598: "the read timeout of a proxy",
+    599: "the connect timeout of a proxy",
+}
+"""What edges and proxies mean by numbers that no RFC has."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CURSOR_REFUSALS = frozenset({400, 410, 422})
 """How servers refuse a cursor. A 404 is about the corporation."""
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-correlation-id")
 _EXCERPT_LENGTH = 200
+_NOT_THROTTLED = Throttling()
 
 
 def status_error(
@@ -34,7 +53,7 @@ def status_error(
     headers: Mapping[str, str],
     body: bytes,
     *,
-    retry_after: float | None = None,
+    throttling: Throttling = _NOT_THROTTLED,
     cursor: str | None = None,
 ) -> APIStatusError:
     """
@@ -44,21 +63,22 @@ def status_error(
         status: The status.
         headers: The headers, by lower-case name.
         body: As much of the body as could be read.
-        retry_after: Seconds that the response asks to wait, if it does.
+        throttling: What the response says about limits.
         cursor: The cursor of the request, if it had one.
     """
     error = ServerError if status >= 500 else _ERROR_BY_STATUS.get(status, APIStatusError)
     if cursor is not None and status in _CURSOR_REFUSALS:
         error = CursorRejectedError
+    if throttling.is_throttled and status < 500:
+        error = RateLimitError
     body_excerpt = excerpt(body)
-    try:
-        message = f"the server answered {status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        message = f"the server answered {status}"
-    if 300 <= status < 400:
+    message = f"the server answered {with_phrase(status)}"
+    if status in _REDIRECTS:
         message += f" to {one_line(headers.get('location', 'nowhere'))!r}; redirects are not followed, check base_url"
     if status == HTTPStatus.NOT_FOUND:
         message += "; check the corporation's id and base_url"
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        message += "; a proxy on the way asks for a password, not the API"
     if error is CursorRejectedError:
         message += "; most likely it no longer accepts the cursor"
     if body_excerpt:
@@ -68,10 +88,18 @@ def status_error(
         message,
         status_code=status,
         request_id=request_id(headers),
-        retry_after=retry_after,
+        retry_after=throttling.retry_after,
         body_excerpt=body_excerpt or None,
-        transient=is_transient_status(status),
+        transient=throttling.is_throttled or is_transient_status(status),
     )
+
+
+def with_phrase(status: int) -> str:
+    """Return *status* with what it means, if that is known."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} ({_PHRASES[status]})" if status in _PHRASES else str(status)
 
 
 def request_id(headers: Mapping[str, str], redact: Callable[[str], str] = str) -> str | None:

@@ -6,18 +6,21 @@ The documentation shows two envelopes, and three ways to end a list; all are rea
 
 import codecs
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InvalidResponseError
 from ..models import Customer, CustomerPage, InvalidCustomer
-from .errors import excerpt, one_line, response_fields
+from .errors import excerpt, one_line, response_fields, with_phrase
 from .rows import MOST_INVALID, MOST_NAMED, describe, message_of, parse_json, take_rows, validate_rows
 
 _LONGEST_LOOKED_INTO = 100_000
 _LONGEST_NAME = 40
 _MOST_NAMES = 5
+
+_WITHOUT_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 
 Redact = Callable[[bytes], bytes]
 
@@ -58,9 +61,15 @@ def decode_page(
         collect_invalid: Return rows that do not validate as `invalid_customers`, instead of refusing the page.
 
     Raises:
-        InvalidResponseError: The body is not JSON (`transient`: it may have been cut), or it is JSON in neither of
-            the documented envelopes, or a customer is not valid.
+        InvalidResponseError: The body is not JSON (`transient`: it may have been cut), or it is empty, or it is JSON in
+            neither of the documented envelopes, or a customer is not valid.
     """
+    if status in _WITHOUT_CONTENT or (not body and _is_delimited(headers)):
+        raise InvalidResponseError(
+            f"the server answered {with_phrase(status)} without a body: a page was expected",
+            **response_fields(status, headers),
+        )
+
     text = body.removeprefix(codecs.BOM_UTF8)
     most = MOST_INVALID if collect_invalid else MOST_NAMED
     envelope, invalid = _validate(status, headers, text, most=most, redact=redact)
@@ -79,6 +88,11 @@ def decode_page(
     total = envelope.total_customers if listing.total_customers is None else listing.total_customers
     cursor = listing.cursor or envelope.cursor or None
     return CustomerPage(corporation_id, listing.customers or (), total, cursor, invalid)
+
+
+def _is_delimited(headers: Mapping[str, str]) -> bool:
+    """Return whether a response says where its body ends. If it does not, an empty body may have been cut."""
+    return "content-length" in headers or "transfer-encoding" in headers
 
 
 def foreign_corporation(page: CustomerPage) -> str | None:

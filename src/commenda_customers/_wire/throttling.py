@@ -21,6 +21,8 @@ _LONGEST_RESET = 120.0
 _EPOCH = 1e9
 """A reset from here on is a point in time, not a number of seconds."""
 
+_REFUSALS_WITH_WAIT = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE})
+
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,9})?", re.ASCII)
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
 _DATE = re.compile(r"[A-Za-z]{3,9}, [^,]+")
@@ -34,8 +36,8 @@ class Throttling:
     What a response says about rate limits.
 
     Attributes:
-        is_throttled: Whether the request was refused because of a limit: a 429, or a 503 that says when to come back
-            (RFC 9110, section 15.6.4).
+        is_throttled: Whether the request was refused because of a limit: a 429, or a 403 or 503 that says when to come back
+            (RFC 9110, sections 10.2.3 and 15.6.4). Some servers refuse with a 403; without a time to come back it is final.
         retry_after: Seconds that the server asks to wait: `Retry-After`, or else the reset of a quota that is used up.
         remaining: Requests left in the quota; `None` if the server did not say.
     """
@@ -63,7 +65,7 @@ def parse_throttling(status: int, headers: Mapping[str, str], *, now: float) -> 
     wait = parse_retry_after(headers, now=now)
     if wait is None and _is_exhausted(quota, status):
         wait = quota.reset
-    is_throttled = status == HTTPStatus.TOO_MANY_REQUESTS or (status == HTTPStatus.SERVICE_UNAVAILABLE and wait is not None)
+    is_throttled = status == HTTPStatus.TOO_MANY_REQUESTS or (status in _REFUSALS_WITH_WAIT and wait is not None)
     return Throttling(is_throttled, wait, quota.remaining)
 
 

@@ -90,7 +90,6 @@ def _set_debug(context: click.Context, _parameter: click.Parameter, debug: bool)
 _CLIENT_OPTIONS = (
     click.option(
         "--base-url",
-        envvar="COMMENDA_BASE_URL",
         help="Address of the API.  [env: COMMENDA_BASE_URL; default: the vendor's]",
     ),
     click.option(

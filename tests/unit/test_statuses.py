@@ -1,0 +1,155 @@
+"""What each status means: which error, whether another attempt makes sense, and what the message says."""
+
+from http import HTTPStatus
+
+import httpx
+import pytest
+
+from commenda_customers import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    Event,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RetryPolicy,
+    ServerError,
+    Throttled,
+)
+from commenda_customers._wire import status_error
+from script import GOOD, Script, status
+
+NAMED: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    429: RateLimitError,
+}
+TRANSIENT_4XX = {408, 425, 429}
+FINAL_5XX = {501, 505, 511}
+
+
+def error_of(code: int, **headers: str) -> APIStatusError:
+    """Return the error for a status, with a body and a request id."""
+    return status_error(code, {"x-request-id": "req-1", **headers}, b'{"message": "why"}')
+
+
+@pytest.mark.parametrize("code", [101, *range(300, 1000)])
+def test_each_status_has_its_error(code: int) -> None:
+    """
+    A status becomes its error, which is transient if another attempt makes sense.
+
+    What is not valid, from 600 on, counts as a 5xx (RFC 9110, section 15).
+    """
+    error = error_of(code)
+    assert type(error) is (ServerError if code >= 500 else NAMED.get(code, APIStatusError))
+    assert error.transient is (code in TRANSIENT_4XX if code < 500 else code not in FINAL_5XX)
+    assert (error.status_code, error.request_id) == (code, "req-1")
+    assert error.message.startswith(f"the server answered {code}")
+    assert 'why"}' in str(error)
+
+
+@pytest.mark.parametrize("code", list(HTTPStatus))
+def test_the_statuses_of_the_rfcs_have_their_phrase(code: HTTPStatus) -> None:
+    """The message has the reason phrase of the RFC, not that of the server."""
+    assert f"the server answered {code.value} {code.phrase}" in str(error_of(code))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (509, "Bandwidth Limit Exceeded"),
+        (520, "the edge got no usable response from the server behind it"),
+        (521, "refuses connections"),
+        (522, "could not connect to the server behind it in time"),
+        (523, "does not reach"),
+        (524, "did not respond in time"),
+        (525, "no TLS"),
+        (526, "certificate"),
+        (527, "lost its connection"),
+        (529, "overloaded"),
+        (530, "does not find"),
+        (598, "read timeout"),
+        (599, "connect timeout"),
+    ],
+)
+def test_the_statuses_of_edges_are_explained(code: int, words: str) -> None:
+    """A status that no RFC has, but edges send, is explained in a few words."""
+    assert words in str(error_of(code))
+
+
+def test_a_status_that_nobody_knows_is_a_number() -> None:
+    """Without a known meaning, the message has the number alone."""
+    assert status_error(599 - 56, {}, b"").message == "the server answered 543"
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_says_where_it_leads(code: int) -> None:
+    """A redirect is not followed; the error says so and shows the place."""
+    text = str(error_of(code, location="https://login.example/"))
+    assert "redirects are not followed" in text
+    assert "https://login.example/" in text
+
+
+@pytest.mark.parametrize("code", [300, 304, 305, 399])
+def test_another_3xx_is_no_redirect(code: int) -> None:
+    """A 304 of a cache that has lost its way leads nowhere, and the error does not say so."""
+    assert "redirects" not in str(error_of(code))
+
+
+def test_a_proxy_that_asks_for_a_password_is_named() -> None:
+    """A 407 is about a proxy: nobody should look for another token."""
+    error = error_of(407)
+    assert "a proxy on the way asks for a password, not the API" in str(error)
+    assert not error.transient
+
+
+@pytest.mark.anyio
+class TestRefusedWithAWait:
+    """A 403 that says when to come back."""
+
+    async def test_it_is_retried_after_its_wait(self) -> None:
+        """It is a refusal because of a limit: it is retried after the wait, and uses up no attempt."""
+        script = Script(*[status(403, retry_after="30")] * 3, GOOD)
+        async with script.api(retry=RetryPolicy(max_attempts=1)) as api:
+            assert len(await api.list("corp_1")) == 1
+        waits = [later - earlier for earlier, later in zip(script.times, script.times[1:], strict=False)]
+        assert all(wait >= 29.99 for wait in waits), waits
+
+    async def test_it_is_an_error_of_a_limit_in_the_end(self) -> None:
+        """When the policy gives up, the error is that of a limit, with the status and the wait."""
+        script = Script(status(403, retry_after="86400"))
+        async with script.api() as api:
+            with pytest.raises(RateLimitError, match="403 Forbidden") as caught:
+                await api.list("corp_1")
+        assert (caught.value.status_code, caught.value.retry_after, caught.value.transient) == (403, 86400, True)
+
+    async def test_without_a_wait_it_is_final(self) -> None:
+        """Without a wait it is a missing permission, even with a quota that is used up."""
+        script = Script(status(403, x_ratelimit_remaining="0", x_ratelimit_reset="5"))
+        async with script.api() as api:
+            with pytest.raises(PermissionDeniedError):
+                await api.list("corp_1")
+
+    @pytest.mark.parametrize(("code", "is_throttled"), [(403, True), (429, True), (503, False)])
+    async def test_a_long_wait_still_teaches_the_limiter(self, code: int, is_throttled: bool) -> None:
+        """A refusal that is not waited for is a refusal all the same; a server that is down for a day is no limit."""
+        events: list[Event] = []
+        async with Script(status(code, retry_after="86400")).api(hooks=[events.append]) as api:
+            with pytest.raises(APIStatusError):
+                await api.list("corp_1")
+        assert any(isinstance(event, Throttled) for event in events) is is_throttled
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("code", [204, 205, 200])
+async def test_a_success_without_a_page_costs_one_request(code: int) -> None:
+    """A complete 2xx without a body is raised at once, even if it announces gzip."""
+    headers = {"Content-Length": "0", "Content-Encoding": "gzip"}
+    script = Script(httpx.Response(code, headers=headers, stream=httpx.ByteStream(b"")))
+    async with script.api() as api:
+        with pytest.raises(InvalidResponseError, match=f"answered {code} .* without a body"):
+            await api.list("corp_1")
