@@ -3,7 +3,7 @@
 import pytest
 
 from fault_matrix import connection, content, cursors, encodings, framing, http2, proxies, tls
-from fault_matrix.rows import Row, rows_of
+from fault_matrix.rows import Row, rows_of, sections
 from fault_matrix.runs import WAYS, Fault, outcomes_of
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +25,15 @@ ROWS = [row for section in TABLES for row in rows_of(section)]
 def test_every_row_has_a_behaviour_and_every_behaviour_a_row(section: str) -> None:
     """The page and the tests have the same faults, each once, in the same order."""
     assert [row.fault for row in rows_of(section)] == [*TABLES[section]]
+
+
+def test_the_page_has_no_other_words_and_no_other_tables() -> None:
+    """The outcomes are those that the page explains, and each table is read by a test."""
+    words = {row.fault for row in rows_of("The words")}
+    used = {row.outcome for row in [*ROWS, *rows_of("Statuses"), *rows_of("Redirects")]}
+    assert used == words
+    elsewhere = {"The words", "Statuses", "Waits", "Redirects", "What the client sends"}  # test_fault_matrix_requests.py
+    assert {*sections()} == {*TABLES} | elsewhere
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
