@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 from types import FrameType, TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from ..errors import chain
 
 _SECONDS_TO_RESET = 1.0
+_MOST_UNANSWERED = 2
+"""Requests in a row that a connection may leave without an answer until they time out. One may be a slow page."""
+
+_unanswered: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How many requests in a row each connection has left without an answer."""
 
 
 class ErrorCode(IntEnum):
@@ -69,6 +75,22 @@ class H2Stream:
         """Whether the headers could not be sent because of themselves, and not because of the connection."""
         h2 = self.connection._h2_state  # noqa: SLF001 - see the class
         return self.number in h2.streams and h2.state_machine.state.name != "CLOSED"
+
+    def note_answer(self) -> None:
+        """Note that the head of a response has come."""
+        _unanswered.pop(self.connection, None)
+
+    def note_silence(self) -> None:
+        """
+        Note that the request has timed out, and no head has come. After some, no other request uses the connection.
+
+        A connection may be dead without an end: a firewall has forgotten it, or the server hangs. HTTP/1.1 closes the
+        connection of each request that times out. HTTP/2 would use it for ever. httpcore closes a connection that it cannot
+        use any more when its last request has ended.
+        """
+        _unanswered[self.connection] = _unanswered.get(self.connection, 0) + 1
+        if _unanswered[self.connection] >= _MOST_UNANSWERED:
+            self.connection._used_all_stream_ids = True  # noqa: SLF001 - see the class
 
     async def end(self, *, is_damaged: bool) -> None:
         """

@@ -1,5 +1,6 @@
 """Follows the connection of a request, through the trace events of the HTTP library."""
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +37,7 @@ class ConnectionTrace:
         self._connection: H1Connection | None = None
         self._stream: H2Stream | None = None
         self._is_damaged = False
+        self._deadline = math.inf
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Receive an event of the library."""
@@ -53,8 +55,11 @@ class ConnectionTrace:
             case "http2.send_request_headers.started":
                 self._was_sent = True
                 self._stream = H2Stream.of(info)
+                self._deadline = anyio.current_effective_deadline()
             case "http11.send_request_headers.complete" | "http2.send_request_headers.complete":
                 self.is_sendable = True
+            case "http2.receive_response_headers.complete" if self._stream is not None:
+                self._stream.note_answer()
             case "http2.response_closed.started" if self._stream is not None:
                 await self._stream.end(is_damaged=self._is_damaged)
             case _ if event.startswith("http2.") and event.endswith(".failed"):
@@ -69,6 +74,9 @@ class ConnectionTrace:
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
         self._is_damaged = was_cut_while_writing(exc)
+        is_cut = not isinstance(exc, Exception) and anyio.current_time() >= self._deadline
+        if event == "http2.receive_response_headers.failed" and is_cut and self._stream is not None:
+            self._stream.note_silence()
         if event == "http2.send_request_headers.failed" and isinstance(exc, Exception):
             is_to_blame = self._stream is not None and self._stream.is_to_blame
             self.is_sendable = not is_to_blame
