@@ -219,4 +219,4 @@ async def _abandon(stream: AsyncIterator[bytes]) -> None:
         async for chunk in stream:
             buffered += len(chunk)
             if buffered > _MOST_BUFFERED:
-                break
+                await cast("AsyncGenerator[bytes]", stream).aclose()
