@@ -5,6 +5,7 @@ Each session installs what it needs, in the versions that `requirements/` locks.
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -191,11 +192,12 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Compare pages, streams and exports with hand-written programs, and measure how much of a rate limit is used."""
+    """Compare pages, streams and exports with hand-written programs, live a day, and measure how much of a limit is used."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli,parquet,zstd]", "trio")
     session.run("python", "benchmarks/page.py")
     session.run("python", "benchmarks/stream.py")
     session.run("python", "benchmarks/export.py")
+    session.run("python", "benchmarks/day.py")
     session.run("python", "benchmarks/limits.py", *session.posargs)
 
 
@@ -205,6 +207,31 @@ def kills(session: nox.Session) -> None:
     session.install("-r", str(LOCKED / "tests.txt"))
     session.install("--no-deps", ".")
     session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "tests/system/test_export_kills.py", "--kills", "50")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Read for two minutes from a server that changes at random, on asyncio and on trio. Takes the options of pytest."""
+    session.install("-r", str(LOCKED / "tests.txt"))
+    session.install("--no-deps", ".")
+    options = ["--soak", "120", "--soak-seed", str(secrets.randbelow(10**6))]
+    session.run("python", "-m", "pytest", "-s", "-p", "no:xdist", "tests/system/test_soak.py", *options, *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Let Hypothesis look for minutes for an input that breaks a promise. Takes the options of pytest."""
+    session.install("-r", str(LOCKED / "tests.txt"))
+    session.install("--no-deps", ".")
+    profile = ["--hypothesis-profile", "fuzz", "--hypothesis-seed", str(secrets.randbelow(10**6))]
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "tests/unit/test_fuzzing.py", *profile, *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the code in thousands of small ways, and count how many the tests notice. Takes names of files. Takes hours."""
+    session.install("-r", str(LOCKED / "tests.txt"), "mutmut>=3.8,<4")
+    session.run("python", "tests/mutation.py", *session.posargs)
 
 
 @nox.session

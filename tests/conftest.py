@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 from behaviours import QUICK, MakeAPI
 from commenda_customers import AsyncCustomersAPI
@@ -21,12 +21,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=20_000, print_blob=True, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile(
+    "mutation",
+    deadline=None,
+    derandomize=True,
+    max_examples=20,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),  # mutmut runs a test again in the same process
+)
 settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests that kill a program do it more often."""
+    """Let the tests that are never finished go on for longer."""
     parser.addoption("--kills", type=int, default=5, help="how often each export is killed")
+    parser.addoption("--soak", type=float, default=5, help="for how many seconds the soak makes trouble")
+    parser.addoption("--soak-seed", type=int, default=0, help="what the soak draws its random numbers from")
 
 
 @pytest.fixture(autouse=True)

@@ -56,13 +56,15 @@ class PageBuffer:
 
     Attributes:
         page: The customers to yield: those of the page without those that an earlier run has yielded.
-        start: Where another run resumes if none of them was taken.
+        before: Where another run resumes if none of them was taken: where the last page with rows ends.
+        start: The beginning of the page.
         cursor: The cursor of the page.
         taken: How many of them were taken.
         reported: How many of its invalid rows were reported.
     """
 
     page: CustomerPage
+    before: Position
     start: Position
     cursor: str | None
     taken: int = 0
@@ -108,8 +110,9 @@ class PageBuffer:
         Where another run resumes after what was taken.
 
         That is this page, even when all of it was taken: the next run compares it, and so detects that the list has changed.
+        If no customer was taken, there would be nothing to compare, so it is the page before.
         """
-        return _advanced(self.start, self.page, taken=self.taken, reported=self.reported)
+        return _advanced(self.start if self.taken else self.before, self.page, taken=self.taken, reported=self.reported)
 
     @property
     def end(self) -> Position:
@@ -129,7 +132,8 @@ class PageReader:
         self._given_at: float | None = None  # when this run received that cursor
         self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
         self._may_be_reported = start.invalid if start else ()  # keys of invalid rows that an earlier run has reported
-        self._overlap_confirmed = not self._known_ids()
+        # Nothing can be missed before the first customer of the list.
+        self._overlap_confirmed = not self._known_ids() or (self._cursor is None and not self._may_reappear)
         self._limit_before = start.limit if start else None
         # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it
         # finds a loop after that page by itself; a cursor that leads to an earlier page must be in the position.
@@ -172,8 +176,9 @@ class PageReader:
             # From a hook or a token provider. It would silently end the list; in a generator Python prevents that (PEP 479).
             raise RuntimeError("StopAsyncIteration was raised while a page was fetched") from exc
 
-    def _accept(self, page: CustomerPage, start: Position) -> PageBuffer:
+    def _accept(self, page: CustomerPage, before: Position) -> PageBuffer:
         """Make a buffer of a page, and move to the next cursor."""
+        start = before
         customers, reappeared = _without(page.customers, self._may_reappear)
         invalid, reported = _without(page.invalid_customers, self._may_be_reported)
         rest = replace(page, customers=customers, invalid_customers=invalid) if reappeared or reported else page
@@ -190,9 +195,10 @@ class PageReader:
             start = start.model_copy(update=update)
         self._fetched[_digest(self._cursor)] = self._filled
         if page.cursor is not None and self._fetched.get(_digest(page.cursor), self._filled) < self._filled:
-            start = start.model_copy(update={"loop_cursor": page.cursor})
+            loop = {"loop_cursor": page.cursor}
+            before, start = before.model_copy(update=loop), start.model_copy(update=loop)
         self._start = None if page.cursor is None else _after(start, rest)
-        buffer = PageBuffer(rest, start, self._cursor)
+        buffer = PageBuffer(rest, before, start, self._cursor)
         self._cursor, self._given_at = page.cursor, anyio.current_time()
         return buffer
 

@@ -11,6 +11,7 @@ from ._checks import check_type
 __all__ = ["Checkpoint", "Position"]
 
 _VERSION = 1
+_MOST_VERSIONS = 10**6
 _KEY_BYTES = 9
 """If there are a million corporations, the probability that two of them have the same key is 1e-10."""
 _KEY_LENGTH = 12
@@ -79,8 +80,10 @@ class Checkpoint(_Record):
     def _check_version(cls, data: Any) -> Any:
         version = cast("dict[str, object]", data).get("version", _VERSION) if isinstance(data, dict) else _VERSION
         if version != _VERSION:
+            # Only what can be a version: anything else may be long, or hold anything.
+            shown = version if isinstance(version, int) and 0 <= version < _MOST_VERSIONS else "(no such number)"
             raise ValueError(
-                f"version {version!r} of a checkpoint is unknown to this release; if a later release wrote it, upgrade"
+                f"version {shown} of a checkpoint is unknown to this release; if a later release wrote it, upgrade"
             )
 
         return cast("object", data)

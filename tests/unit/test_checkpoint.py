@@ -14,7 +14,7 @@ from commenda_customers import (
     RateLimitError,
     ServerError,
 )
-from commenda_customers.checkpoint import Position, corporation_key
+from commenda_customers.checkpoint import Position, Totals, check_resume, corporation_key, totals
 from commenda_customers.query import Selection
 from lists import SELECTION, Lists, again, equal
 
@@ -110,6 +110,9 @@ def plain(**other: Any) -> Mapping[str, Any]:
             plain(version=2, novelty=1),
             "version 2 of a checkpoint is unknown to this release; if a later release wrote it, upgrade",
         ),
+        (plain(version="jane@example.com"), r"version \(no such number\) of a checkpoint is unknown"),
+        (plain(version=10**6), r"version \(no such number\) of a checkpoint is unknown"),
+        (plain(version=-1), r"version \(no such number\) of a checkpoint is unknown"),
         (plain(positions=[{"corporation_id": "c"}] * 2), "a corporation has two positions"),
         (plain(positions=[{"corporation_id": "a"}], finished=corporation_key("a")), "or is finished twice, or both"),
         (plain(finished=2 * corporation_key("a")), "or is finished twice"),
@@ -125,6 +128,53 @@ def test_invalid_checkpoints_are_refused(data: Any, message: str) -> None:
     """A damaged file, or one of a later release, is refused with a reason that shows no customer."""
     with pytest.raises(ValidationError, match=message):
         Checkpoint.model_validate_json(json.dumps(data))
+
+
+def whole() -> Checkpoint:
+    """Return a checkpoint with several corporations of each kind."""
+    return Checkpoint(
+        query="q",
+        positions=(
+            Position(corporation_id="a", cursor="1", yielded=("x",), customers=101, invalid_customers=3),
+            Position(corporation_id="b", customers=20, invalid_customers=4),
+            Position(corporation_id="c"),
+        ),
+        finished="".join(map(corporation_key, "def")),
+        customers=1000,
+        invalid_customers=50,
+    )
+
+
+@pytest.mark.parametrize("name", ["a", "c", "d", "f", "nobody"])
+def test_without_removes_one_corporation(name: str) -> None:
+    """A corporation that has started or is finished is removed. All others stay, in their order."""
+    left, before = whole().without(name), whole()
+    assert left.positions == tuple(position for position in before.positions if position.corporation_id != name)
+    assert left.finished == "".join(corporation_key(other) for other in "def" if other != name)
+    assert (left.query, left.customers, left.invalid_customers) == ("q", 1000, 50)
+
+
+def test_totals_count_started_and_finished_corporations() -> None:
+    """The totals are those of all corporations. Only finished ones count as corporations."""
+    assert totals(whole()) == Totals(corporations=3, customers=1121, invalid_customers=57)
+
+
+def test_a_wrong_argument_is_named() -> None:
+    """What is no checkpoint is refused by the name of the argument."""
+    with pytest.raises(TypeError, match=r"^resume: "):
+        check_resume("text", "q")  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_an_error_that_was_collected_has_the_position_of_its_corporation() -> None:
+    """The checkpoint of a failure has the place where its corporation resumes, and nothing of the others."""
+    lists = Lists(equal(2, 3), failures={("c0", 1): 1})
+    async with lists.stream(errors="collect") as stream:
+        assert len([customer async for customer in stream]) == 8
+    checkpoint = stream.failures["c0"].checkpoint
+    assert checkpoint is not None
+    assert [(position.corporation_id, position.customers) for position in checkpoint.positions] == [("c0", 2)]
+    assert checkpoint.finished == ""
 
 
 def test_its_form_is_kept() -> None:

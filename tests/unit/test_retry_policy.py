@@ -37,6 +37,11 @@ def test_a_wait_beyond_max_retry_after_gives_up(retry_after: float) -> None:
     assert RetryPolicy().wait_after(throttled(120), attempt=1, elapsed=0, jitter=0) == 120
 
 
+def test_an_error_without_a_wait_is_never_beyond_max_retry_after() -> None:
+    """However small `max_retry_after` is, it concerns only what the server asks for."""
+    assert RetryPolicy(max_retry_after=0.1).wait_after(FAULT, attempt=1, elapsed=0, jitter=1) == 0.5
+
+
 def test_attempts_are_limited() -> None:
     """After `max_attempts` there is no other; `None` is no limit."""
     policy = RetryPolicy(max_attempts=3)

@@ -108,6 +108,15 @@ def test_json_in_no_envelope_is_final(content: Any, words: str) -> None:
     assert not caught.value.transient
 
 
+@pytest.mark.parametrize("before", [b"", b'{"customers":', b'{"x":'])
+def test_json_of_any_depth_is_an_error(before: bytes) -> None:
+    """JSON that is nested deeply is refused like any other, also where the parser just manages to read it."""
+    depths = [*range(2, 1100), *range(1100, 20_000, 500), 100_000]
+    for depth in depths:
+        with pytest.raises(InvalidResponseError):
+            decode(before + b"[" * depth + b"]" * depth + b"}" * len(before[:1]))
+
+
 def test_errors_about_bodies_show_no_customer() -> None:
     """What may be customers' data is in no error, nor in the exception behind it; HTML is shown."""
     for content in (

@@ -80,8 +80,9 @@ def decode_page(
 
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:
+        shape = _shape_of(text, parse_json(text) if len(text) <= _LONGEST_LOOKED_INTO else None)
         raise InvalidResponseError(
-            f"the response has neither documented envelope: {_shape_of(text)}", **response_fields(status, headers)
+            f"the response has neither documented envelope: {shape}", **response_fields(status, headers)
         )
 
     # A field that is missing in `data` may be next to `data`. Without this cursor, the list would end too early.
@@ -127,13 +128,14 @@ def _validate(
         return envelope, ()
 
     error: InvalidResponseError
+    content: object = None
     try:
         content = parse_json(text)
         rows = take_rows(content)
         envelope = _Envelope.model_validate(content)
         customers, invalid = validate_rows(rows or (), most=most)
     except ValidationError as exc:
-        error = _not_a_list(status, headers, text, exc)
+        error = _not_a_list(status, headers, exc, shape=_shape_of(text, content))
     except RecursionError:
         error = InvalidResponseError("the response is nested too deeply", **response_fields(status, headers))
     except ValueError:
@@ -157,25 +159,27 @@ def _not_json(status: int, headers: Mapping[str, str], body: bytes, *, redact: R
     )
 
 
-def _not_a_list(status: int, headers: Mapping[str, str], body: bytes, exc: ValidationError) -> InvalidResponseError:
+def _not_a_list(status: int, headers: Mapping[str, str], exc: ValidationError, *, shape: str) -> InvalidResponseError:
     problems = exc.errors(include_url=False, include_context=False, include_input=False)
     first = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {message_of(problem)}" for problem in problems[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return InvalidResponseError(
-        f"the response is not a list of customers: {_shape_of(body)}; {first}{more}", **response_fields(status, headers)
+        f"the response is not a list of customers: {shape}; {first}{more}", **response_fields(status, headers)
     )
 
 
-def _shape_of(body: bytes) -> str:
-    """Describe a JSON body without its values."""
+def _shape_of(body: bytes, content: object) -> str:
+    """
+    Describe a JSON body without its values. *content* is what it was parsed to; `None` if it is long.
+
+    It is not parsed again here: with fewer frames left on the stack, what is nested deeply might fail.
+    """
     if len(body) > _LONGEST_LOOKED_INTO:
         return f"{len(body):,} bytes of JSON"
-
-    value = parse_json(body)
-    if not isinstance(value, dict):
-        return f"a JSON {type(value).__name__}"
+    if not isinstance(content, dict):
+        return f"a JSON {type(content).__name__}"
 
     # Only keys that look like names of fields: an object may also be keyed by customers.
-    keys = cast("dict[str, object]", value)
+    keys = cast("dict[str, object]", content)
     names = sorted(key for key in keys if key.isidentifier() and len(key) <= _LONGEST_NAME)[:_MOST_NAMES]
     return f"an object with {len(keys)} keys{', among them ' if names else ''}{', '.join(map(repr, names))}"
