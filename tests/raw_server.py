@@ -7,6 +7,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,10 +34,23 @@ class Connection:
     def __init__(self, accepted: socket.socket, stopped: threading.Event) -> None:
         self._socket = accepted
         self._stopped = stopped
+        self._unread = b""
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from here on."""
+        self._socket = context.wrap_socket(self._socket, server_side=True)
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def unread(self, head: bytes) -> None:
+        """Let the next call of `read_request` return this request again."""
+        self._unread = head
 
     def read_request(self) -> bytes:
         """Return the head of the next request; empty at the end of the connection."""
-        head = b""
+        head, self._unread = self._unread, b""
         while not head.endswith(b"\r\n\r\n"):
             received = self.receive()
             if not received:
@@ -90,17 +104,22 @@ class RawServer:
     Attributes:
         requests: The heads of all requests that were read.
         connections: How many connections came.
+
+    Args:
+        listens: Whether it accepts connections from the beginning; otherwise from `listen` on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, listens: bool = True) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self._behaviours: list[Behaviour] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.socket()
+        self._listening.bind(("127.0.0.1", 0))
+        self._listens = listens
         self._stopped = threading.Event()
         self._sockets: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads: list[threading.Thread] = []
 
     @property
     def url(self) -> str:
@@ -129,14 +148,22 @@ class RawServer:
         return behaviour
 
     def __enter__(self) -> Self:
-        self._threads[0].start()
+        if self._listens:
+            self.listen()
         return self
+
+    def listen(self) -> None:
+        """Accept connections from now on. Before that, they are refused."""
+        self._listening.listen()
+        self._threads.append(threading.Thread(target=self._accept, daemon=True))
+        self._threads[-1].start()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._listening.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it may never have listened
+            self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for accepted in self._sockets:
             try:
@@ -161,10 +188,8 @@ class RawServer:
             thread.start()
 
     def _serve(self, behaviour: Behaviour, accepted: socket.socket) -> None:
-        try:
-            wrapped = accepted if self._tls is None else self._tls.wrap_socket(accepted, server_side=True)
-        except (ssl.SSLError, OSError):
-            accepted.close()
-            return
-        with wrapped:
-            behaviour(Connection(wrapped, self._stopped))
+        connection = Connection(accepted, self._stopped)
+        with suppress(ssl.SSLError, OSError), closing(connection):
+            if self._tls is not None:
+                connection.start_tls(self._tls)
+            behaviour(connection)

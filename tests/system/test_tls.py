@@ -114,10 +114,3 @@ class TestTLS:
         assert caught.value.attempts == 3
         del caught
         gc.collect()  # an open socket would be a warning, and so an error
-
-    async def test_a_handshake_that_breaks_off_is_retried(self, raw_server: RawServer, authority: trustme.CA) -> None:
-        """A handshake that breaks off is retried."""
-        raw_server.behave(lambda _connection: None)
-        with pytest.raises(APIConnectionError) as caught:
-            await self._fetch(raw_server, authority)
-        assert caught.value.attempts == 3

@@ -4,7 +4,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import httpcore
@@ -271,9 +271,11 @@ async def test_an_endless_body_that_never_waits_is_left(library: ModuleType) -> 
     """A body that is too large is left after a while, even if it never waits for more."""
 
     class Endless(library.AsyncByteStream):  # type: ignore[name-defined, misc]
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            while True:
-                yield b" " * 100_000
+        def __aiter__(self) -> Self:
+            return self
+
+        async def __anext__(self) -> bytes:
+            return b" " * 100_000
 
     transport = library.MockTransport(lambda _: library.Response(200, stream=Endless()))
     with pytest.raises(InvalidResponseError, match="larger than max_response_bytes"):

@@ -110,7 +110,11 @@ class Exchange:
             headers = {name: secret.redact(value) for name, value in response.headers.items()}
             # HTTP/2 numbers its responses, so its connections are never one behind.
             connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
-            yield RawResponse(response.status_code, headers, body, repeats_token, connection)
+            raw = RawResponse(response.status_code, headers, body, repeats_token, connection)
+            # If a hook has closed the response, another request may already use the connection.
+            if trace.got_too_much and not response.is_closed:
+                raw.drop_connection()
+            yield raw
         finally:
             # The response is complete, or an error says why not. That closing failed adds nothing.
             with suppress(Exception):
@@ -215,4 +219,4 @@ async def _abandon(stream: AsyncIterator[bytes]) -> None:
         async for chunk in stream:
             buffered += len(chunk)
             if buffered > _MOST_BUFFERED:
-                break
+                await cast("AsyncGenerator[bytes]", stream).aclose()

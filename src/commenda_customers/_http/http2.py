@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 from types import FrameType, TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from ..errors import chain
 
 _SECONDS_TO_RESET = 1.0
+_MOST_UNANSWERED = 2
+"""Requests in a row that a connection may leave without an answer until they time out. One may be a slow page."""
+
+_unanswered: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How many requests in a row each connection has left without an answer."""
 
 
 class ErrorCode(IntEnum):
@@ -57,7 +63,7 @@ class H2Stream:
     @classmethod
     def of(cls, info: dict[str, Any]) -> Self | None:
         """Find the stream that is about to be opened, from the trace event about it."""
-        for frame in _callers(inspect.currentframe()):
+        for frame in callers(inspect.currentframe()):
             connection = frame.f_locals.get("self")
             if hasattr(connection, "_h2_state"):
                 return cls(connection, info["stream_id"], info["request"])
@@ -73,6 +79,22 @@ class H2Stream:
     def is_connection_over(self) -> bool:
         """Whether h2 takes nothing more from the connection: a GOAWAY came, or the server has broken the protocol."""
         return bool(self.connection._h2_state.state_machine.state.name == "CLOSED")  # noqa: SLF001 - see the class
+
+    def note_answer(self) -> None:
+        """Note that the head of a response has come."""
+        _unanswered.pop(self.connection, None)
+
+    def note_silence(self) -> None:
+        """
+        Note that the request has timed out, and no head has come. After some, no other request uses the connection.
+
+        A connection may be dead without an end: a firewall has forgotten it, or the server hangs. HTTP/1.1 closes the
+        connection of each request that times out. HTTP/2 would use it for ever. httpcore closes a connection that it cannot
+        use any more when its last request has ended.
+        """
+        _unanswered[self.connection] = _unanswered.get(self.connection, 0) + 1
+        if _unanswered[self.connection] >= _MOST_UNANSWERED:
+            self.connection._used_all_stream_ids = True  # noqa: SLF001 - see the class
 
     async def end(self, *, is_damaged: bool) -> None:
         """
@@ -129,7 +151,8 @@ def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:
         traceback = traceback.tb_next
 
 
-def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+def callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and its callers, the innermost first."""
     while frame is not None:
         yield frame
         frame = frame.f_back

@@ -1,11 +1,13 @@
 """Follows the connection of a request, through the trace events of the HTTP library."""
 
+import math
 from contextlib import suppress
 from typing import Any
 
 import anyio
 
 from ..errors import APIConnectionError, APITimeoutError
+from .http1 import H1Connection
 from .http2 import Ending, ErrorCode, H2Stream, is_of_ended_connection, was_cut_while_writing
 
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete")
@@ -32,8 +34,10 @@ class ConnectionTrace:
         self.peer: str | None = None
         self._opened: Any = None
         self._was_sent = False
+        self._connection: H1Connection | None = None
         self._stream: H2Stream | None = None
         self._is_damaged = False
+        self._deadline = math.inf
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Receive an event of the library."""
@@ -47,11 +51,15 @@ class ConnectionTrace:
                     await self._opened.aclose()
             case "http11.send_request_headers.started":
                 self._was_sent = True
+                self._connection = H1Connection.of_caller()
             case "http2.send_request_headers.started":
                 self._was_sent = True
                 self._stream = H2Stream.of(info)
+                self._deadline = anyio.current_effective_deadline()
             case "http11.send_request_headers.complete" | "http2.send_request_headers.complete":
                 self.is_sendable = True
+            case "http2.receive_response_headers.complete" if self._stream is not None:
+                self._stream.note_answer()
             case "http2.response_closed.started" if self._stream is not None:
                 await self._stream.end(is_damaged=self._is_damaged)
             case _ if event.startswith("http2.") and event.endswith(".failed"):
@@ -59,9 +67,17 @@ class ConnectionTrace:
             case _:
                 pass
 
+    @property
+    def got_too_much(self) -> bool:
+        """Whether the server has sent more than the response, which the next request on the connection would get."""
+        return self._connection is not None and self._connection.has_more
+
     def _note_failure(self, event: str, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
             self._is_damaged = was_cut_while_writing(exc)
+            is_timeout = anyio.current_time() >= self._deadline
+            if event == "http2.receive_response_headers.failed" and is_timeout and self._stream is not None:
+                self._stream.note_silence()
             return
 
         # h2 refuses all that has come at once, also what was for other requests. After a GOAWAY alone, they miss nothing.

@@ -1,0 +1,42 @@
+"""What `docs/faults.md` promises about each fault, on raw sockets: a list and a stream, on asyncio and trio."""
+
+import pytest
+
+from fault_matrix import connection, content, cursors, encodings, framing, http2, proxies, tls
+from fault_matrix.rows import Row, rows_of, sections
+from fault_matrix.runs import WAYS, Fault, outcomes_of
+
+pytestmark = pytest.mark.anyio
+
+TABLES: dict[str, dict[str, Fault]] = {
+    "The connection": connection.FAULTS,
+    "The head and the length of a response": framing.FAULTS,
+    "The content of a page": content.FAULTS,
+    "Compression": encodings.FAULTS,
+    "Cursors": cursors.FAULTS,
+    "TLS": tls.FAULTS,
+    "Proxies": proxies.FAULTS,
+    "HTTP/2": http2.FAULTS,
+}
+ROWS = [row for section in TABLES for row in rows_of(section)]
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_every_row_has_a_behaviour_and_every_behaviour_a_row(section: str) -> None:
+    """The page and the tests have the same faults, each once, in the same order."""
+    assert [row.fault for row in rows_of(section)] == [*TABLES[section]]
+
+
+def test_the_page_has_no_other_words_and_no_other_tables() -> None:
+    """The outcomes are those that the page explains, and each table is read by a test."""
+    words = {row.fault for row in rows_of("The words")}
+    used = {row.outcome for row in [*ROWS, *rows_of("Statuses"), *rows_of("Redirects")]}
+    assert used == words
+    elsewhere = {"The words", "Statuses", "Waits", "Redirects", "What the client sends"}  # test_fault_matrix_requests.py
+    assert {*sections()} == {*TABLES} | elsewhere
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_what_the_page_says_happens(row: Row) -> None:
+    """A list and a stream meet the fault, once while it passes and once while it lasts. The outcome is that of the row."""
+    assert await outcomes_of(TABLES[row.section][row.fault]) == dict.fromkeys(WAYS, (row.outcome, row.error))
