@@ -27,7 +27,7 @@ TESTS: Mapping[str, Sequence[str]] = {
     "_fan_out.py": ("stream", "stream_ending", "stream_failures", "stream_ids", "stream_leaving"),
     "_wire/errors.py": ("wire", "statuses", "fuzzing"),
     "_wire/page.py": ("wire", "wire_errors", "statuses", "fuzzing"),
-    "_wire/rows.py": ("wire", "wire_errors", "fuzzing"),
+    "_wire/rows.py": ("wire", "wire_errors", "deep_json", "fuzzing"),
     "_wire/throttling.py": ("throttling", "statuses", "fuzzing"),
     "limits/_breaker.py": _LIMITS,
     "limits/_controller.py": _LIMITS,
