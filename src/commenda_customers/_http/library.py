@@ -5,20 +5,15 @@ import ssl
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NamedTuple, Self
 
 import httpx
 
 from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain
 from ..retry import is_transient_status
-from .http2 import frames_of
+from .internals import frames_of, is_of_trace, is_of_transport
 from .trace import ConnectionTrace
 
-_OF_TRANSPORT = frozenset({"_send_single_request", "handle_async_request", "aiter_raw", "aclose"})
-"""Functions of the HTTP library through which the exceptions of transports and of bodies come, and those of hooks do not."""
-_OF_TRACE = "atrace"
-"""The function that calls a trace extension."""
 _MISTAKES = (
     TypeError,
     AttributeError,
@@ -31,7 +26,6 @@ _MISTAKES = (
     Warning,
 )
 """Mistakes in a program, which do not pass. Others, such as a `KeyError`, leak from libraries if a connection ends."""
-
 
 _STATUS = re.compile(r"[0-9]{3}\b", re.ASCII)
 _SOCKS_REFUSALS = ("Requested ", "Invalid username/password", "Proxy Server could not connect: Connection not allowed")
@@ -103,9 +97,9 @@ class Library(NamedTuple):
             return its_request is request
 
         frames = list(frames_of(exc.__traceback__))
-        if any(frame.f_code.co_name == _OF_TRACE for frame in frames):
+        if is_of_trace(frames):
             return False
-        if any(frame.f_code.co_name in _OF_TRANSPORT and _knows(frame, request) for frame in frames):
+        if is_of_transport(frames, request):
             return True
         # The client itself refuses some requests and responses, such as a redirect to an address that is none.
         is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.request_error.__module__
@@ -151,12 +145,6 @@ def _is_refusal(exc: BaseException) -> bool:
         "ALERT_ACCESS",
     )
     return any(isinstance(link, ssl.SSLError) and any(word in str(link) for word in refused) for link in chain(exc))
-
-
-def _knows(frame: FrameType, request: Any) -> bool:
-    """Return whether a function was called with *request*, or is a method of its response."""
-    own = getattr(frame.f_locals.get("self"), "_request", None)
-    return own is request or any(value is request for value in frame.f_locals.values())
 
 
 def _proxy_refusal(exc: Exception, netloc: str, proxy: str | None) -> APIConnectionError:
