@@ -1,4 +1,4 @@
-"""What `_http/internals.py` and `http2.py` use of httpx, httpcore and h2 behind their interfaces: new versions may differ."""
+"""What `_http` uses of httpx, httpcore and h2 behind their public interfaces: a new version may differ."""
 
 from types import ModuleType
 from typing import Any

@@ -5,9 +5,9 @@ import ssl
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
-
-import httpx
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Self
 
 from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain
 from ..retry import is_transient_status
@@ -33,17 +33,16 @@ _SOCKS_REFUSALS = ("Requested ", "Invalid username/password", "Proxy Server coul
 _LONGEST_REASON = 200
 
 
-class Library(NamedTuple):
-    """The exceptions of the library that a client comes from. Those of httpx2 have the same names and fields as httpx's."""
+@dataclass(frozen=True, slots=True)
+class Library:
+    """
+    The library that a client comes from.
 
-    request_error: type[httpx.RequestError]
-    timeout: type[httpx.TimeoutException]
-    local_protocol_error: type[httpx.LocalProtocolError]
-    unsendable: tuple[type[Exception], ...]
-    connect_error: type[httpx.ConnectError]
-    status_error: type[httpx.HTTPStatusError]
-    not_read: type[httpx.ResponseNotRead]
-    proxy_error: type[httpx.ProxyError]
+    Attributes:
+        module: httpx or httpx2, whose exceptions have the same names and fields.
+    """
+
+    module: ModuleType
 
     @classmethod
     def of(cls, client_type: type) -> Self:
@@ -51,17 +50,7 @@ class Library(NamedTuple):
         for base in client_type.__mro__:
             name = base.__module__.partition(".")[0]
             if base.__name__ == "AsyncClient" and name in ("httpx", "httpx2"):
-                library = sys.modules[name]
-                return cls(
-                    library.RequestError,
-                    library.TimeoutException,
-                    library.LocalProtocolError,
-                    (library.UnsupportedProtocol, library.InvalidURL),
-                    library.ConnectError,
-                    library.HTTPStatusError,
-                    library.ResponseNotRead,
-                    library.ProxyError,
-                )
+                return cls(sys.modules[name])
 
         raise TypeError(
             f"http_client: expected an httpx.AsyncClient or an httpx2.AsyncClient, got {client_type.__qualname__}"
@@ -92,7 +81,7 @@ class Library(NamedTuple):
 
     def _is_about(self, exc: Exception, request: Any) -> bool:
         """Return whether *exc* says what happened to *request*. If not, a hook of the user's client has raised it."""
-        its_request = getattr(exc, "_request", None) if isinstance(exc, self.request_error) else None
+        its_request = getattr(exc, "_request", None) if isinstance(exc, self.module.RequestError) else None
         if its_request is not None:
             return its_request is request
 
@@ -102,17 +91,20 @@ class Library(NamedTuple):
         if is_of_transport(frames, request):
             return True
         # The client itself refuses some requests and responses, such as a redirect to an address that is none.
-        is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.request_error.__module__
-        return is_of_client and isinstance(exc, self.request_error)
+        is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.module.__name__
+        return is_of_client and isinstance(exc, self.module.RequestError)
 
     def _translated(self, exc: Exception, netloc: str, trace: ConnectionTrace) -> APIConnectionError:
-        if isinstance(exc, (self.timeout, TimeoutError)):
+        library = self.module
+        if isinstance(exc, (library.TimeoutException, TimeoutError)):
             return APITimeoutError(f"the connection to {netloc} timed out: {_reason(exc)}", transient=True)
-        if isinstance(exc, self.unsendable) or (isinstance(exc, self.local_protocol_error) and not trace.is_sendable):
+        if isinstance(exc, (library.UnsupportedProtocol, library.InvalidURL)) or (
+            isinstance(exc, library.LocalProtocolError) and not trace.is_sendable
+        ):
             return APIConnectionError(f"the request could not be sent: {_reason(exc)}")
-        if isinstance(exc, self.proxy_error):
+        if isinstance(exc, library.ProxyError):
             return _proxy_refusal(exc, netloc, trace.peer)
-        if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
+        if (isinstance(exc, library.ConnectError) and _is_tls_failure(exc)) or _is_refusal(exc):
             return APIConnectionError(
                 f"no trusted connection to {netloc}: its TLS certificate or protocol was not accepted: {_reason(exc)}"
             )
