@@ -91,7 +91,7 @@ class FaultJob(Job):
 
     async def run(self, held: Held, certificates: "Certificates") -> None:
         """Read all customers while it happens."""
-        proxy, more = self.setup.proxy(self.protocol), self.setup.emulator
+        proxy, more = self.setup.proxy(tls=self.protocol), self.setup.emulator
         async with proxied_emulator(proxy, held, LATENCY, options=more, certificate=certificates.server) as servers:
             url = servers.base_url("https")
             async with certificates.client(self.protocol) as http_client, anyio.create_task_group() as meanwhile:
