@@ -1,16 +1,24 @@
 """What `_http` uses of httpx, httpcore and h2 behind their public interfaces: a new version may differ."""
 
+import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import h2
+import h11
+import hpack
 import httpcore
 import httpcore2
+import httpx
+import httpx2
 import pytest
 from hpack import Encoder
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, SettingsFrame
 
 from commenda_customers._http.http2 import Ending, H2Stream, is_of_ended_connection
 from commenda_customers._http.internals import H1Connection, frames_of, is_of_trace
+from commenda_customers._http.logs import _LOGGERS
 
 pytestmark = [
     pytest.mark.anyio,
@@ -104,3 +112,14 @@ async def test_what_a_trace_function_raises_is_known(core: ModuleType) -> None:
 
 async def _nothing(_event: str, _info: Any) -> None:
     pass
+
+
+def test_every_logger_is_filtered(core: ModuleType) -> None:
+    """No library logs under a name that the filter of tokens does not know."""
+    for library in (core, httpx if core is httpcore else httpx2, h11, h2, hpack):
+        for file in Path(str(library.__file__)).parent.rglob("*.py"):
+            module = ".".join(
+                [library.__name__, *file.relative_to(Path(str(library.__file__)).parent).with_suffix("").parts]
+            )
+            for name in re.findall(r"getLogger\((.*?)\)", file.read_text(encoding="utf-8")):
+                assert (module if name == "__name__" else name.strip("\"'")) in _LOGGERS, file

@@ -4,7 +4,7 @@ import re
 import ssl
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Self
@@ -81,9 +81,9 @@ class Library:
 
     def _is_about(self, exc: Exception, request: Any) -> bool:
         """Return whether *exc* says what happened to *request*. If not, a hook of the user's client has raised it."""
-        its_request = getattr(exc, "_request", None) if isinstance(exc, self.module.RequestError) else None
-        if its_request is not None:
-            return its_request is request
+        if isinstance(exc, self.module.RequestError):
+            with suppress(RuntimeError):  # it says of no request
+                return exc.request is request
 
         frames = list(frames_of(exc.__traceback__))
         if is_of_trace(frames):
