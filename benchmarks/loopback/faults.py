@@ -31,9 +31,10 @@ from simulation.markdown import table
 
 from commenda_customers import AsyncCustomersAPI
 from commenda_customers.events import Event, RequestFailed, RequestSent, RetryScheduled, Throttled
+from emulated import TOKEN
 
 from .fault_setups import Protocol, Setup
-from .jobs import CONCURRENCY, TOKEN, Held, Job, Servers, held_by_emulator, proxied_emulator, verdict
+from .jobs import CONCURRENCY, Held, Job, Servers, held_by_emulator, proxied_emulator, verdict
 from .processes import HOST
 
 PAGES = 15

@@ -1,6 +1,5 @@
 """What every job has: an emulator in a process of its own, a proxy before it, and customers to read and to compare."""
 
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import anyio
 
 from commenda_customers import AsyncCustomersAPI, Customer, CustomersError
 from commenda_customers.testing import Emulator
+from emulated import emulate
 
 from .configs import Proxy
 from .processes import HOST, Server, free_ports, serving
@@ -19,7 +19,6 @@ from .processes import HOST, Server, free_ports, serving
 Held = Mapping[str, list[Customer]]
 """Customers by corporation, in their order."""
 
-TOKEN = "benchmark-token"
 CONCURRENCY = 16
 """Corporations at once."""
 
@@ -97,10 +96,8 @@ async def proxied_emulator(
 ) -> AsyncIterator[Servers]:
     """Run an emulator and a proxy before it, in processes of their own."""
     behind, before = free_ports(2)
-    command = [sys.executable, "-m", "commenda_customers", "emulate", "--port", str(behind), "--token", TOKEN]
-    command += ["--latency", str(latency), *options]
-    for corporation_id, customers in held.items():
-        command += ["--corporation", f"{corporation_id}={len(customers)}"]
+    sizes = {corporation_id: len(customers) for corporation_id, customers in held.items()}
+    command = [*emulate(sizes, port=behind, latency=latency), *options]
     with TemporaryDirectory(prefix="proxies-") as folder:
         config = anyio.Path(folder, "proxy.conf")
         text = proxy.config(folder=folder, emulator=behind, proxy=before, certificate=certificate)

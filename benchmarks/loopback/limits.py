@@ -25,8 +25,9 @@ from simulation.markdown import percent, table
 
 from commenda_customers import AsyncCustomersAPI, RetryPolicy
 from commenda_customers.events import Event, PageFetched, RequestSent
+from emulated import TOKEN
 
-from .jobs import TOKEN, Held, Job, held_by_emulator, proxied_emulator, verdict
+from .jobs import Held, Job, held_by_emulator, proxied_emulator, verdict
 from .limit_setups import LATENCY, Setup
 
 CORPORATIONS, PAGES = 32, 16

@@ -79,7 +79,7 @@ class Library:
                 raise
             raise self._translated(exc, netloc, trace) from exc
 
-    def _is_about(self, exc: Exception, request: Any) -> bool:
+    def _is_about(self, exc: Any, request: Any) -> bool:
         """Return whether *exc* says what happened to *request*. If not, a hook of the user's client has raised it."""
         if isinstance(exc, self.module.RequestError):
             with suppress(RuntimeError):  # it says of no request
