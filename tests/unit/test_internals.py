@@ -16,8 +16,9 @@ import pytest
 from hpack import Encoder
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, SettingsFrame
 
+from commenda_customers._http.http1 import H1Connection
 from commenda_customers._http.http2 import Ending, H2Stream, is_of_ended_connection
-from commenda_customers._http.internals import H1Connection, frames_of, is_of_trace
+from commenda_customers._http.internals import frames_of, is_of_trace
 from commenda_customers._http.logs import _LOGGERS
 
 pytestmark = [

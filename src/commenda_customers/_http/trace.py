@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 
 from ..errors import APIConnectionError, APITimeoutError
+from .http1 import H1Connection
 from .http2 import Ending, ErrorCode, H2Stream, is_of_ended_connection, was_cut_while_writing
-from .internals import H1Connection
 
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete")
 """Suffixes of the events for a new connection. The prefix is the kind of connection; proxies have their own."""
