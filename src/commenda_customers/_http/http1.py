@@ -1,10 +1,9 @@
 """What httpcore leaves to do on HTTP/1.1 connections: to notice that a server sends more than it was asked for."""
 
-import inspect
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .http2 import callers
+from .internals import H1_NAMES, calling_connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +15,6 @@ class H1Connection:
     on the connection gets the wrong one, and customers are lost or come twice. httpcore looks at the socket before it uses a
     connection again. But it does not look at what it has already read, and keeps that for the next response.
 
-    No public interface leads to it: see `H2Stream`. If the connection is not found, nothing is noticed.
-
     Attributes:
         connection: The `AsyncHTTP11Connection` of httpcore or httpcore2.
     """
@@ -26,13 +23,9 @@ class H1Connection:
 
     @classmethod
     def of_caller(cls) -> Self | None:
-        """Find the connection that calls the trace extension."""
-        for frame in callers(inspect.currentframe()):
-            connection = frame.f_locals.get("self")
-            if hasattr(connection, "_h11_state"):
-                return cls(connection)
-
-        return None
+        """Find the connection that calls the trace extension. `None`: it cannot be found; see `internals.py`."""
+        connection = calling_connection(H1_NAMES)
+        return None if connection is None else cls(connection)
 
     @property
     def has_more(self) -> bool:
