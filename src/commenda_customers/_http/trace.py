@@ -22,7 +22,7 @@ class ConnectionTrace:
     connection at the moment at which it is used again.
 
     It also closes a connection whose TLS handshake failed or was cancelled, because httpcore does not (encode/httpcore pull
-    request 443), and ends the streams of HTTP/2: see `H2Stream`.
+    request 443), ends connections that are behind, see `H1Connection`, and the streams of HTTP/2, see `H2Stream`.
 
     Attributes:
         is_sendable: Whether nothing is wrong with the request itself, as far as the library has seen it.
@@ -56,6 +56,8 @@ class ConnectionTrace:
                 self._was_sent = True
                 self._stream = H2Stream.of(info)
                 self._deadline = anyio.current_effective_deadline()
+            case "http11.response_closed.started" if self._connection is not None:
+                self._connection.end_if_behind()
             case "http11.send_request_headers.complete" | "http2.send_request_headers.complete":
                 self.is_sendable = True
             case "http2.receive_response_headers.complete" if self._stream is not None:
@@ -66,11 +68,6 @@ class ConnectionTrace:
                 self._note_failure(event, info["exception"])
             case _:
                 pass
-
-    @property
-    def got_too_much(self) -> bool:
-        """Whether the server has sent more than the response, which the next request on the connection would get."""
-        return self._connection is not None and self._connection.has_more
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
