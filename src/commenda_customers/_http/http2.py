@@ -7,6 +7,7 @@ HTTP/2 sends many requests on one connection, each as a stream (RFC 9113).
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 from types import FrameType, TracebackType
@@ -53,7 +54,7 @@ class H2Stream:
     Attributes:
         connection: The `AsyncHTTP2Connection` of httpcore or httpcore2.
         number: The number of the stream.
-        request: The request, as httpcore has it.
+        request: The request, as httpcore has it, without its headers: errors lead to it, and it must not have the token.
     """
 
     connection: Any
@@ -66,7 +67,9 @@ class H2Stream:
         for frame in callers(inspect.currentframe()):
             connection = frame.f_locals.get("self")
             if hasattr(connection, "_h2_state"):
-                return cls(connection, info["stream_id"], info["request"])
+                request = copy(info["request"])
+                request.headers = []
+                return cls(connection, info["stream_id"], request)
 
         return None
 

@@ -56,18 +56,23 @@ class ConnectionTrace:
                 self._was_sent = True
                 self._stream = H2Stream.of(info)
                 self._deadline = anyio.current_effective_deadline()
-            case "http11.response_closed.started" if self._connection is not None:
-                self._connection.end_if_behind()
             case "http11.send_request_headers.complete" | "http2.send_request_headers.complete":
                 self.is_sendable = True
             case "http2.receive_response_headers.complete" if self._stream is not None:
                 self._stream.note_answer()
-            case "http2.response_closed.started" if self._stream is not None:
-                await self._stream.end(is_damaged=self._is_damaged)
+            case "http11.response_closed.started" | "http2.response_closed.started":
+                await self._leave()
             case _ if event.startswith("http2.") and event.endswith(".failed"):
                 self._note_failure(event, info["exception"])
             case _:
                 pass
+
+    async def _leave(self) -> None:
+        """Leave the connection to others, or to nobody. It still belongs to this request, or carries its stream."""
+        if self._stream is not None:
+            await self._stream.end(is_damaged=self._is_damaged)
+        elif self._connection is not None:
+            self._connection.end_if_behind()
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
