@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from ..errors import chain
+from ..errors import chain, text_of
 
 _SECONDS_TO_RESET = 1.0
 _MOST_UNANSWERED = 2
@@ -144,7 +144,7 @@ def is_of_ended_connection(exc: BaseException) -> bool:
     h2 takes nothing more after a GOAWAY, not even the responses that the server still sends (RFC 9113, section 6.8). If both
     come at once, its error about the response is all that is left.
     """
-    return any("in state ConnectionState.CLOSED" in str(link) for link in chain(exc))
+    return any("in state ConnectionState.CLOSED" in text_of(link) for link in chain(exc))
 
 
 def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain
+from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain, text_of
 from ..retry import is_transient_status
 from .http2 import frames_of
 from .trace import ConnectionTrace
@@ -178,5 +178,5 @@ def _proxy_refusal(exc: Exception, netloc: str, proxy: str | None) -> APIConnect
 def _reason(exc: BaseException) -> str:
     """Return the text of the innermost cause that has one, which is the most specific."""
     # The text of a KeyError is only the key.
-    texts = [str(link) for link in chain(exc) if not isinstance(link, LookupError)]
+    texts = [text_of(link) for link in chain(exc) if not isinstance(link, LookupError)]
     return next((text for text in reversed(texts) if text), type(exc).__name__)
