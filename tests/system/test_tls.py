@@ -136,3 +136,26 @@ class TestTLS:
             for name in ("corp_7", "corp_8", "corp_9"):
                 assert [customer.id for customer in await api.list("corp_1", name=name)] == ["corp_1", name]
         assert raw_server.connections == 3
+
+    async def test_behind_a_proxy_what_cannot_be_sent_is_final_too(
+        self, raw_server: RawServer, authority: trustme.CA
+    ) -> None:
+        """That the proxy took its own request says nothing about the headers of the request to the server."""
+        server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+        authority.issue_cert("api.example").configure_cert(server)
+        authority.configure_trust(trusting)
+
+        def connects(connection: Connection) -> None:
+            connection.read_request()
+            connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            connection.start_tls(server)
+            connection.read_request()
+
+        raw_server.behave(connects)
+        async with (
+            httpx.AsyncClient(proxy=raw_server.url, verify=trusting, headers={"X-Mine": "two\nlines"}) as client,
+            AsyncCustomersAPI(TOKEN, base_url="https://api.example", http_client=client) as api,
+        ):
+            with pytest.raises(APIConnectionError, match="could not be sent") as caught:
+                await api.list("corp_1")
+        assert caught.value.attempts == 1

@@ -50,7 +50,7 @@ class ConnectionTrace:
                 with suppress(Exception), anyio.CancelScope(shield=True):
                     await self._opened.aclose()
             case "http11.send_request_headers.started":
-                self._was_sent = True
+                self._was_sent, self.is_sendable = True, False  # before this, only the CONNECT for a proxy was sent
                 self._connection = H1Connection.of_caller()
             case "http2.send_request_headers.started":
                 self._was_sent = True
