@@ -72,6 +72,14 @@ class Connection:
         except OSError:
             self._stopped.wait(0)
 
+    def send_at_once(self, *parts: bytes) -> None:
+        """Send bytes so that they arrive together. Over TLS, each part is a record."""
+        cork = getattr(socket, "TCP_CORK", None) or socket.TCP_NOPUSH  # type: ignore[attr-defined,unused-ignore]
+        self._socket.setsockopt(socket.IPPROTO_TCP, cork, 1)
+        for part in parts:
+            self.send(part)
+        self._socket.setsockopt(socket.IPPROTO_TCP, cork, 0)
+
     def send_past_tls(self, data: bytes) -> None:
         """Send bytes on the connection below TLS."""
         with socket.socket(fileno=os.dup(self._socket.fileno())) as below:

@@ -14,7 +14,7 @@ from typing import Never, Self
 
 from pydantic import SecretStr
 
-from .errors import CustomersError, chain
+from .errors import CustomersError, chain, text_of
 
 # RFC 9110, section 5.5: the characters of a header value, without blanks, which no token has. The HTTP library would refuse
 # any other character with the value in its message.
@@ -78,7 +78,7 @@ class Secret:
         error.args = (error.message,)
         error.request_id = error.request_id and self.redact(error.request_id)
         # It may also be in the text of a cause: the HTTP library quotes a header that is malformed.
-        if any(self.redact(str(link)) != str(link) for link in chain(error.__cause__)):
+        if any(self.redact(text) != text for text in map(text_of, chain(error.__cause__))):
             error.__cause__ = error.__context__ = None
 
     def redact_bytes(self, data: bytes) -> bytes:
@@ -142,7 +142,7 @@ def forget_frames(error: BaseException, *, until: BaseException | None) -> None:
             continue
         seen.add(id(link))
         link.__traceback__ = None
-        behind += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
+        behind += [link.__cause__, link.__context__, *(link.exceptions if isinstance(link, BaseExceptionGroup) else ())]
 
 
 def _escaped_forms(char: str) -> str:

@@ -28,6 +28,7 @@ All errors hold plain data, survive `pickle`, and never hold the token.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from .checkpoint import Checkpoint
@@ -71,8 +72,17 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None and id(exc) not in seen:
         yield exc
         seen.add(id(exc))
-        members: tuple[BaseException, ...] = getattr(exc, "exceptions", ())
+        # Other exceptions may have an attribute of that name too.
+        members: tuple[BaseException, ...] = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
         exc = next(iter(members), exc.__cause__ or exc.__context__)
+
+
+def text_of(exc: BaseException) -> str:
+    """Return the text of *exc*, which may be of somebody else's class; empty if that fails to make one."""
+    with suppress(Exception):
+        return str(exc)
+
+    return ""
 
 
 class CustomersError(Exception):

@@ -45,6 +45,23 @@ async def test_an_unrequested_response_is_dropped(raw_server: RawServer, make_ap
     assert raw_server.connections == 2
 
 
+async def test_an_unrequested_response_is_dropped_although_a_hook_has_read_the_first(raw_server: RawServer) -> None:
+    """Also if a hook of the user's client reads and so closes each response, as a hook that logs does."""
+    mine, other = listing("mine"), listing("other")
+    raw_server.behave(raw_server.answers(ok(mine) + ok(other), ok(other)), raw_server.answers(ok(mine)))
+
+    async def reads(response: httpx.Response) -> None:
+        await response.aread()
+
+    async with (
+        httpx.AsyncClient(event_hooks={"response": [reads]}) as client,
+        AsyncCustomersAPI(TOKEN, base_url=raw_server.url, http_client=client) as api,
+    ):
+        for _ in range(2):
+            assert [customer.id async for customer in api.list("corp_1")] == ["mine"]
+    assert raw_server.connections == 2
+
+
 async def test_a_connection_with_a_foreign_response_is_not_used_again(raw_server: RawServer, make_api: MakeAPI) -> None:
     """The retry after a response with customers of another corporation uses another connection."""
     foreign = ok(listing("other", corporation_id="corp_2"))

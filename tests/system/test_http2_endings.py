@@ -1,5 +1,7 @@
 """HTTP/2 connections that end, and streams that the server refuses."""
 
+import httpx
+import httpx2
 import pytest
 
 from commenda_customers import (
@@ -7,6 +9,7 @@ from commenda_customers import (
     RetryPolicy,
 )
 from http2_clients import ONCE, Failures, MakeH2, ids_of, read_many
+from leaks import see
 from raw_h2_server import (
     ENHANCE_YOUR_CALM,
     NO_ERROR,
@@ -19,7 +22,7 @@ from raw_h2_server import (
     page,
     speaks_h2,
 )
-from raw_server import RawServer
+from raw_server import TOKEN, RawServer
 
 pytestmark = pytest.mark.anyio
 
@@ -159,3 +162,13 @@ async def test_a_server_that_wants_no_http2_is_final(raw_server: RawServer, make
         with pytest.raises(APIConnectionError, match="after 1 attempt") as caught:
             await ids_of(api)
     assert not caught.value.transient
+
+
+async def test_an_error_holds_no_token(raw_server: RawServer, make_h2: MakeH2) -> None:
+    """What an error leads to, its cause, the request and what followed its stream, has the headers without the token."""
+    raw_server.behave(speaks_h2(answers(lambda connection, request: connection.reset(request.stream))))
+    async with make_h2(retry=ONCE) as api:
+        with pytest.raises(APIConnectionError) as caught:
+            await ids_of(api)
+    assert isinstance(caught.value.__cause__, httpx.RequestError | httpx2.RequestError)
+    assert TOKEN not in see(caught.value.__cause__.request.extensions, depth=12)

@@ -1,6 +1,7 @@
 """TLS: certificates, handshakes, and what breaks after them."""
 
 import gc
+import re
 import ssl
 
 import httpx
@@ -14,7 +15,7 @@ from commenda_customers import (
     AsyncCustomersAPI,
     RetryPolicy,
 )
-from raw_server import TOKEN, Connection, RawServer
+from raw_server import TOKEN, Connection, RawServer, listing, ok
 
 pytestmark = pytest.mark.anyio
 
@@ -114,3 +115,47 @@ class TestTLS:
         assert caught.value.attempts == 3
         del caught
         gc.collect()  # an open socket would be a warning, and so an error
+
+    async def test_a_response_too_many_is_dropped(self, raw_server: RawServer, authority: trustme.CA) -> None:
+        """A second response on a connection, in a TLS record of its own, is not taken for that to the next request."""
+        self._listen(raw_server, authority, "localhost")
+
+        def answers_twice(connection: Connection) -> None:
+            while head := connection.read_request():
+                answer = ok(listing(*re.findall("corp_[0-9]", head.decode()), corporation_id="corp_1"))
+                connection.send_at_once(answer, answer)
+
+        raw_server.behave(answers_twice)
+        url = raw_server.url.replace("http://127.0.0.1", "https://localhost")
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        async with (
+            httpx.AsyncClient(verify=context) as client,
+            AsyncCustomersAPI(TOKEN, base_url=url, http_client=client) as api,
+        ):
+            for name in ("corp_7", "corp_8", "corp_9"):
+                assert [customer.id for customer in await api.list("corp_1", name=name)] == ["corp_1", name]
+        assert raw_server.connections == 3
+
+    async def test_behind_a_proxy_what_cannot_be_sent_is_final_too(
+        self, raw_server: RawServer, authority: trustme.CA
+    ) -> None:
+        """That the proxy took its own request says nothing about the headers of the request to the server."""
+        server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+        authority.issue_cert("api.example").configure_cert(server)
+        authority.configure_trust(trusting)
+
+        def connects(connection: Connection) -> None:
+            connection.read_request()
+            connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            connection.start_tls(server)
+            connection.read_request()
+
+        raw_server.behave(connects)
+        async with (
+            httpx.AsyncClient(proxy=raw_server.url, verify=trusting, headers={"X-Mine": "two\nlines"}) as client,
+            AsyncCustomersAPI(TOKEN, base_url="https://api.example", http_client=client) as api,
+        ):
+            with pytest.raises(APIConnectionError, match="could not be sent") as caught:
+                await api.list("corp_1")
+        assert caught.value.attempts == 1

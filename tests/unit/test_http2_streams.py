@@ -29,7 +29,7 @@ class FakeConnection:
         )
 
     async def send(self, trace: ConnectionTrace) -> None:
-        await trace("http2.send_request_headers.started", {"stream_id": 1, "request": None})
+        await trace("http2.send_request_headers.started", {"stream_id": 1, "request": SimpleNamespace()})
 
     async def _write_outgoing_data(self, _request: Any) -> None:
         await self._write()
@@ -85,7 +85,7 @@ async def test_a_server_that_does_not_read_is_left() -> None:
 async def test_a_library_that_is_built_otherwise_is_left_alone() -> None:
     """If the connection cannot be found, nothing is reset, and the failure to send passes."""
     trace = ConnectionTrace()
-    await trace("http2.send_request_headers.started", {"stream_id": 1, "request": None})
+    await trace("http2.send_request_headers.started", {"stream_id": 1, "request": SimpleNamespace()})
     await trace("http2.send_request_headers.failed", {"exception": ValueError()})
     await trace("http2.response_closed.started", {"stream_id": 1})
     assert trace.is_sendable

@@ -85,6 +85,23 @@ async def test_what_a_transport_raises_is_a_connection_error(library: ModuleType
         assert caught.value.attempts == 1
 
 
+class _OddError(Exception):
+    """An exception that looks like a group, and has no text."""
+
+    exceptions = None
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("at", ["send", "second part"])
+async def test_an_odd_exception_is_a_connection_error(library: ModuleType, at: str) -> None:
+    """Nothing is expected of the class of an exception, neither a text nor what its attributes mean."""
+    with pytest.raises(APIConnectionError, match="failed: _OddError") as caught:
+        await _first_page(_client(library, _transport(library, at, _OddError())))
+    assert caught.value.transient
+
+
 async def test_an_error_while_closing_loses_no_page(library: ModuleType) -> None:
     """A page that was complete is a page, whatever closing its response raises."""
     for kind in ALL:

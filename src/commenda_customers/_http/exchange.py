@@ -1,6 +1,5 @@
 """One request and its response, through a client of the HTTP library."""
 
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import httpx
 from .._secret import Secret
 from ..errors import APIConnectionError, CustomersError
 from .body import ACCEPT_ENCODING, BodyReader
+from .http1 import end_connection
 from .library import Library
 from .trace import ConnectionTrace
 
@@ -47,14 +47,7 @@ class RawResponse:
 
     def drop_connection(self) -> None:
         """Let no other request use the connection of this response."""
-        connection = self._connection and self._connection.get_extra_info("socket")
-        if connection is None:
-            return
-
-        # Shut down, not closed: the pool then sees that the connection has ended and closes it. A closed socket makes the
-        # pool's check fail on trio. Through a duplicate, because the socket of uvloop cannot be shut down.
-        with suppress(OSError), socket.fromfd(connection.fileno(), connection.family, connection.type) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
+        end_connection(self._connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +103,7 @@ class Exchange:
             headers = {name: secret.redact(value) for name, value in response.headers.items()}
             # HTTP/2 numbers its responses, so its connections are never one behind.
             connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
-            raw = RawResponse(response.status_code, headers, body, repeats_token, connection)
-            # If a hook has closed the response, another request may already use the connection.
-            if trace.got_too_much and not response.is_closed:
-                raw.drop_connection()
-            yield raw
+            yield RawResponse(response.status_code, headers, body, repeats_token, connection)
         finally:
             # The response is complete, or an error says why not. That closing failed adds nothing.
             with suppress(Exception):

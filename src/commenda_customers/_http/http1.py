@@ -1,5 +1,8 @@
 """What httpcore leaves to do on HTTP/1.1 connections: to notice that a server sends more than it was asked for."""
 
+import socket
+import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -27,7 +30,44 @@ class H1Connection:
         connection = calling_connection(H1_NAMES)
         return None if connection is None else cls(connection)
 
-    @property
-    def has_more(self) -> bool:
-        """Whether bytes have come after a complete response."""
-        return bool(self.connection._h11_state.trailing_data[0])  # noqa: SLF001 - see the class
+    def end_if_behind(self) -> None:
+        """
+        Let no other request use the connection, if more has come than a complete response.
+
+        Call it when the response is closed: earlier, more may still come, and later, another request may use the connection.
+        """
+        stream = self.connection._network_stream  # noqa: SLF001 - see the class
+        if self.connection._h11_state.trailing_data[0] or _has_more_in_tls(stream.get_extra_info("ssl_object")):  # noqa: SLF001 - see the class
+            end_connection(stream)
+
+
+def end_connection(stream: Any) -> None:
+    """
+    Let no other request use a connection.
+
+    It is shut down, not closed: the pool then sees that it has ended and closes it. A closed socket makes the pool's check
+    fail on trio. Through a duplicate, because the socket of uvloop cannot be shut down.
+
+    Args:
+        stream: The network stream of the connection.
+    """
+    connection = stream and stream.get_extra_info("socket")
+    if connection is None:
+        return
+
+    with suppress(OSError), socket.fromfd(connection.fileno(), connection.family, connection.type) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def _has_more_in_tls(tls: object) -> bool:
+    """Return whether TLS has decrypted, or can decrypt, more than was read. What this reads is lost to the connection."""
+    if not isinstance(tls, ssl.SSLObject):
+        return False
+
+    try:
+        tls.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:  # of bytes that are not TLS
+        return True
+    return True

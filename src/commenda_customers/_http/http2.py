@@ -5,6 +5,7 @@ HTTP/2 sends many requests on one connection, each as a stream (RFC 9113).
 """
 
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Self
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from ..errors import chain
+from ..errors import chain, text_of
 from .internals import H2_NAMES, calling_connection, frames_of
 
 _SECONDS_TO_RESET = 1.0
@@ -49,7 +50,7 @@ class H2Stream:
     Attributes:
         connection: The `AsyncHTTP2Connection` of httpcore or httpcore2.
         number: The number of the stream.
-        request: The request, as httpcore has it.
+        request: The request, as httpcore has it, without its headers: errors lead to it, and it must not have the token.
     """
 
     connection: Any
@@ -60,7 +61,12 @@ class H2Stream:
     def of(cls, info: dict[str, Any]) -> Self | None:
         """Find the stream that is about to be opened, from the trace event about it. `None`: it cannot be found."""
         connection = calling_connection(H2_NAMES)
-        return None if connection is None else cls(connection, info["stream_id"], info["request"])
+        if connection is None:
+            return None
+
+        request = copy(info["request"])
+        request.headers = []
+        return cls(connection, info["stream_id"], request)
 
     @property
     def is_to_blame(self) -> bool:
@@ -133,7 +139,7 @@ def is_of_ended_connection(exc: BaseException) -> bool:
     h2 takes nothing more after a GOAWAY, not even the responses that the server still sends (RFC 9113, section 6.8). If both
     come at once, its error about the response is all that is left.
     """
-    return any("in state ConnectionState.CLOSED" in str(link) for link in chain(exc))
+    return any("in state ConnectionState.CLOSED" in text_of(link) for link in chain(exc))
 
 
 @dataclass(frozen=True, slots=True)

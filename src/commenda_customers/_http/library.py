@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Self
 
-from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain
+from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain, text_of
 from ..retry import is_transient_status
 from .internals import frames_of, is_of_trace, is_of_transport
 from .trace import ConnectionTrace
@@ -158,5 +158,5 @@ def _proxy_refusal(exc: Exception, netloc: str, proxy: str | None) -> APIConnect
 def _reason(exc: BaseException) -> str:
     """Return the text of the innermost cause that has one, which is the most specific."""
     # The text of a KeyError is only the key.
-    texts = [str(link) for link in chain(exc) if not isinstance(link, LookupError)]
+    texts = [text_of(link) for link in chain(exc) if not isinstance(link, LookupError)]
     return next((text for text in reversed(texts) if text), type(exc).__name__)

@@ -22,7 +22,7 @@ class ConnectionTrace:
     connection at the moment at which it is used again.
 
     It also closes a connection whose TLS handshake failed or was cancelled, because httpcore does not (encode/httpcore pull
-    request 443), and ends the streams of HTTP/2: see `H2Stream`.
+    request 443), ends connections that are behind, see `H1Connection`, and the streams of HTTP/2, see `H2Stream`.
 
     Attributes:
         is_sendable: Whether nothing is wrong with the request itself, as far as the library has seen it.
@@ -50,7 +50,7 @@ class ConnectionTrace:
                 with suppress(Exception), anyio.CancelScope(shield=True):
                     await self._opened.aclose()
             case "http11.send_request_headers.started":
-                self._was_sent = True
+                self._was_sent, self.is_sendable = True, False  # before this, only the CONNECT for a proxy was sent
                 self._connection = H1Connection.of_caller()
             case "http2.send_request_headers.started":
                 self._was_sent = True
@@ -60,17 +60,19 @@ class ConnectionTrace:
                 self.is_sendable = True
             case "http2.receive_response_headers.complete" if self._stream is not None:
                 self._stream.note_answer()
-            case "http2.response_closed.started" if self._stream is not None:
-                await self._stream.end(is_damaged=self._is_damaged)
+            case "http11.response_closed.started" | "http2.response_closed.started":
+                await self._leave()
             case _ if event.startswith("http2.") and event.endswith(".failed"):
                 self._note_failure(event, info["exception"])
             case _:
                 pass
 
-    @property
-    def got_too_much(self) -> bool:
-        """Whether the server has sent more than the response, which the next request on the connection would get."""
-        return self._connection is not None and self._connection.has_more
+    async def _leave(self) -> None:
+        """Leave the connection to others, or to nobody. It still belongs to this request, or carries its stream."""
+        if self._stream is not None:
+            await self._stream.end(is_damaged=self._is_damaged)
+        elif self._connection is not None:
+            self._connection.end_if_behind()
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
