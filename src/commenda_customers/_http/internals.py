@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-H1_NAMES = ("_h11_state",)
+H1_NAMES = ("_h11_state", "_network_stream")
 H2_NAMES = ("_h2_state", "_events", "_write_outgoing_data", "_used_all_stream_ids")
 """All private names that are used of `AsyncHTTP11Connection` and `AsyncHTTP2Connection` of httpcore and httpcore2."""
 
