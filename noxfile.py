@@ -128,8 +128,7 @@ def build(session: nox.Session) -> None:
     # Again from the sdist: another folder, other times of the files, and nothing that only the clone has.
     unpacked = Path(session.create_tmp()) / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(unpacked, filter="data")
+    session.run("python", "-m", "tarfile", "--extract", str(sdist), str(unpacked))
     source = unpacked / sdist.name.removesuffix(".tar.gz")
     session.run("python", "-m", "build", "--no-isolation", "--outdir", str(unpacked), str(source), silent=True)
 
