@@ -40,8 +40,8 @@ async def _send(core: ModuleType, parts: list[bytes], trace: Any) -> None:
         await pool.request("GET", "https://api.test/", extensions={"trace": trace})
 
 
-@pytest.mark.parametrize(("sent", "has_more"), [(HTTP1, False), (HTTP1 + HTTP1, True)])
-async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, has_more: bool) -> None:
+@pytest.mark.parametrize(("sent", "is_behind"), [(HTTP1, False), (HTTP1 + HTTP1, True)])
+async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, is_behind: bool) -> None:
     """The connection of HTTP/1.1 is found, and bytes after the response are seen."""
     found: list[Any] = []
 
@@ -49,10 +49,10 @@ async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, has_mo
         if event == "http11.send_request_headers.started":
             found.append(H1Connection.of_caller())
         if event == "http11.response_closed.started":
-            found.append(found[0].has_more)
+            found.append(found[0].is_behind)
 
     await _send(core, [sent], trace)
-    assert found[1] is has_more
+    assert found[1] is is_behind
 
 
 async def test_a_stream_is_found_and_reset(core: ModuleType) -> None:

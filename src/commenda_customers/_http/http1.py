@@ -30,15 +30,24 @@ class H1Connection:
         connection = calling_connection(H1_NAMES)
         return None if connection is None else cls(connection)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more has come than a complete response. It may look into TLS, so ask only if the response is closed."""
+        has_more = self.connection._h11_state.trailing_data[0]  # noqa: SLF001 - see the class
+        return bool(has_more) or _has_more_in_tls(self._stream.get_extra_info("ssl_object"))
+
     def end_if_behind(self) -> None:
         """
         Let no other request use the connection, if more has come than a complete response.
 
         Call it when the response is closed: earlier, more may still come, and later, another request may use the connection.
         """
-        stream = self.connection._network_stream  # noqa: SLF001 - see the class
-        if self.connection._h11_state.trailing_data[0] or _has_more_in_tls(stream.get_extra_info("ssl_object")):  # noqa: SLF001 - see the class
-            end_connection(stream)
+        if self.is_behind:
+            end_connection(self._stream)
+
+    @property
+    def _stream(self) -> Any:
+        return self.connection._network_stream  # noqa: SLF001 - see the class
 
 
 def end_connection(stream: Any) -> None:
