@@ -148,8 +148,8 @@ class APIConnectionError(CustomersError):
         is_stale_connection: Whether the client sent the request on a connection that the server then closed, as it may do
             at any moment: the connection was from an earlier request, and no response came; or the server said that it
             closes the connection without an error (HTTP/2 GOAWAY). The client sends the request again immediately.
-        is_unprocessed: Whether the server said that it has not processed the request (RFC 9113, section 8.7). The client
-            sends the request again immediately.
+        is_unprocessed: Whether the server said that it has not processed the request (RFC 9113, section 8.7), or the request
+            waited for a connection that another request could not open. The client sends the request again immediately.
         is_rejection: Whether the server refused the connection, or closed it before any response came. Some servers do that
             instead of sending a 429.
     """
