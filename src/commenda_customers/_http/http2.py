@@ -81,6 +81,11 @@ class Ending:
             return self.code == ErrorCode.REFUSED_STREAM
         return stream is not None and stream > self.last_stream
 
+    @property
+    def is_after_others(self) -> bool:
+        """Whether the server may have processed other requests of the connection that it ended."""
+        return bool(self.last_stream)
+
 
 @dataclass(slots=True)
 class _Known:

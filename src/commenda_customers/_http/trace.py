@@ -75,24 +75,19 @@ class ConnectionTrace:
 
     def _note_connecting(self, info: dict[str, Any]) -> None:
         if is_forgotten():
-            error = APIConnectionError(
-                "another request could not open the connection that this one waited for", transient=True
-            )
-            error.is_unprocessed = True
-            raise error
+            raise _never_sent("another request could not open the connection that this one waited for")
         if "host" in info:
             self.peer = f"{info['host']}:{info['port']}"
 
     def _note_stream(self, info: dict[str, Any]) -> None:
-        self._was_sent = True
-        self._deadline = anyio.current_effective_deadline()
-        self._stream = H2Stream.of(info)
-        if self._farewell is not None:
-            raise APIConnectionError("the server has announced the end of the connection", transient=True)
+        stream = H2Stream.of(info)
+        if stream is not None and stream.farewell is not None:
+            self.is_crowded_out = stream.farewell.is_after_others
+            raise _never_sent("the server has announced the end of the connection")
 
-    @property
-    def _farewell(self) -> Ending | None:
-        return None if self._stream is None else self._stream.farewell
+        self._was_sent = True
+        self._stream = stream
+        self._deadline = anyio.current_effective_deadline()
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
@@ -120,7 +115,7 @@ class ConnectionTrace:
         """
         was_kept = self._was_sent and self._opened is None and not had_head
         number = None if self._stream is None else self._stream.number
-        ending, farewell = Ending.of(error), self._farewell
+        ending, farewell = Ending.of(error), None if self._stream is None else self._stream.farewell
         if farewell is not None and (ending is None or farewell.is_unprocessed(number)):
             ending = farewell
         if ending is None:
@@ -133,6 +128,12 @@ class ConnectionTrace:
         is_calm = ending.code == ErrorCode.ENHANCE_YOUR_CALM
         error.transient = error.transient and not ending.is_final
         error.is_unprocessed = ending.is_unprocessed(number)
-        self.is_crowded_out = error.is_unprocessed and ending.is_graceful and ending.last_stream != 0
+        self.is_crowded_out = error.is_unprocessed and ending.is_graceful and ending.is_after_others
         error.is_stale_connection = ending.is_graceful or (was_kept and ending.is_of_connection and not is_calm)
         error.is_rejection = error.transient and (is_calm or not (had_head or ending.is_graceful))
+
+
+def _never_sent(why: str) -> APIConnectionError:
+    error = APIConnectionError(why, transient=True)
+    error.is_unprocessed = True
+    return error
