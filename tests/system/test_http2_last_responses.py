@@ -108,3 +108,19 @@ async def test_a_stream_that_is_reset_after_the_announcement_costs_an_attempt(
     assert isinstance(error, APIConnectionError)
     assert not (error.is_stale_connection)
     assert not (error.is_unprocessed)
+
+
+async def test_a_server_that_takes_requests_and_answers_none_is_not_asked_for_ever(
+    raw_server: RawServer, make_h2: MakeH2
+) -> None:
+    """If each connection takes a request, but never answers it, the requests come to an end."""
+
+    def takes_one(connection: H2Connection) -> None:
+        if request := connection.read_request():
+            connection.go_away(request.stream)
+
+    raw_server.behave(speaks_h2(takes_one))
+    async with make_h2(rate_limit=None, retry=ONCE) as api:
+        with pytest.raises(APIConnectionError):
+            await read_many(api, 8)
+    assert 4 <= raw_server.connections <= 8 * 4
