@@ -96,9 +96,8 @@ SETUPS = (
     limited_nginx("503", ""),
     limited_nginx(f"burst {BURST}, 429", f"burst={BURST} nodelay; limit_req_status 429"),
     limited_nginx(f"burst {BURST}, 503", f"burst={BURST} nodelay"),
-    # Not over HTTP/2: at the third request nginx announces the end of the connection. The HTTP library then drops the
-    # responses to all three. If more are in flight than a connection may carry, hardly any request gets through.
-    nginx("3 requests for each connection", server="keepalive_requests 3;", protocols=("http/1.1",)),
+    nginx("1 request for each connection", server="keepalive_requests 1;"),
+    nginx("3 requests for each connection", server="keepalive_requests 3;"),
     nginx("30 requests for each connection", server="keepalive_requests 30;"),
     nginx("reloaded each second", happens=reload_nginx),
     nginx("a worker killed each second", happens=kill_worker),

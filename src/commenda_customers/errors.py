@@ -29,7 +29,7 @@ All errors hold plain data, survive `pickle`, and never hold the token.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from .checkpoint import Checkpoint
 
@@ -73,8 +73,8 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
         yield exc
         seen.add(id(exc))
         # Other exceptions may have an attribute of that name too.
-        members: tuple[BaseException, ...] = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
-        exc = next(iter(members), exc.__cause__ or exc.__context__)
+        first = cast("BaseException", exc.exceptions[0]) if isinstance(exc, BaseExceptionGroup) else None
+        exc = first or exc.__cause__ or exc.__context__
 
 
 def text_of(exc: BaseException) -> str:
@@ -158,8 +158,8 @@ class APIConnectionError(CustomersError):
         is_stale_connection: Whether the client sent the request on a connection that the server then closed, as it may do
             at any moment: the connection was from an earlier request, and no response came; or the server said that it
             closes the connection without an error (HTTP/2 GOAWAY). The client sends the request again immediately.
-        is_unprocessed: Whether the server said that it has not processed the request (RFC 9113, section 8.7). The client
-            sends the request again immediately.
+        is_unprocessed: Whether the server said that it has not processed the request (RFC 9113, section 8.7), or the request
+            waited for a connection that another request could not open. The client sends the request again immediately.
         is_rejection: Whether the server refused the connection, or closed it before any response came. Some servers do that
             instead of sending a 429.
     """

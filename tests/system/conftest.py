@@ -1,5 +1,6 @@
 """Fixtures for the tests of HTTP/2."""
 
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -14,6 +15,9 @@ from commenda_customers import (
 )
 from http2_clients import QUICK, Failures, MakeH2
 from raw_server import TOKEN, RawServer
+
+NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""To read the certificates of the system takes long."""
 
 
 @pytest.fixture(params=[httpx, httpx2], ids=["httpx", "httpx2"])
@@ -34,7 +38,7 @@ def make_h2(library: ModuleType, raw_server: RawServer, failures: Failures) -> M
     async def make(*, client: dict[str, Any] | None = None, **options: Any) -> AsyncGenerator[AsyncCustomersAPI]:
         options = {"base_url": raw_server.url, "retry": QUICK, "hooks": [failures], **options}
         async with (
-            library.AsyncClient(http1=False, http2=True, **(client or {})) as http_client,
+            library.AsyncClient(http1=False, http2=True, verify=NO_TRUST, **(client or {})) as http_client,
             AsyncCustomersAPI(TOKEN, http_client=http_client, **options) as api,
         ):
             yield api

@@ -1,14 +1,19 @@
 """HTTP/2 connections that end, and streams that the server refuses."""
 
+from types import ModuleType
+from typing import Any
+
+import anyio
 import httpx
 import httpx2
 import pytest
 
 from commenda_customers import (
     APIConnectionError,
+    AsyncCustomersAPI,
     RetryPolicy,
 )
-from http2_clients import ONCE, Failures, MakeH2, ids_of, read_many
+from http2_clients import ONCE, QUICK, Failures, MakeH2, ids_of, read_many
 from leaks import see
 from raw_h2_server import (
     ENHANCE_YOUR_CALM,
@@ -172,3 +177,37 @@ async def test_an_error_holds_no_token(raw_server: RawServer, make_h2: MakeH2) -
             await ids_of(api)
     assert isinstance(caught.value.__cause__, httpx.RequestError | httpx2.RequestError)
     assert TOKEN not in see(caught.value.__cause__.request.extensions, depth=12)
+
+
+class _OpensLate:
+    """A network backend of httpcore whose first connection fails while other requests wait for it."""
+
+    def __init__(self, backend: Any) -> None:
+        self.streams: list[Any] = []
+        self._backend = backend
+        self._has_failed = False
+
+    async def connect_tcp(self, **options: Any) -> Any:
+        if not self._has_failed:
+            self._has_failed = True
+            await anyio.wait_all_tasks_blocked()
+            raise OSError("it broke")
+        self.streams.append(await self._backend.connect_tcp(**options))
+        return self.streams[-1]
+
+
+async def test_a_connection_that_could_not_be_opened_is_not_left_open(
+    library: ModuleType, raw_server: RawServer, failures: Failures
+) -> None:
+    """Requests that wait for a connection that another could not open use the next one. No socket stays open."""
+    raw_server.behave(speaks_h2(answers_pages))
+    async with library.AsyncClient(http1=False, http2=True) as client:
+        pool = client._transport._pool
+        backend = pool._network_backend = _OpensLate(pool._network_backend)
+        async with AsyncCustomersAPI(
+            TOKEN, base_url=raw_server.url, http_client=client, rate_limit=None, retry=QUICK, hooks=[failures]
+        ) as api:
+            assert await read_many(api, 8) == 16
+    assert [stream.get_extra_info("socket").fileno() for stream in backend.streams] == [-1]
+    assert len(failures.errors) == 8
+    assert sum(wait > 0 for wait in failures.waits) == 1

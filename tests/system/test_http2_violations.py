@@ -1,7 +1,10 @@
 """HTTP/2 servers that break the protocol."""
 
 from collections.abc import Callable
+from types import ModuleType
 
+import httpx
+import httpx2
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, PushPromiseFrame
 
@@ -23,6 +26,12 @@ from raw_h2_server import (
 from raw_server import RawServer
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def library(anyio_backend_name: str) -> ModuleType:
+    """Return one library for each event loop: h2 notices violations, and both use it in the same way."""
+    return httpx2 if anyio_backend_name == "trio" else httpx
 
 
 @pytest.mark.parametrize("when", ["before", "within", "after"])

@@ -87,9 +87,7 @@ class Exchange:
             APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
         """
-        trace = ConnectionTrace()
-        request = self._request(client, params, trace, past_caches=past_caches)
-        response = await self._send(client, request, secret, trace)
+        response, trace = await self._send_until_taken(client, params, secret, past_caches=past_caches)
         try:
             try:
                 received = await self._body_of(response, trace)
@@ -108,6 +106,25 @@ class Exchange:
             # The response is complete, or an error says why not. That closing failed adds nothing.
             with suppress(Exception):
                 await response.aclose()
+
+    async def _send_until_taken(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool
+    ) -> tuple[httpx.Response, ConnectionTrace]:
+        """
+        Send a request until the server takes it, or a connection fails.
+
+        A server may take only a few requests on each connection of HTTP/2, and more may be on their way. Those that it did
+        not process go to the next connection. That is like waiting for a free connection: it is no attempt, and needs no
+        permit. It comes to an end, because each connection takes some.
+        """
+        while True:
+            trace = ConnectionTrace()
+            request = self._request(client, params, trace, past_caches=past_caches)
+            try:
+                return await self._send(client, request, secret, trace), trace
+            except APIConnectionError:
+                if not trace.is_crowded_out:
+                    raise
 
     def _request(
         self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, past_caches: bool

@@ -17,8 +17,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 H1_NAMES = ("_h11_state", "_network_stream")
-H2_NAMES = ("_h2_state", "_events", "_write_outgoing_data", "_used_all_stream_ids")
-"""All private names that are used of `AsyncHTTP11Connection` and `AsyncHTTP2Connection` of httpcore and httpcore2."""
+H2_NAMES = ("_h2_state", "_events", "_write_outgoing_data", "_read_incoming_data", "_used_all_stream_ids")
+POOLED_NAMES = ("_connect_failed",)
+"""
+All private names that are used of `AsyncHTTP11Connection`, `AsyncHTTP2Connection`, and of `AsyncHTTPConnection`, which opens
+them. They are the same in httpcore and httpcore2.
+"""
 
 _OF_TRANSPORT = frozenset({"_send_single_request", "handle_async_request", "aiter_raw", "aclose"})
 """Functions of httpx through which the exceptions of transports and of bodies come, and those of hooks do not."""

@@ -8,10 +8,11 @@ import anyio
 
 from ..errors import APIConnectionError, APITimeoutError
 from .http1 import H1Connection
-from .http2 import Ending, ErrorCode, H2Stream, is_of_ended_connection, was_cut_while_writing
+from .http2 import Ending, ErrorCode, H2Stream, is_forgotten, is_of_ended_connection, was_cut_while_writing
 
+_CONNECTS = ("connect_tcp.started", "connect_unix_socket.started")
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete")
-"""Suffixes of the events for a new connection. The prefix is the kind of connection; proxies have their own."""
+"""Suffixes of the events of a new connection. The prefix is the kind of connection; proxies have their own."""
 
 
 class ConnectionTrace:
@@ -26,11 +27,13 @@ class ConnectionTrace:
 
     Attributes:
         is_sendable: Whether nothing is wrong with the request itself, as far as the library has seen it.
+        is_crowded_out: Whether the server has ended the connection calmly, after other requests and before this one.
         peer: Host and port of the new connection, which are those of the proxy if there is one. `None`: no new connection.
     """
 
     def __init__(self) -> None:
         self.is_sendable = False
+        self.is_crowded_out = False
         self.peer: str | None = None
         self._opened: Any = None
         self._was_sent = False
@@ -42,8 +45,8 @@ class ConnectionTrace:
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Receive an event of the library."""
         match event:
-            case _ if event.endswith("connect_tcp.started"):
-                self.peer = f"{info['host']}:{info['port']}"
+            case _ if event.endswith(_CONNECTS):
+                self._note_connecting(info)
             case _ if event.endswith(_CONNECTED):
                 self._opened = info["return_value"]
             case _ if event.endswith("start_tls.failed"):
@@ -53,9 +56,7 @@ class ConnectionTrace:
                 self._was_sent, self.is_sendable = True, False  # before this, only the CONNECT for a proxy was sent
                 self._connection = H1Connection.of_caller()
             case "http2.send_request_headers.started":
-                self._was_sent = True
-                self._stream = H2Stream.of(info)
-                self._deadline = anyio.current_effective_deadline()
+                self._note_stream(info)
             case "http11.send_request_headers.complete" | "http2.send_request_headers.complete":
                 self.is_sendable = True
             case "http2.receive_response_headers.complete" if self._stream is not None:
@@ -73,6 +74,22 @@ class ConnectionTrace:
             await self._stream.end(is_damaged=self._is_damaged)
         elif self._connection is not None:
             self._connection.end_if_behind()
+
+    def _note_connecting(self, info: dict[str, Any]) -> None:
+        if is_forgotten():
+            raise _never_sent("another request could not open the connection that this one waited for")
+        if "host" in info:
+            self.peer = f"{info['host']}:{info['port']}"
+
+    def _note_stream(self, info: dict[str, Any]) -> None:
+        stream = H2Stream.of(info)
+        if stream is not None and stream.farewell is not None:
+            self.is_crowded_out = stream.farewell.is_after_others
+            raise _never_sent("the server has announced the end of the connection")
+
+        self._was_sent = True
+        self._stream = stream
+        self._deadline = anyio.current_effective_deadline()
 
     def _note_failure(self, event: str, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
@@ -99,7 +116,10 @@ class ConnectionTrace:
             had_head: Whether the head of a response came.
         """
         was_kept = self._was_sent and self._opened is None and not had_head
-        ending = Ending.of(error)
+        number = None if self._stream is None else self._stream.number
+        ending, farewell = Ending.of(error), None if self._stream is None else self._stream.farewell
+        if farewell is not None and (ending is None or farewell.is_unprocessed(number)):
+            ending = farewell
         if ending is None:
             error.is_stale_connection = was_kept or is_of_ended_connection(error)
             # A connection of HTTP/2 ends once, for all the requests on it. For the limiter, that is not a refusal of each.
@@ -109,6 +129,13 @@ class ConnectionTrace:
 
         is_calm = ending.code == ErrorCode.ENHANCE_YOUR_CALM
         error.transient = error.transient and not ending.is_final
-        error.is_unprocessed = ending.is_unprocessed(None if self._stream is None else self._stream.number)
+        error.is_unprocessed = ending.is_unprocessed(number)
+        self.is_crowded_out = error.is_unprocessed and ending.is_graceful and ending.is_after_others
         error.is_stale_connection = ending.is_graceful or (was_kept and ending.is_of_connection and not is_calm)
         error.is_rejection = error.transient and (is_calm or not (had_head or ending.is_graceful))
+
+
+def _never_sent(why: str) -> APIConnectionError:
+    error = APIConnectionError(why, transient=True)
+    error.is_unprocessed = True
+    return error
