@@ -96,7 +96,6 @@ SETUPS = (
     limited_nginx("503", ""),
     limited_nginx(f"burst {BURST}, 429", f"burst={BURST} nodelay; limit_req_status 429"),
     limited_nginx(f"burst {BURST}, 503", f"burst={BURST} nodelay"),
-    nginx("1 request for each connection", server="keepalive_requests 1;"),
     nginx("3 requests for each connection", server="keepalive_requests 3;"),
     nginx("30 requests for each connection", server="keepalive_requests 30;"),
     nginx("reloaded each second", happens=reload_nginx),

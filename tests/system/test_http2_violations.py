@@ -24,6 +24,7 @@ from raw_h2_server import (
     speaks_h2,
 )
 from raw_server import RawServer
+from waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +55,7 @@ async def test_a_stream_that_is_reset(raw_server: RawServer, make_h2: MakeH2, wh
     async with make_h2(rate_limit=None) as api:
         for _ in codes:
             assert await ids_of(api) == ["a", "b"]
-    assert len(resets) == len(codes)
+    await until(lambda: len(resets) == len(codes))
     assert raw_server.connections == 1
 
 
