@@ -67,6 +67,7 @@ class H2Stream:
         for frame in callers(inspect.currentframe()):
             connection = frame.f_locals.get("self")
             if hasattr(connection, "_h2_state"):
+                _close_when_idle_if_forgotten(connection, frame.f_back)
                 request = copy(info["request"])
                 request.headers = []
                 return cls(connection, info["stream_id"], request)
@@ -92,12 +93,11 @@ class H2Stream:
         Note that the request has timed out, and no head has come. After some, no other request uses the connection.
 
         A connection may be dead without an end: a firewall has forgotten it, or the server hangs. HTTP/1.1 closes the
-        connection of each request that times out. HTTP/2 would use it for ever. httpcore closes a connection that it cannot
-        use any more when its last request has ended.
+        connection of each request that times out. HTTP/2 would use it for ever.
         """
         _unanswered[self.connection] = _unanswered.get(self.connection, 0) + 1
         if _unanswered[self.connection] >= _MOST_UNANSWERED:
-            self.connection._used_all_stream_ids = True  # noqa: SLF001 - see the class
+            _close_when_idle(self.connection)
 
     async def end(self, *, is_damaged: bool) -> None:
         """
@@ -126,6 +126,22 @@ class H2Stream:
         stream = h2.streams.get(self.number)
         if stream is not None and not stream.closed:
             h2.reset_stream(self.number, ErrorCode.CANCEL)
+
+
+def _close_when_idle(connection: Any) -> None:
+    """Let no other request use *connection*. httpcore closes one without numbers left, when its last request has ended."""
+    connection._used_all_stream_ids = True  # noqa: SLF001 - see `H2Stream`
+
+
+def _close_when_idle_if_forgotten(connection: Any, caller: FrameType | None) -> None:
+    """
+    Close *connection* after its requests, if the pool has forgotten it.
+
+    Requests may wait until another request has opened the connection. If one of them is cancelled meanwhile, httpcore takes
+    that for a failure to connect, and removes the connection from the pool. The others use it, and nobody would close it.
+    """
+    if caller is not None and getattr(caller.f_locals.get("self"), "_connect_failed", False):
+        _close_when_idle(connection)
 
 
 def was_cut_while_writing(exc: BaseException) -> bool:
