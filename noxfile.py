@@ -64,8 +64,7 @@ def system(session: nox.Session) -> None:
 def run_tests(session: nox.Session, name: str, *tests: str) -> None:
     """Test the installed package. If there are several Pythons, the oldest gets the oldest libraries that are allowed."""
     is_oldest = session.python == PYTHONS[0] != PYTHONS[-1]
-    session.install("-r", str(LOCKED / ("lowest.txt" if is_oldest else "tests.txt")))
-    session.install("--no-deps", ".")
+    install_tested(session, "lowest.txt" if is_oldest else "tests.txt")
     if session.python != MEASURED or session.posargs:
         session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *tests, *session.posargs)
         return
@@ -74,6 +73,12 @@ def run_tests(session: nox.Session, name: str, *tests: str) -> None:
     session.run("coverage", "erase", env=data)
     session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *tests, env=data)
     session.run("coverage", "combine", "--quiet", env=data)
+
+
+def install_tested(session: nox.Session, locked: str = "tests.txt") -> None:
+    """Install the package as users do, and what its tests need."""
+    session.install("-r", str(LOCKED / locked))
+    session.install("--no-deps", ".")
 
 
 @nox.session(python=PYTHONS[-1:], tags=["tests"])
@@ -123,8 +128,7 @@ def build(session: nox.Session) -> None:
     # Again from the sdist: another folder, other times of the files, and nothing that only the clone has.
     unpacked = Path(session.create_tmp()) / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(unpacked, filter="data")
+    session.run("python", "-m", "tarfile", "--extract", str(sdist), str(unpacked))
     source = unpacked / sdist.name.removesuffix(".tar.gz")
     session.run("python", "-m", "build", "--no-isolation", "--outdir", str(unpacked), str(source), silent=True)
 
@@ -204,16 +208,14 @@ def benchmarks(session: nox.Session) -> None:
 @nox.session
 def kills(session: nox.Session) -> None:
     """Kill an export of each kind fifty times, and compare what it has written. Takes a few minutes."""
-    session.install("-r", str(LOCKED / "tests.txt"))
-    session.install("--no-deps", ".")
+    install_tested(session)
     session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "tests/system/test_export_kills.py", "--kills", "50")
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Read for two minutes from a server that changes at random, on asyncio and on trio. Takes the options of pytest."""
-    session.install("-r", str(LOCKED / "tests.txt"))
-    session.install("--no-deps", ".")
+    install_tested(session)
     options = ["--soak", "120", "--soak-seed", str(secrets.randbelow(10**6))]
     session.run("python", "-m", "pytest", "-s", "-p", "no:xdist", "tests/system/test_soak.py", *options, *session.posargs)
 
@@ -221,8 +223,7 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Let Hypothesis look for minutes for an input that breaks a promise. Takes the options of pytest."""
-    session.install("-r", str(LOCKED / "tests.txt"))
-    session.install("--no-deps", ".")
+    install_tested(session)
     profile = ["--hypothesis-profile", "fuzz", "--hypothesis-seed", str(secrets.randbelow(10**6))]
     session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "tests/unit/test_fuzzing.py", *profile, *session.posargs)
 

@@ -15,8 +15,9 @@ import math
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import cycle
 from typing import Any
 
 import anyio
@@ -102,17 +103,17 @@ class Server(httpx.AsyncBaseTransport):
         self.without_notice = sorted(self.draw.uniform(0, hours * HOUR) for _ in range(round(hours / 3)))
         sizes = {f"corp_{number}": int(MEAN_SIZE * self.draw.uniform(0, 2)) for number in range(CORPORATIONS)}
         self.emulator = Emulator({name: _rows(name, size) for name, size in sizes.items()}, seed=seed, faults=AT_RANDOM)
-        self.statuses: dict[str, int] = {}
+        self.statuses: Counter[str] = Counter()
         self._hour = -1
         self._inner = httpx.ASGITransport(self.emulator)
 
     def _make_windows(self, hours: float) -> list[Window]:
         """Return windows of each kind in turn."""
         windows: list[Window] = []
-        for number in range(int(hours * HOUR / BETWEEN_WINDOWS)):
+        for number, kind in zip(range(int(hours * HOUR / BETWEEN_WINDOWS)), cycle(KINDS), strict=False):
             begins = BETWEEN_WINDOWS * (number + self.draw.uniform(0, 0.5))
             length = MINUTE * math.exp(self.draw.uniform(math.log(1), math.log(40)))
-            windows.append(Window(begins, begins + length, list(KINDS)[number % len(KINDS)]))
+            windows.append(Window(begins, begins + length, kind))
         return windows
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -126,7 +127,7 @@ class Server(httpx.AsyncBaseTransport):
             return window.answer(now)
 
         response = await self._inner.handle_async_request(request)
-        self.statuses[str(response.status_code)] = self.statuses.get(str(response.status_code), 0) + 1
+        self.statuses[str(response.status_code)] += 1
         return response
 
     def _keep_time(self) -> None:
@@ -144,11 +145,11 @@ class Server(httpx.AsyncBaseTransport):
 
     def allows(self, hours: float) -> float:
         """Return how many requests the limits allow in so many hours, outside of the windows."""
-        edges = sorted({0.0, hours * HOUR, *(HOUR * hour for hour in range(math.ceil(hours)))})
         total = 0.0
-        for begin, end in pairwise(edges):
+        for hour, rate in enumerate(self.rates):
+            begin, end = hour * HOUR, min(hour + 1, hours) * HOUR
             down = sum(max(0.0, min(end, window.ends) - max(begin, window.begins)) for window in self.windows)
-            total += self.rates[int(begin / HOUR)] * (end - begin - down)
+            total += rate * (end - begin - down)
         return total
 
 
@@ -245,7 +246,7 @@ def live(hours: float, seed: int) -> dict[str, Any]:
     began = time.monotonic()
     clock = trio.testing.MockClock(autojump_threshold=0)
     anyio.run(program.live, hours, backend="trio", backend_options={"clock": clock})
-    pages, refused = server.statuses.get("200", 0), server.statuses.get("429", 0)
+    requests = server.statuses.total()
     return {
         "hours": hours,
         "seed": seed,
@@ -254,10 +255,10 @@ def live(hours: float, seed: int) -> dict[str, Any]:
         "wrong": program.wrong[:10],
         **{name: getattr(program, name) for name in ("came", "rounds", "restarts", "errors", "refused_cursors", "tokens")},
         "customers": sum(program.sizes.values()),
-        "requests": sum(server.statuses.values()),
+        "requests": requests,
         "statuses": server.statuses,
-        "used": pages / server.allows(hours),
-        "refused": refused / sum(server.statuses.values()),
+        "used": server.statuses["200"] / server.allows(hours),
+        "refused": server.statuses["429"] / requests,
         "windows": [dataclasses.asdict(window) for window in server.windows],
     }
 
@@ -265,10 +266,11 @@ def live(hours: float, seed: int) -> dict[str, Any]:
 def show(day: Mapping[str, Any]) -> None:
     """Print a report."""
     rounds = f"{day['rounds']} whole rounds over {day['customers']:,} customers"
+    statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(day["statuses"].items()))
     print(f"{day['hours']:g} hours in {day['seconds']:.0f} seconds, seed {day['seed']}")
     print(f"customers   {day['came']:,}, {rounds}: {'each once, in order' if day['is_exact'] else 'WRONG'}")
     print(f"program     {day['restarts']} starts, {day['errors']} errors, {day['refused_cursors']} lists begun anew")
-    print(f"requests    {day['requests']:,} outside of the windows: {statuses(day['statuses'])}; {day['tokens']} tokens")
+    print(f"requests    {day['requests']:,} outside of the windows: {statuses}; {day['tokens']} tokens")
     print(f"limit       {day['used']:.1%} used, {day['refused']:.1%} of the requests refused\n")
     print("| begins | minutes | the server is down | requests | next page after |\n| --- | --: | --- | --: | --: |")
     for window in day["windows"]:
@@ -278,11 +280,6 @@ def show(day: Mapping[str, Any]) -> None:
             f"| {hour:02}:{minute:02} | {minutes:.0f} | {window['kind']} | {window['requests']} | {window['lost']:.1f} s |"
         )
     print(*day["wrong"], sep="\n", end="")
-
-
-def statuses(counts: Mapping[str, int]) -> str:
-    """Return how often each status came."""
-    return ", ".join(f"{count:,} x {status}" for status, count in sorted(counts.items()))
 
 
 def main() -> None:

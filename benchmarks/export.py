@@ -20,10 +20,11 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from stream import A_THOUSAND, TOKEN, emulator, peak, resident
+from stream import A_THOUSAND, peak, resident
 
 from commenda_customers import AsyncCustomersAPI, StreamProgress
 from commenda_customers.export import CSVFile, JSONLinesFile, ParquetFolder, Sink, SQLiteDatabase, export
+from emulated import TOKEN, emulator
 
 OUTPUTS: dict[str, tuple[str, Callable[[Path], Sink]]] = {
     "JSON Lines": ("customers.jsonl", JSONLinesFile),
@@ -105,7 +106,7 @@ def main() -> None:
         print(anyio.run(growth, *json.loads(options.work)))
         return
 
-    with emulator(CORPORATIONS, 100 * PAGES, 0.0) as (base_url, ids):
+    with emulator(CORPORATIONS, 100 * PAGES) as (base_url, ids):
         extend = options.extend.split(",") if options.extend else None
         spent = anyio.run(race, base_url, ids, extend, 1 if options.quick else options.rounds)
     bare = spent["bare stream"]
@@ -118,7 +119,7 @@ def main() -> None:
     customers = 250 if options.quick else 5000
     print(f"\n| output                | MiB more after {200 * customers:,} customers than after 1,000 |")
     print("| :-------------------- | --------------------------------------------------: |")
-    with emulator(200, customers, 0.0) as (base_url, ids):
+    with emulator(200, customers) as (base_url, ids):
         for name in ("JSON Lines", "CSV", "Parquet", "SQLite"):
             command = [sys.executable, __file__, "--work", json.dumps([base_url, ids, name])]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)

@@ -9,22 +9,19 @@ so that only the client's time counts.
 """
 
 import argparse
-import contextlib
 import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import anyio
 import httpx
 from pydantic import BaseModel
 
 from commenda_customers import AsyncCustomersAPI, Customer
+from emulated import TOKEN, emulator
 
-CORPORATION = "corp_page"
-TOKEN = "benchmark-token"
+CORPORATION = "corp_0"
 
 
 class Listing(BaseModel):
@@ -72,21 +69,6 @@ async def cpu_per_page(read: Callable[[], Awaitable[int]], pages: int) -> float:
     return 1e6 * spent / pages
 
 
-@contextlib.contextmanager
-def emulator(pages: int) -> Iterator[str]:
-    """Run the emulated API in another process."""
-    command = [
-        sys.executable, "-m", "commenda_customers", "emulate", "--port", "0", "--token", TOKEN,
-        "--corporation", f"{CORPORATION}={100 * (pages + 1)}",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield next(line.split("=", 1)[1].strip() for line in process.stdout if "BASE_URL=" in line)
-        finally:
-            process.terminate()
-
-
 async def race(base_url: str, rounds: int, pages: int) -> dict[str, list[float]]:
     """Alternate the contenders; return the CPU time per page of each round."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -112,7 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--pages", type=int, default=50, help="pages per round")
     options = parser.parse_args()
-    with emulator(options.pages) as base_url:
+    with emulator(1, 100 * (options.pages + 1)) as (base_url, _):
         spent = anyio.run(race, base_url, options.rounds, options.pages)
 
     for name, values in spent.items():

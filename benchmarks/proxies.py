@@ -6,18 +6,18 @@ It makes two tables. The first one compares, customer for customer, what the cli
 the names of the rows.
 
 It takes about four minutes, and says what was left open. The exit code is 0 if the client with its limiter read everything
-exactly; 1 if it did not, or if any error came instead; 2 if a program is missing.
+exactly; 1 if it did not, or if any error came instead; 2 if a program is missing. It needs the packages h2 and trustme.
 
     python benchmarks/proxies.py [--only nginx] [--part faults] [--backend trio] [--details] [--times 1]
 """
 
 import argparse
-import importlib.util
 import signal
 import sys
 import warnings
 
 import anyio
+from loopback import fault_setups, faults, limit_setups, limits
 from loopback.processes import find_programs, kill_all
 
 
@@ -30,11 +30,6 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=1, help="limits: jobs so many times as long, and so much more time")
     parser.add_argument("--also", default="/usr/sbin", help="a folder with programs, beside PATH (default: /usr/sbin)")
     options = parser.parse_args()
-    missing = [name for name in ("h2", "trustme") if importlib.util.find_spec(name) is None]
-    if missing:
-        print(f"not installed: {' '.join(missing)}. pip install {' '.join(missing)}", file=sys.stderr)
-        return 2
-
     warnings.simplefilter("error", ResourceWarning)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # so that all processes end, as at Ctrl-C
     try:
@@ -48,10 +43,8 @@ def main() -> int:
 
 async def run(options: argparse.Namespace) -> int:
     """Run the parts, and print their tables."""
-    from loopback import faults, limits  # noqa: PLC0415 - they need what may be missing
-
-    troubles = faults.setups_with(options.only) if options.part != "limits" else []
-    measured = limits.setups_with(options.only) if options.part != "faults" else []
+    troubles = [setup for setup in fault_setups.SETUPS if options.only in setup.name and options.part != "limits"]
+    measured = [setup for setup in limit_setups.SETUPS if options.only in setup.name and options.part != "faults"]
     if not troubles and not measured:
         print(f"no row has {options.only!r} in its name", file=sys.stderr)
         return 2

@@ -15,22 +15,20 @@ The server runs in a process of its own. On a machine with two cores it takes on
 
 import argparse
 import asyncio  # noqa: TID251 - one contender is asyncio's gather
-import contextlib
 import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 from page import Envelope
 
 from commenda_customers import AsyncCustomersAPI, Customer
+from emulated import TOKEN, emulator
 
-TOKEN = "benchmark-token"
 A_THOUSAND = 1000
 
 
@@ -115,22 +113,6 @@ def peak() -> float:
 CONTENDERS = {each.__name__: each for each in (by_stream, by_gather, ahead, in_a_loop, growth)}
 
 
-@contextlib.contextmanager
-def emulator(corporations: int, customers: int, latency: float) -> Iterator[tuple[str, list[str]]]:
-    """Run the emulated API in another process; yield its address and its corporations."""
-    ids = [f"corp_{number}" for number in range(corporations)]
-    command = [sys.executable, "-m", "commenda_customers", "emulate", "--port", "0", "--token", TOKEN]
-    command += ["--latency", str(latency)]
-    for corporation_id in ids:
-        command += ["--corporation", f"{corporation_id}={customers}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield next(line.split("=", 1)[1].strip() for line in process.stdout if "BASE_URL=" in line), ids
-        finally:
-            process.terminate()
-
-
 def in_a_process(contender: str, base_url: str, ids: list[str], concurrency: int) -> dict[str, float]:
     """Run a contender in a process of its own; return its result, its seconds and its peak of memory in MiB."""
     work = json.dumps([contender, base_url, ids, concurrency])
@@ -191,7 +173,7 @@ def main() -> None:
         f" {times['ahead']:.2f} s with the stream, {times['in_a_loop']:.2f} s in a loop"
     )
     customers = 500 if options.quick else 5000
-    with emulator(200, customers, 0.0) as (base_url, ids):
+    with emulator(200, customers) as (base_url, ids):
         more = in_a_process("growth", base_url, ids, 16)
     print(
         f"\n{200 * customers:,} customers of 200 corporations: {more['result']:.1f} MiB more at the peak than after the"

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -27,7 +28,7 @@ class Setup:
 
     Attributes:
         name: For the table.
-        proxy: What is run, for a protocol.
+        proxy: What is run; gets the protocol as *tls*.
         happens: What happens again and again while the job runs.
         every: Seconds between that.
         times: How often at most.
@@ -37,7 +38,7 @@ class Setup:
     """
 
     name: str
-    proxy: Callable[[Protocol], configs.Proxy]
+    proxy: Callable[..., configs.Proxy]
     happens: Callable[[Servers], Awaitable[None]] | None = None
     every: float = 1.0
     times: int = 1000
@@ -47,17 +48,11 @@ class Setup:
 
 
 def nginx(what: str, location: str = "", *, server: str = "", http: str = "", keep: bool = True, **more: Any) -> Setup:
-    def proxy(protocol: Protocol) -> configs.Proxy:
-        return configs.nginx(location, server=server, http=http, keep=keep, tls=protocol)
-
-    return Setup(f"nginx: {what}", proxy, **more)
+    return Setup(f"nginx: {what}", partial(configs.nginx, location, server=server, http=http, keep=keep), **more)
 
 
 def haproxy(what: str, *frontend: str, defaults: tuple[str, ...] = (), **more: Any) -> Setup:
-    def proxy(protocol: Protocol) -> configs.Proxy:
-        return configs.haproxy(*frontend, defaults=defaults, tls=protocol)
-
-    return Setup(f"HAProxy: {what}", proxy, **more)
+    return Setup(f"HAProxy: {what}", partial(configs.haproxy, *frontend, defaults=defaults), **more)
 
 
 async def reload_nginx(servers: Servers) -> None:

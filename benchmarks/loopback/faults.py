@@ -18,8 +18,8 @@ import logging
 import ssl
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,11 +29,12 @@ import httpx
 import trustme
 from simulation.markdown import table
 
-from commenda_customers import AsyncCustomersAPI, CustomersError
+from commenda_customers import AsyncCustomersAPI
 from commenda_customers.events import Event, RequestFailed, RequestSent, RetryScheduled, Throttled
+from emulated import TOKEN
 
-from .fault_setups import SETUPS, Protocol, Setup
-from .jobs import CONCURRENCY, TOKEN, Held, Servers, held_by_emulator, proxied_emulator, read_all
+from .fault_setups import Protocol, Setup
+from .jobs import CONCURRENCY, Held, Job, Servers, held_by_emulator, proxied_emulator, verdict
 from .processes import HOST
 
 PAGES = 15
@@ -41,9 +42,6 @@ PAGES = 15
 
 LATENCY = 0.2
 """Seconds of each response of the emulator."""
-
-PAUSE_AFTER = 100
-"""Customers after which the program of some jobs does nothing for a moment."""
 
 LONGEST = 60.0
 """Seconds for a job."""
@@ -55,31 +53,25 @@ PROTOCOLS: Mapping[Protocol, str] = {"http/1.1": "HTTP/1.1", "h2": "HTTP/2"}
 
 
 @dataclass
-class Job:
+class FaultJob(Job):
     """
     What the client did in a setup. It is also a hook of the client.
 
     Attributes:
         setup: The setup.
         protocol: The protocol between client and proxy.
-        sent: Requests.
-        failed: Requests that failed for another reason than a limit, by that reason.
+        failed: Requests that failed, by the reason.
         waits: Waits after them.
         refused: Requests that were refused because of a limit.
         happened: How often it happened.
-        seconds: From the first request to the last customer.
-        customers: What was read: "exact", or what is wrong.
     """
 
-    setup: Setup
-    protocol: Protocol
-    sent: int = 0
+    setup: Setup = field(kw_only=True)
+    protocol: Protocol = field(kw_only=True)
     failed: Counter[str] = field(default_factory=Counter[str])
     waits: int = 0
     refused: int = 0
     happened: int = 0
-    seconds: float = 0.0
-    customers: str = "not done"
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -99,29 +91,17 @@ class Job:
         return f"{self.seconds:.1f} s / {self.sent} / {failed} / {max(0, self.waits - self.refused)} / {self.refused}"
 
     async def run(self, held: Held, certificates: "Certificates") -> None:
-        """Read all customers while it happens, and compare them with those that the emulator has."""
-        proxy, more = self.setup.proxy(self.protocol), self.setup.emulator
+        """Read all customers while it happens."""
+        proxy, more = self.setup.proxy(tls=self.protocol), self.setup.emulator
         async with proxied_emulator(proxy, held, LATENCY, options=more, certificate=certificates.server) as servers:
             url = servers.base_url("https")
             async with certificates.client(self.protocol) as http_client, anyio.create_task_group() as meanwhile:
                 meanwhile.start_soon(self._let_happen, servers)
                 async with AsyncCustomersAPI(TOKEN, base_url=url, http_client=http_client, hooks=[self]) as api:
-                    await self._read(api, held)
+                    await self.read(api, held, LONGEST, pause=self.setup.pause)
                 meanwhile.cancel_scope.cancel()
-
-    async def _read(self, api: AsyncCustomersAPI, held: Held) -> None:
-        began = anyio.current_time()
-        try:
-            with anyio.move_on_after(LONGEST):
-                came = await read_all(api, held, pause=self.setup.pause, after=PAUSE_AFTER)
-                is_proof = self.setup.happens is None or self.happened
-                self.customers = "NOT EXACT" if came != held else "exact" if is_proof else "IT DID NOT HAPPEN"
-        except CustomersError as error:
-            self.customers = f"FAILED with {error!r}"
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
-            self.customers = f"AN ERROR THAT IS NOT OURS: {error!r}"
-        finally:
-            self.seconds = anyio.current_time() - began
+        if self.customers == "exact" and self.setup.happens is not None and not self.happened:
+            self.customers = "IT DID NOT HAPPEN"
 
     async def _let_happen(self, servers: Servers) -> None:
         if self.setup.happens is None:
@@ -143,20 +123,18 @@ class Certificates:
         self._context = ssl.create_default_context()
         authority.configure_trust(self._context)
 
-    @asynccontextmanager
-    async def client(self, protocol: Protocol) -> AsyncIterator[httpx.AsyncClient]:
-        """Open an HTTP client that trusts the authority."""
-        async with httpx.AsyncClient(http2=protocol == "h2", http1=protocol != "h2", verify=self._context) as client:
-            yield client
+    def client(self, protocol: Protocol) -> httpx.AsyncClient:
+        """Return an HTTP client that trusts the authority."""
+        return httpx.AsyncClient(http2=protocol == "h2", http1=protocol != "h2", verify=self._context)
 
 
 async def compare(setups: Sequence[Setup], *, details: bool) -> tuple[str, bool]:
     """Run all jobs; return a table, and whether all were exact. Say what was left open."""
     held = held_by_emulator(CONCURRENCY, PAGES)
-    jobs = [{protocol: Job(setup, protocol) for protocol in setup.protocols} for setup in setups]
+    jobs = [{protocol: FaultJob(setup=setup, protocol=protocol) for protocol in setup.protocols} for setup in setups]
     places = anyio.CapacityLimiter(SIDE_BY_SIDE)
 
-    async def run(job: Job, certificates: Certificates) -> None:
+    async def run(job: FaultJob, certificates: Certificates) -> None:
         async with places:
             print(f"{job.setup.name}, {PROTOCOLS[job.protocol]}", file=sys.stderr)
             try:
@@ -177,7 +155,13 @@ async def compare(setups: Sequence[Setup], *, details: bool) -> tuple[str, bool]
         print(f"left open: {trouble}", file=sys.stderr)
 
     is_exact = all(job.customers == "exact" for pair in jobs for job in pair.values())
-    return table([["proxy, and what happens", *PROTOCOLS.values(), "customers"], *map(_row, jobs)]), is_exact
+    rows = [_row(setup, pair) for setup, pair in zip(setups, jobs, strict=True)]
+    return table([["proxy, and what happens", *PROTOCOLS.values(), "customers"], *rows]), is_exact
+
+
+def _row(setup: Setup, pair: Mapping[Protocol, FaultJob]) -> list[str]:
+    cells = [str(pair.get(protocol, "-")) for protocol in PROTOCOLS]
+    return [setup.name, *cells, verdict({PROTOCOLS[protocol]: job for protocol, job in pair.items()})]
 
 
 @contextmanager
@@ -193,14 +177,3 @@ def left_open() -> Iterator[list[str]]:
     finally:
         logging.getLogger("asyncio").removeHandler(handler)
         sys.unraisablehook = before
-
-
-def setups_with(text: str) -> list[Setup]:
-    """Return the setups with a text in their name."""
-    return [setup for setup in SETUPS if text in setup.name]
-
-
-def _row(pair: Mapping[Protocol, Job]) -> list[str]:
-    setup = next(iter(pair.values())).setup
-    wrong = [f"{PROTOCOLS[protocol]}: {job.customers}" for protocol, job in pair.items() if job.customers != "exact"]
-    return [setup.name, *(str(pair.get(protocol, "-")) for protocol in PROTOCOLS), ", ".join(wrong) or "exact"]

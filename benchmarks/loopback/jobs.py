@@ -1,16 +1,17 @@
-"""What every job has: an emulator in a process of its own, a proxy before it, and customers to compare."""
+"""What every job has: an emulator in a process of its own, a proxy before it, and customers to read and to compare."""
 
-import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import anyio
 
-from commenda_customers import AsyncCustomersAPI, Customer
+from commenda_customers import AsyncCustomersAPI, Customer, CustomersError
 from commenda_customers.testing import Emulator
+from emulated import emulate
 
 from .configs import Proxy
 from .processes import HOST, Server, free_ports, serving
@@ -18,12 +19,14 @@ from .processes import HOST, Server, free_ports, serving
 Held = Mapping[str, list[Customer]]
 """Customers by corporation, in their order."""
 
-TOKEN = "benchmark-token"
 CONCURRENCY = 16
 """Corporations at once."""
 
 PAGE = 10
 """Customers of a page, which are few so that the processors have little to do."""
+
+PAUSE_AFTER = 100
+"""Customers after which the program of some jobs does nothing for a moment."""
 
 
 class Servers(NamedTuple):
@@ -43,17 +46,48 @@ def held_by_emulator(corporations: int, pages: int) -> Held:
     return {name: [Customer.model_validate(each) for each in emulator.customers(name)] for name in emulator.corporations}
 
 
-async def read_all(api: AsyncCustomersAPI, corporation_ids: Iterable[str], *, pause: float = 0.0, after: int = 0) -> Held:
-    """Stream all customers. With a *pause*, do nothing for so many seconds *after* each so many customers."""
-    came: dict[str, list[Customer]] = {corporation_id: [] for corporation_id in corporation_ids}
-    number = 0
-    async with api.stream(came, concurrency=CONCURRENCY, limit=PAGE) as stream:
-        async for customer in stream:
-            came[customer.corporation_id].append(customer)
-            number += 1
-            if pause and number % after == 0:
-                await anyio.sleep(pause)
-    return came
+@dataclass
+class Job:
+    """
+    What a client did behind a proxy.
+
+    Attributes:
+        sent: Requests.
+        seconds: From the first request to the last customer.
+        customers: What was read: "exact", or what is wrong.
+    """
+
+    sent: int = 0
+    seconds: float = 0.0
+    customers: str = "not done"
+
+    async def read(self, api: AsyncCustomersAPI, held: Held, longest: float, *, pause: float = 0.0) -> None:
+        """
+        Stream all customers, in at most so many seconds, and compare them with those that the emulator has.
+
+        With a *pause*, do nothing for so many seconds again and again.
+        """
+        came: dict[str, list[Customer]] = {corporation_id: [] for corporation_id in held}
+        began = anyio.current_time()
+        try:
+            with anyio.move_on_after(longest):
+                async with api.stream(came, concurrency=CONCURRENCY, limit=PAGE) as stream:
+                    async for customer in stream:
+                        came[customer.corporation_id].append(customer)
+                        if pause and stream.progress.customers % PAUSE_AFTER == 0:
+                            await anyio.sleep(pause)
+                self.customers = "exact" if came == held else "NOT EXACT"
+        except CustomersError as error:
+            self.customers = f"FAILED with {error!r}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
+            self.customers = f"AN ERROR THAT IS NOT OURS: {error!r}"
+        finally:
+            self.seconds = anyio.current_time() - began
+
+
+def verdict(jobs: Mapping[str, Job]) -> str:
+    """Return "exact", or which of the jobs were not, and why."""
+    return ", ".join(f"{name}: {job.customers}" for name, job in jobs.items() if job.customers != "exact") or "exact"
 
 
 @asynccontextmanager
@@ -62,10 +96,8 @@ async def proxied_emulator(
 ) -> AsyncIterator[Servers]:
     """Run an emulator and a proxy before it, in processes of their own."""
     behind, before = free_ports(2)
-    command = [sys.executable, "-m", "commenda_customers", "emulate", "--port", str(behind), "--token", TOKEN]
-    command += ["--latency", str(latency), *options]
-    for corporation_id, customers in held.items():
-        command += ["--corporation", f"{corporation_id}={len(customers)}"]
+    sizes = {corporation_id: len(customers) for corporation_id, customers in held.items()}
+    command = [*emulate(sizes, port=behind, latency=latency), *options]
     with TemporaryDirectory(prefix="proxies-") as folder:
         config = anyio.Path(folder, "proxy.conf")
         text = proxy.config(folder=folder, emulator=behind, proxy=before, certificate=certificate)

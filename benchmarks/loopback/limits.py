@@ -17,17 +17,18 @@ it takes to learn the limit would be most of what is measured. `--times 4` shows
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
 from simulation.markdown import percent, table
 
-from commenda_customers import AsyncCustomersAPI, CustomersError, RetryPolicy
+from commenda_customers import AsyncCustomersAPI, RetryPolicy
 from commenda_customers.events import Event, PageFetched, RequestSent
+from emulated import TOKEN
 
-from .jobs import TOKEN, Held, held_by_emulator, proxied_emulator, read_all
-from .limit_setups import LATENCY, SETUPS, Setup
+from .jobs import Held, Job, held_by_emulator, proxied_emulator, verdict
+from .limit_setups import LATENCY, Setup
 
 CORPORATIONS, PAGES = 32, 16
 """Corporations, and pages of each."""
@@ -45,23 +46,17 @@ CONTENDERS: Mapping[str, Callable[..., AsyncCustomersAPI]] = {
 
 
 @dataclass
-class Job:
+class LimitedJob(Job):
     """
-    What a contender did behind a proxy. It is also a hook of the client.
+    What a contender did behind a limit. It is also a hook of the client.
 
     Attributes:
         setup: The proxy.
-        sent: Requests.
         passed: Requests that got a page.
-        seconds: From the first request to the last customer.
-        customers: What was read: "exact", or what is wrong.
     """
 
-    setup: Setup
-    sent: int = 0
+    setup: Setup = field(kw_only=True)
     passed: int = 0
-    seconds: float = 0.0
-    customers: str = "not done"
 
     def __call__(self, event: Event) -> None:
         self.sent += isinstance(event, RequestSent)
@@ -74,25 +69,18 @@ class Job:
         return f"{percent(self.passed / allowed)} / {percent(1 - self.passed / self.sent)} / {self.seconds:.1f} s"
 
     async def run(self, contender: Callable[..., AsyncCustomersAPI], held: Held, longest: float) -> None:
-        """Read all customers, in at most so many seconds, and compare them with those that the emulator has."""
+        """Read all customers, in at most so many seconds."""
         async with (
             proxied_emulator(self.setup.proxy, held, LATENCY) as servers,
             contender(TOKEN, base_url=servers.base_url("http"), hooks=[self]) as api,
         ):
-            began = anyio.current_time()
-            try:
-                with anyio.move_on_after(longest):
-                    self.customers = "exact" if await read_all(api, held) == held else "NOT EXACT"
-            except CustomersError as error:
-                self.customers = f"FAILED with {error!r}"
-            finally:
-                self.seconds = anyio.current_time() - began
+            await self.read(api, held, longest)
 
 
 async def measure(setups: Sequence[Setup], times: int) -> tuple[str, bool]:
     """Run the contenders side by side; return a table, and whether the client with its limiter was exact each time."""
     held = held_by_emulator(CORPORATIONS, times * PAGES)
-    jobs = {setup: {name: Job(setup) for name in CONTENDERS} for setup in setups}
+    jobs = {setup: {name: LimitedJob(setup=setup) for name in CONTENDERS} for setup in setups}
     with anyio.move_on_after(times * LONGEST_RUN):
         for number, (setup, contest) in enumerate(jobs.items(), 1):
             print(f"{number} of {len(jobs)} limits: {setup.name}", file=sys.stderr)
@@ -100,14 +88,5 @@ async def measure(setups: Sequence[Setup], times: int) -> tuple[str, bool]:
                 for name, job in contest.items():
                     both.start_soon(job.run, CONTENDERS[name], held, times * LONGEST_JOB)
     is_exact = all(contest[OURS].customers == "exact" for contest in jobs.values())
-    return table([["proxy and limit", *CONTENDERS, "customers"], *map(_row, jobs, jobs.values())]), is_exact
-
-
-def setups_with(text: str) -> list[Setup]:
-    """Return the setups with a text in their name."""
-    return [setup for setup in SETUPS if text in setup.name]
-
-
-def _row(setup: Setup, contest: Mapping[str, Job]) -> list[str]:
-    wrong = [f"{name}: {job.customers}" for name, job in contest.items() if job.customers != "exact"]
-    return [setup.name, *map(str, contest.values()), ", ".join(wrong) or "exact"]
+    rows = [[setup.name, *map(str, contest.values()), verdict(contest)] for setup, contest in jobs.items()]
+    return table([["proxy and limit", *CONTENDERS, "customers"], *rows]), is_exact

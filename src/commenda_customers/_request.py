@@ -19,7 +19,15 @@ from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
 from ._secret import Secret, forget_frames
-from ._wire import Throttling, decode_page, foreign_corporation, parse_throttling, request_id, status_error
+from ._wire import (
+    Throttling,
+    decode_page,
+    foreign_corporation,
+    parse_throttling,
+    request_id,
+    response_fields,
+    status_error,
+)
 from .auth import TokenAuth
 from .errors import (
     APIConnectionError,
@@ -259,8 +267,7 @@ class _PageRequest:
         if response.repeats_token:
             raise InvalidResponseError(
                 "the response contains the token; a customer or the cursor repeats it, so the page is not what was sent",
-                status_code=status,
-                request_id=request_id(headers),
+                **response_fields(status, headers),
             )
 
         foreign = foreign_corporation(page)
@@ -273,8 +280,8 @@ class _PageRequest:
         came_before, self._foreign_customers_came = self._foreign_customers_came, True
         raise InvalidResponseError(
             f"the response contains a customer of another corporation, {foreign!r}",
-            status_code=status,
             transient=not came_before,
+            **response_fields(status, headers),
         )
 
     def _report_deadline(self, attempt: Attempt, error: CustomersError) -> None:

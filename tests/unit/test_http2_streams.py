@@ -21,6 +21,7 @@ class FakeConnection:
         self.resets: list[int] = []
         self._write = write
         self._events: dict[int, list[Any]] = {}
+        self._used_all_stream_ids = False
         self._h2_state = SimpleNamespace(
             streams={1: SimpleNamespace(closed=False)},
             state_machine=SimpleNamespace(state=SimpleNamespace(name="CLIENT_OPEN")),

@@ -91,7 +91,7 @@ async def test_errors_of_an_iteration_name_the_cursor() -> None:
 class TestForeignCustomers:
     """An answer with a customer of another corporation."""
 
-    FOREIGN = httpx.Response(200, json=listing("x", corporation_id="corp_2"))
+    FOREIGN = httpx.Response(200, headers={"X-Request-Id": "req-1"}, json=listing("x", corporation_id="corp_2"))
 
     async def test_one_is_retried(self) -> None:
         """One such response is thrown away, and the page is requested again."""
@@ -100,7 +100,7 @@ class TestForeignCustomers:
             assert [customer.id async for customer in api.list("corp_1")] == ["a"]
 
     async def test_two_are_an_error(self) -> None:
-        """A second such response is an error that names the foreign corporation; nothing was yielded."""
+        """A second such response is an error that names the response and the foreign corporation; nothing was yielded."""
         script = Script(self.FOREIGN, status(503), self.FOREIGN)
         seen: list[str] = []
         async with script.api() as api:
@@ -108,7 +108,7 @@ class TestForeignCustomers:
                 async for customer in api.list("corp_1"):
                     seen.append(customer.id)
         assert seen == []
-        assert (caught.value.attempts, caught.value.status_code) == (3, 200)
+        assert (caught.value.attempts, caught.value.status_code, caught.value.request_id) == (3, 200, "req-1")
 
 
 # The garbage collector has to end a generator of the user that keeps yielding after it was closed, and trio warns of each.

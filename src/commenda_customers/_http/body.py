@@ -47,7 +47,7 @@ class BodyReader:
         Raises:
             InvalidResponseError: The encoding is not one that was asked for.
         """
-        codings = [coding for coding in _codings(content_encoding) if coding not in _NO_CODINGS]
+        codings = [coding for coding in map(str.strip, content_encoding.lower().split(",")) if coding not in _NO_CODINGS]
         if codings not in ([], ["gzip"], ["x-gzip"]):
             raise InvalidResponseError(
                 f"the response has the Content-Encoding {content_encoding[:_LONGEST_SHOWN]!r}; only gzip was asked for"
@@ -134,7 +134,3 @@ class BodyReader:
 
     def _too_large(self) -> InvalidResponseError:
         return InvalidResponseError(f"the response is larger than max_response_bytes, {self._limit:,} bytes")
-
-
-def _codings(content_encoding: str) -> list[str]:
-    return [coding.strip().lower() for coding in content_encoding.split(",")]

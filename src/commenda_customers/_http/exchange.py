@@ -148,18 +148,18 @@ class Exchange:
         try:
             # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
             return await client.send(request, stream=True, auth=None, follow_redirects=False)
-        except self.library.status_error as exc:
+        except self.library.module.HTTPStatusError as exc:
             # A hook of the user's client raised it, for this response or for another request.
             if exc.response.request is not request:
                 raise
-            return exc.response
+            return cast("httpx.Response", exc.response)
 
     async def _body_of(self, response: httpx.Response, trace: ConnectionTrace) -> bytes:
         if response.is_closed:
             # A hook of the user's client has read or closed it.
             try:
                 return response.content
-            except self.library.not_read:
+            except self.library.module.ResponseNotRead:
                 return b""
 
         encoding = response.headers.get("Content-Encoding", "")

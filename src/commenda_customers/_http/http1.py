@@ -1,13 +1,12 @@
 """What httpcore leaves to do on HTTP/1.1 connections: to notice that a server sends more than it was asked for."""
 
-import inspect
 import socket
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .http2 import callers
+from .internals import H1_NAMES, calling_connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +18,6 @@ class H1Connection:
     on the connection gets the wrong one, and customers are lost or come twice. httpcore looks at the socket before it uses a
     connection again. But it does not look at what it has already read, and keeps that for the next response.
 
-    No public interface leads to it: see `H2Stream`. If the connection is not found, nothing is noticed.
-
     Attributes:
         connection: The `AsyncHTTP11Connection` of httpcore or httpcore2.
     """
@@ -29,13 +26,15 @@ class H1Connection:
 
     @classmethod
     def of_caller(cls) -> Self | None:
-        """Find the connection that calls the trace extension."""
-        for frame in callers(inspect.currentframe()):
-            connection = frame.f_locals.get("self")
-            if hasattr(connection, "_h11_state"):
-                return cls(connection)
+        """Find the connection that calls the trace extension. `None`: it cannot be found; see `internals.py`."""
+        connection = calling_connection(H1_NAMES)
+        return None if connection is None else cls(connection)
 
-        return None
+    @property
+    def is_behind(self) -> bool:
+        """Whether more has come than a complete response. It may look into TLS, so ask only if the response is closed."""
+        has_more = self.connection._h11_state.trailing_data[0]  # noqa: SLF001 - see the class
+        return bool(has_more) or _has_more_in_tls(self._stream.get_extra_info("ssl_object"))
 
     def end_if_behind(self) -> None:
         """
@@ -43,9 +42,12 @@ class H1Connection:
 
         Call it when the response is closed: earlier, more may still come, and later, another request may use the connection.
         """
-        stream = self.connection._network_stream  # noqa: SLF001 - see the class
-        if self.connection._h11_state.trailing_data[0] or _has_more_in_tls(stream.get_extra_info("ssl_object")):  # noqa: SLF001 - see the class
-            end_connection(stream)
+        if self.is_behind:
+            end_connection(self._stream)
+
+    @property
+    def _stream(self) -> Any:
+        return self.connection._network_stream  # noqa: SLF001 - see the class
 
 
 def end_connection(stream: Any) -> None:

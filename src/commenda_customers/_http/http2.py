@@ -4,19 +4,17 @@ What httpcore leaves to do on HTTP/2 connections: to end streams, and to underst
 HTTP/2 sends many requests on one connection, each as a stream (RFC 9113).
 """
 
-import inspect
-from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
-from types import FrameType, TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import anyio
 
 from ..errors import chain, text_of
+from .internals import H2_NAMES, POOLED_NAMES, calling_connection, frames_of
 
 _SECONDS_TO_RESET = 1.0
 _MOST_UNANSWERED = 2
@@ -46,10 +44,8 @@ class H2Stream:
     for nobody. The stream still counts against the most that the server allows: after as many, no request gets through. And
     nobody acknowledges its data, so the window of the connection shrinks until all its requests hang.
 
-    So this resets the stream. No public interface leads to it. The only public way is to close the connection, and that
-    fails all other requests on it. httpcore calls the trace extension from a method of the connection, so the connection is
-    found in the frames of the callers: also behind proxies, and in transports that wrap others. If it is not found, nothing
-    is reset.
+    So this resets the stream, through private names: see `internals.py`. The only public way is to close the connection, and
+    that fails all other requests on it.
 
     Attributes:
         connection: The `AsyncHTTP2Connection` of httpcore or httpcore2.
@@ -63,16 +59,18 @@ class H2Stream:
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> Self | None:
-        """Find the stream that is about to be opened, from the trace event about it."""
-        for frame in callers(inspect.currentframe()):
-            connection = frame.f_locals.get("self")
-            if hasattr(connection, "_h2_state"):
-                _close_when_idle_if_forgotten(connection, frame.f_back)
-                request = copy(info["request"])
-                request.headers = []
-                return cls(connection, info["stream_id"], request)
+        """Find the stream that is about to be opened, from the trace event about it. `None`: it cannot be found."""
+        connection = calling_connection(H2_NAMES)
+        if connection is None:
+            return None
 
-        return None
+        # If a request is cancelled while it waits for another one to open the connection, httpcore takes that for a failure
+        # to connect, and the pool forgets the connection. The other requests use it, and nobody would close it.
+        if getattr(calling_connection(POOLED_NAMES), "_connect_failed", False):
+            _close_when_idle(connection)
+        request = copy(info["request"])
+        request.headers = []
+        return cls(connection, info["stream_id"], request)
 
     @property
     def is_to_blame(self) -> bool:
@@ -133,17 +131,6 @@ def _close_when_idle(connection: Any) -> None:
     connection._used_all_stream_ids = True  # noqa: SLF001 - see `H2Stream`
 
 
-def _close_when_idle_if_forgotten(connection: Any, caller: FrameType | None) -> None:
-    """
-    Close *connection* after its requests, if the pool has forgotten it.
-
-    Requests may wait until another request has opened the connection. If one of them is cancelled meanwhile, httpcore takes
-    that for a failure to connect, and removes the connection from the pool. The others use it, and nobody would close it.
-    """
-    if caller is not None and getattr(caller.f_locals.get("self"), "_connect_failed", False):
-        _close_when_idle(connection)
-
-
 def was_cut_while_writing(exc: BaseException) -> bool:
     """
     Return whether a cancellation has cut a write, so that the frames of this write are lost.
@@ -161,20 +148,6 @@ def is_of_ended_connection(exc: BaseException) -> bool:
     come at once, its error about the response is all that is left.
     """
     return any("in state ConnectionState.CLOSED" in text_of(link) for link in chain(exc))
-
-
-def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:
-    """Yield the frames of a traceback, the outermost first."""
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
-
-
-def callers(frame: FrameType | None) -> Iterator[FrameType]:
-    """Yield a frame and its callers, the innermost first."""
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,16 @@ import re
 import ssl
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any, NamedTuple, Self
-
-import httpx
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Self
 
 from ..errors import APIConnectionError, APITimeoutError, CustomersError, chain, text_of
 from ..retry import is_transient_status
-from .http2 import frames_of
+from .internals import frames_of, is_of_trace, is_of_transport
 from .trace import ConnectionTrace
 
-_OF_TRANSPORT = frozenset({"_send_single_request", "handle_async_request", "aiter_raw", "aclose"})
-"""Functions of the HTTP library through which the exceptions of transports and of bodies come, and those of hooks do not."""
-_OF_TRACE = "atrace"
-"""The function that calls a trace extension."""
 _MISTAKES = (
     TypeError,
     AttributeError,
@@ -32,24 +27,22 @@ _MISTAKES = (
 )
 """Mistakes in a program, which do not pass. Others, such as a `KeyError`, leak from libraries if a connection ends."""
 
-
 _STATUS = re.compile(r"[0-9]{3}\b", re.ASCII)
 _SOCKS_REFUSALS = ("Requested ", "Invalid username/password", "Proxy Server could not connect: Connection not allowed")
 """How the texts about a SOCKS proxy begin that wants another password, or does not allow the address."""
 _LONGEST_REASON = 200
 
 
-class Library(NamedTuple):
-    """The exceptions of the library that a client comes from. Those of httpx2 have the same names and fields as httpx's."""
+@dataclass(frozen=True, slots=True)
+class Library:
+    """
+    The library that a client comes from.
 
-    request_error: type[httpx.RequestError]
-    timeout: type[httpx.TimeoutException]
-    local_protocol_error: type[httpx.LocalProtocolError]
-    unsendable: tuple[type[Exception], ...]
-    connect_error: type[httpx.ConnectError]
-    status_error: type[httpx.HTTPStatusError]
-    not_read: type[httpx.ResponseNotRead]
-    proxy_error: type[httpx.ProxyError]
+    Attributes:
+        module: httpx or httpx2, whose exceptions have the same names and fields.
+    """
+
+    module: ModuleType
 
     @classmethod
     def of(cls, client_type: type) -> Self:
@@ -57,17 +50,7 @@ class Library(NamedTuple):
         for base in client_type.__mro__:
             name = base.__module__.partition(".")[0]
             if base.__name__ == "AsyncClient" and name in ("httpx", "httpx2"):
-                library = sys.modules[name]
-                return cls(
-                    library.RequestError,
-                    library.TimeoutException,
-                    library.LocalProtocolError,
-                    (library.UnsupportedProtocol, library.InvalidURL),
-                    library.ConnectError,
-                    library.HTTPStatusError,
-                    library.ResponseNotRead,
-                    library.ProxyError,
-                )
+                return cls(sys.modules[name])
 
         raise TypeError(
             f"http_client: expected an httpx.AsyncClient or an httpx2.AsyncClient, got {client_type.__qualname__}"
@@ -96,29 +79,32 @@ class Library(NamedTuple):
                 raise
             raise self._translated(exc, netloc, trace) from exc
 
-    def _is_about(self, exc: Exception, request: Any) -> bool:
+    def _is_about(self, exc: Any, request: Any) -> bool:
         """Return whether *exc* says what happened to *request*. If not, a hook of the user's client has raised it."""
-        its_request = getattr(exc, "_request", None) if isinstance(exc, self.request_error) else None
-        if its_request is not None:
-            return its_request is request
+        if isinstance(exc, self.module.RequestError):
+            with suppress(RuntimeError):  # it says of no request
+                return exc.request is request
 
         frames = list(frames_of(exc.__traceback__))
-        if any(frame.f_code.co_name == _OF_TRACE for frame in frames):
+        if is_of_trace(frames):
             return False
-        if any(frame.f_code.co_name in _OF_TRANSPORT and _knows(frame, request) for frame in frames):
+        if is_of_transport(frames, request):
             return True
         # The client itself refuses some requests and responses, such as a redirect to an address that is none.
-        is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.request_error.__module__
-        return is_of_client and isinstance(exc, self.request_error)
+        is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.module.__name__
+        return is_of_client and isinstance(exc, self.module.RequestError)
 
     def _translated(self, exc: Exception, netloc: str, trace: ConnectionTrace) -> APIConnectionError:
-        if isinstance(exc, (self.timeout, TimeoutError)):
+        library = self.module
+        if isinstance(exc, (library.TimeoutException, TimeoutError)):
             return APITimeoutError(f"the connection to {netloc} timed out: {_reason(exc)}", transient=True)
-        if isinstance(exc, self.unsendable) or (isinstance(exc, self.local_protocol_error) and not trace.is_sendable):
+        if isinstance(exc, (library.UnsupportedProtocol, library.InvalidURL)) or (
+            isinstance(exc, library.LocalProtocolError) and not trace.is_sendable
+        ):
             return APIConnectionError(f"the request could not be sent: {_reason(exc)}")
-        if isinstance(exc, self.proxy_error):
+        if isinstance(exc, library.ProxyError):
             return _proxy_refusal(exc, netloc, trace.peer)
-        if (isinstance(exc, self.connect_error) and _is_tls_failure(exc)) or _is_refusal(exc):
+        if (isinstance(exc, library.ConnectError) and _is_tls_failure(exc)) or _is_refusal(exc):
             return APIConnectionError(
                 f"no trusted connection to {netloc}: its TLS certificate or protocol was not accepted: {_reason(exc)}"
             )
@@ -151,12 +137,6 @@ def _is_refusal(exc: BaseException) -> bool:
         "ALERT_ACCESS",
     )
     return any(isinstance(link, ssl.SSLError) and any(word in str(link) for word in refused) for link in chain(exc))
-
-
-def _knows(frame: FrameType, request: Any) -> bool:
-    """Return whether a function was called with *request*, or is a method of its response."""
-    own = getattr(frame.f_locals.get("self"), "_request", None)
-    return own is request or any(value is request for value in frame.f_locals.values())
 
 
 def _proxy_refusal(exc: Exception, netloc: str, proxy: str | None) -> APIConnectionError:
