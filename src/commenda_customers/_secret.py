@@ -10,7 +10,7 @@ an error before anybody sees it (`forget_frames`, `Secret.redact_error`).
 
 import html
 import re
-from typing import Never, Self
+from typing import Never, Self, cast
 
 from pydantic import SecretStr
 
@@ -142,7 +142,8 @@ def forget_frames(error: BaseException, *, until: BaseException | None) -> None:
             continue
         seen.add(id(link))
         link.__traceback__ = None
-        behind += [link.__cause__, link.__context__, *(link.exceptions if isinstance(link, BaseExceptionGroup) else ())]
+        members = cast("tuple[BaseException, ...]", link.exceptions) if isinstance(link, BaseExceptionGroup) else ()  # pyright: ignore[reportUnknownMemberType]
+        behind += [link.__cause__, link.__context__, *members]
 
 
 def _escaped_forms(char: str) -> str:

@@ -1,11 +1,13 @@
 """HTTP/2: what servers may do, and streams that are cut."""
 
+import gc
 import ssl
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trustme
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, PingFrame
@@ -245,3 +247,23 @@ async def test_a_timeout_without_response_is_a_timeout(raw_server: RawServer, ma
     async with make_h2(timeout=0.1, retry=ONCE) as api:
         with pytest.raises(APITimeoutError):
             await ids_of(api)
+
+
+async def test_a_connection_whose_opening_another_request_has_left_is_closed(raw_server: RawServer, make_h2: MakeH2) -> None:
+    """A request is cancelled at each step, while it waits for a connection that another one opens. Nothing stays open."""
+    raw_server.behave(speaks_h2(answers_pages))
+
+    async def leave(api: AsyncCustomersAPI, steps: int) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ids_of, api, "corp_2")
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    no_certificates = {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}  # to read them takes long
+    for steps in range(4, 40, 2):
+        async with make_h2(rate_limit=None, client=no_certificates) as api, anyio.create_task_group() as tasks:
+            tasks.start_soon(ids_of, api)
+            await leave(api, steps)
+    del api, tasks
+    gc.collect()  # an open socket would be a warning, and so an error

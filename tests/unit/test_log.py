@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
+from behaviours import BODY
 from commenda_customers import APIConnectionError, AsyncCustomersAPI
 from commenda_customers._attempt import Attempt, Deadline
 from commenda_customers._reports import PageReporter, show_log
-from script import GOOD, Script, status
+from script import GOOD, URL, Script, status
 
 LOGGER = logging.getLogger("commenda_customers")
 TOKEN = "s3cr3t-token"
@@ -100,3 +102,21 @@ async def test_other_requests_are_logged_as_they_are(caplog: pytest.LogCaptureFi
         logging.getLogger("httpx").info("HTTP Request: %s", TOKEN)
         logging.getLogger("hpack.hpack").debug("Decoding %s", TOKEN)
     assert [record.args for record in caplog.records if record.name in ("httpx", "hpack.hpack")][-2:] == [(TOKEN,)] * 2
+
+
+@pytest.mark.anyio
+async def test_a_wrong_call_of_a_log_raises_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook of the user's client that writes to the log of httpx, with a text that does not fit, fails no request."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # otherwise each handler writes to stderr what is wrong
+    monkeypatch.setattr(caplog.handler, "emit", lambda _record: None)  # pytest's own raises
+    caplog.set_level(logging.INFO)
+
+    async def logs(_response: httpx.Response) -> None:
+        logging.getLogger("httpx").info("it took %d ms", "many")
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=BODY)))
+    client.event_hooks = {"response": [logs]}
+    async with client, AsyncCustomersAPI(TOKEN, base_url=URL, http_client=client) as api:
+        assert len(await api.list("corp_1")) == 2

@@ -75,8 +75,6 @@ def _has_more_in_tls(tls: object) -> bool:
 
     try:
         tls.read(1)
-    except ssl.SSLWantReadError:
-        return False
-    except ssl.SSLError:  # of bytes that are not TLS
-        return True
+    except ssl.SSLError as exc:  # any other is about bytes that are not TLS
+        return not isinstance(exc, ssl.SSLWantReadError)
     return True

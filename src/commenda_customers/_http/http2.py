@@ -135,7 +135,7 @@ def _take_last_responses(connection: Any, known: _Known) -> None:
         if frame.error_code != ErrorCode.NO_ERROR:
             return cast("tuple[list[Any], list[Any]]", end(frame))
 
-        connection._used_all_stream_ids = True  # noqa: SLF001 - see `H2Stream`
+        _close_when_idle(connection)
         known.farewell = Ending(ErrorCode.NO_ERROR, frame.last_stream_id)
         events: list[Any] = []
         for number in [number for number, stream in h2.streams.items() if not stream.closed]:
@@ -188,6 +188,10 @@ class H2Stream:
         if connection is None:
             return None
 
+        # If a request is cancelled while it waits for another one to open the connection, httpcore takes that for a failure
+        # to connect, and the pool forgets the connection. The other requests use it, and nobody would close it.
+        if is_forgotten():
+            _close_when_idle(connection)
         request = copy(info["request"])
         request.headers = []
         return cls(connection, info["stream_id"], request)
@@ -216,13 +220,12 @@ class H2Stream:
         Note that the request has timed out, and no head has come. After some, no other request uses the connection.
 
         A connection may be dead without an end: a firewall has forgotten it, or the server hangs. HTTP/1.1 closes the
-        connection of each request that times out. HTTP/2 would use it for ever. httpcore closes a connection that it cannot
-        use any more when its last request has ended.
+        connection of each request that times out. HTTP/2 would use it for ever.
         """
         known = _known_of(self.connection)
         known.unanswered += 1
         if known.unanswered >= _MOST_UNANSWERED:
-            self.connection._used_all_stream_ids = True  # noqa: SLF001 - see the class
+            _close_when_idle(self.connection)
 
     async def end(self, *, is_damaged: bool) -> None:
         """
@@ -251,6 +254,11 @@ class H2Stream:
         stream = h2.streams.get(self.number)
         if stream is not None and not stream.closed:
             h2.reset_stream(self.number, ErrorCode.CANCEL)
+
+
+def _close_when_idle(connection: Any) -> None:
+    """Let no other request use *connection*. httpcore closes one without numbers left, when its last request has ended."""
+    connection._used_all_stream_ids = True  # noqa: SLF001 - see `H2Stream`
 
 
 def was_cut_while_writing(exc: BaseException) -> bool:

@@ -7,7 +7,7 @@ filter on their loggers comes earlier. It looks at nothing but the records of ou
 
 import logging
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 from .._secret import Secret
@@ -31,10 +31,13 @@ class _TokenFilter(logging.Filter):
         if record.name in _COMPRESSED:
             return False  # hpack logs compressed headers: the token cannot be found in them, but it can be read from them
 
-        message = record.getMessage()
-        redacted = secret.redact(message)
-        if redacted != message:
-            record.msg, record.args = redacted, None
+        with suppress(
+            TypeError, ValueError
+        ):  # a text of the program itself, without the right arguments: no handler shows it
+            message = record.getMessage()
+            redacted = secret.redact(message)
+            if redacted != message:
+                record.msg, record.args = redacted, None
         return True
 
 
