@@ -171,7 +171,7 @@ async def main():
     await stream.__aenter__()
     async for customer in stream:
         sys.exit(3)
-asyncio.run(main()) if BACKEND == "asyncio" else sys.exit(3)
+asyncio.run(main())
 """,
     "an event loop that nobody closes": """
 async def main():
@@ -187,11 +187,22 @@ sys.exit(3)
 }
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+ON_ASYNCIO = {"a stream that nobody leaves", "an event loop that nobody closes"}
+"""Trio ends what is left open, and closes its event loops itself."""
+
+
+@pytest.mark.parametrize(
+    ("program", "backend"),
+    [
+        (name, backend)
+        for backend in ("asyncio", "trio")
+        for name in PROGRAMS
+        if backend == "asyncio" or name not in ON_ASYNCIO
+    ],
+)
 def test_the_program_ends(serve: ServeEmulator, program: str, backend: str) -> None:
     """A program that ends while a list or a stream is open keeps its exit code, and prints nothing."""
     serve({"corp_1": 300, "corp_2": 300})
-    code = START + f"BACKEND = {backend!r}\n" + program
+    code = START + f"BACKEND = {backend!r}\n" + PROGRAMS[program]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
