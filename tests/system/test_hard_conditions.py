@@ -19,6 +19,7 @@ from commenda_customers import APIConnectionError, AsyncCustomersAPI, RetryPolic
 from commenda_customers.events import Event, RetryScheduled
 from emulated import ServeEmulator
 from raw_server import TOKEN, Connection, RawServer, listing, ok
+from waiting import until
 
 GOOD = ok(listing("a"))
 
@@ -102,14 +103,15 @@ def test_a_blocked_event_loop(raw_server: RawServer, backend: str) -> None:
 
     def late(connection: Connection) -> None:
         while connection.read_request():
-            sent.wait(30)
+            asked.set()
+            sent.wait(120)
             connection.send(GOOD)
 
-    sent = threading.Event()
+    asked, sent = threading.Event(), threading.Event()
     raw_server.behave(late)
 
     async def block() -> None:
-        await anyio.sleep(0.3)
+        await until(asked.is_set)
         sent.set()
         time.sleep(3)
 
