@@ -57,6 +57,7 @@ FAULTS: dict[str, Fault] = {
     "the answer is in HTTP/2, though the request was not": Fault(strike=breaks(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))),
     "the answer has a version of HTTP that does not exist": answers(LENGTH, status="HTTP/7.3 200 OK"),
     "the status has two digits, or four": answers(LENGTH, status="HTTP/1.1 20 OK"),
+    "the status is smaller than 100": answers(LENGTH, status="HTTP/1.1 099 Low"),
     "there is no reason phrase": answers(LENGTH, status="HTTP/1.1 200"),
     "lines end without a carriage return": Fault(strike=breaks(ANSWER.replace(b"\r\n", b"\n"))),
     "an empty line comes before the status line": Fault(strike=breaks(b"\r\n" + ANSWER)),

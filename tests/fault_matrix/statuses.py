@@ -69,13 +69,13 @@ class StatusServer:
         return f"HTTP/1.1 {status} Some Phrase\r\n{SUFFIXES[self._suffix]}{length}\r\n".encode() + body
 
 
-async def outcomes_of(numbers: Iterable[int], suffix: str, way: Way) -> dict[int, tuple[str, str]]:
-    """Return the outcome and the error of each status."""
+async def outcomes_of(numbers: Iterable[int], suffix: str, ways: tuple[Way, Way]) -> dict[int, tuple[str, str]]:
+    """Return the outcome and the error of each status; see `fault_matrix.runs.WAYS`."""
     names = {number: f"corp_{number}" for number in numbers}
     cursor = "1" if suffix.endswith("cursor") else None
     witness = Witness()
-    passing = await _read(names, suffix, way, cursor=cursor, witness=witness)
-    lasting = await _read(names, suffix, way, cursor=cursor, witness=None)
+    passing = await _read(names, suffix, ways[0], cursor=cursor, witness=witness)
+    lasting = await _read(names, suffix, ways[1], cursor=cursor, witness=None)
     return {
         number: _outcome(passing[number], lasting[number], is_throttled=name in witness.throttled)
         for number, name in names.items()
@@ -110,6 +110,7 @@ async def _read(
         assert customers[name] == (error is None)
         assert error is None or (error.corporation_id, error.status_code) == (name, int(name[-3:])), error
         assert error is None or error.checkpoint is not None
+        assert error is None or f"the server answered {name[-3:]}" in str(error)
     return {number: errors[name] for number, name in names.items()}
 
 

@@ -52,12 +52,11 @@ async def test_the_status_decides_though_the_body_is_broken(
     assert caught.value.body_excerpt == ("cut" if rest.endswith(b"cut") else None)
 
 
-@pytest.mark.parametrize("stalls", [hangs, drips])
 @pytest.mark.parametrize(
-    ("head", "error"),
+    ("stalls", "head", "error"),
     [
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 90\r\n\r\n", NotFoundError),
-        (b"HTTP/1.1 429 No\r\nRetry-After: 86400\r\nContent-Length: 90\r\n\r\n", RateLimitError),
+        (hangs, b"HTTP/1.1 404 Not Found\r\nContent-Length: 90\r\n\r\n", NotFoundError),
+        (drips, b"HTTP/1.1 429 No\r\nRetry-After: 86400\r\nContent-Length: 90\r\n\r\n", RateLimitError),
     ],
     ids=["404", "429"],
 )

@@ -19,6 +19,7 @@ from commenda_customers import APIConnectionError, AsyncCustomersAPI, RetryPolic
 from commenda_customers.events import Event, RetryScheduled
 from emulated import ServeEmulator
 from raw_server import TOKEN, Connection, RawServer, listing, ok
+from waiting import until
 
 GOOD = ok(listing("a"))
 
@@ -102,14 +103,15 @@ def test_a_blocked_event_loop(raw_server: RawServer, backend: str) -> None:
 
     def late(connection: Connection) -> None:
         while connection.read_request():
-            sent.wait(30)
+            asked.set()
+            sent.wait(120)
             connection.send(GOOD)
 
-    sent = threading.Event()
+    asked, sent = threading.Event(), threading.Event()
     raw_server.behave(late)
 
     async def block() -> None:
-        await anyio.sleep(0.3)
+        await until(asked.is_set)
         sent.set()
         time.sleep(3)
 
@@ -171,7 +173,7 @@ async def main():
     await stream.__aenter__()
     async for customer in stream:
         sys.exit(3)
-asyncio.run(main()) if BACKEND == "asyncio" else sys.exit(3)
+asyncio.run(main())
 """,
     "an event loop that nobody closes": """
 async def main():
@@ -187,11 +189,22 @@ sys.exit(3)
 }
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+ON_ASYNCIO = {"a stream that nobody leaves", "an event loop that nobody closes"}
+"""Trio ends what is left open, and closes its event loops itself."""
+
+
+@pytest.mark.parametrize(
+    ("program", "backend"),
+    [
+        (name, backend)
+        for backend in ("asyncio", "trio")
+        for name in PROGRAMS
+        if backend == "asyncio" or name not in ON_ASYNCIO
+    ],
+)
 def test_the_program_ends(serve: ServeEmulator, program: str, backend: str) -> None:
     """A program that ends while a list or a stream is open keeps its exit code, and prints nothing."""
     serve({"corp_1": 300, "corp_2": 300})
-    code = START + f"BACKEND = {backend!r}\n" + program
+    code = START + f"BACKEND = {backend!r}\n" + PROGRAMS[program]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")

@@ -203,9 +203,9 @@ def test_a_request_id_has_one_of_three_names(name: str) -> None:
         ),
     ],
 )
-def test_a_million_bad_items_are_as_quickly_refused_as_one(body: bytes, where: str) -> None:
+def test_many_bad_items_are_as_quickly_refused_as_one(body: bytes, where: str) -> None:
     """The first few bad rows, or bad items of a row, refuse a page. Parsing takes thirty times the memory of the body."""
-    body %= b",".join([b"{}"] * 300_000)
+    body %= b",".join([b"{}"] * 100_000)
     tracemalloc.start()
     try:
         with pytest.raises(InvalidResponseError, match=re.escape(where)):
