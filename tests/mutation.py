@@ -19,7 +19,7 @@ COPIES = ROOT / ".nox" / "mutation"
 LEAST = 0.9
 
 _RESUME = ("resume", "resume_after_a_hook", "resume_changed_list", "resume_cursor_loop", "resume_other_limit")
-_LIMITS = ("limits_controller", "limits_breaker", "limits_lessons", "limits_pacing", "limits_adaptive", "limits_queue")
+_CONTROLLER = ("limits_lessons", "limits_controller", "limits_pacing")
 TESTS: Mapping[str, Sequence[str]] = {
     "checkpoint.py": ("checkpoint", "stream_progress", *_RESUME, "expired_cursors", "fuzzing"),
     "retry.py": ("retry_policy", "retry_calls", "statuses", "request_retries", "request_limiter", "with_options"),
@@ -29,22 +29,25 @@ TESTS: Mapping[str, Sequence[str]] = {
     "_wire/page.py": ("wire", "wire_errors", "statuses", "fuzzing"),
     "_wire/rows.py": ("wire", "wire_errors", "deep_json", "fuzzing"),
     "_wire/throttling.py": ("throttling", "statuses", "fuzzing"),
-    "limits/_breaker.py": _LIMITS,
-    "limits/_controller.py": _LIMITS,
-    "limits/_outcomes.py": _LIMITS,
-    "limits/_pacing.py": _LIMITS,
-    "limits/_queue.py": (*_LIMITS, "limits_max_wait", "limits_event_loops"),
-    "limits/adaptive.py": (*_LIMITS, "limits_max_wait"),
-    "limits/fixed_rate.py": (*_LIMITS, "limits_fixed_rate", "limits_max_wait"),
+    "limits/_breaker.py": ("limits_breaker", *_CONTROLLER),
+    "limits/_controller.py": _CONTROLLER,
+    "limits/_outcomes.py": _CONTROLLER,
+    "limits/_pacing.py": (*_CONTROLLER, "limits_queue"),
+    "limits/_queue.py": ("limits_queue", "limits_max_wait", "limits_event_loops"),
+    "limits/adaptive.py": ("limits_adaptive", "limits_queue", "limits_max_wait"),
+    "limits/fixed_rate.py": ("limits_fixed_rate", "limits_queue", "limits_max_wait"),
 }
 """By file, the tests that should notice a change: `checkpoint` is `tests/unit/test_checkpoint.py`."""
+
+CHOSEN = "not do_not_cripple and not never_enforced_is_ignored"
+"""Simulations that take seconds, and notice nothing that no other test does."""
 
 CONFIG = """
 [tool.mutmut]
 source_paths = ["src"]
 only_mutate = ["src/commenda_customers/{file}"]
 do_not_mutate_patterns = ["assert "]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile", "mutation"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile", "mutation", "-k", "{chosen}"]
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
 """
@@ -59,7 +62,9 @@ def copy_project(file: str) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     tests = [f"tests/unit/test_{name}.py" for name in TESTS[file]]
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (folder / "pyproject.toml").write_text(text + CONFIG.format(file=file, tests=json.dumps(tests)), encoding="utf-8")
+    (folder / "pyproject.toml").write_text(
+        text + CONFIG.format(file=file, tests=json.dumps(tests), chosen=CHOSEN), encoding="utf-8"
+    )
     return folder
 
 
