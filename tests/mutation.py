@@ -23,9 +23,9 @@ _CONTROLLER = ("limits_lessons", "limits_controller", "limits_pacing")
 TESTS: Mapping[str, Sequence[str]] = {
     "checkpoint.py": ("checkpoint", "stream_progress", *_RESUME, "expired_cursors", "fuzzing"),
     "retry.py": ("retry_policy", "retry_calls", "statuses", "request_retries", "request_limiter", "with_options"),
-    "_pages.py": (*_RESUME, "expired_cursors", "iteration", "stream_progress"),
+    "_pages.py": (*_RESUME, "resume_invalid_rows", "expired_cursors", "iteration", "stream"),
     "_fan_out.py": ("stream", "stream_ending", "stream_failures", "stream_ids", "stream_leaving"),
-    "_wire/errors.py": ("wire", "statuses", "fuzzing"),
+    "_wire/errors.py": ("wire", "wire_errors", "statuses"),
     "_wire/page.py": ("wire", "wire_errors", "statuses", "fuzzing"),
     "_wire/rows.py": ("wire", "wire_errors", "deep_json", "fuzzing"),
     "_wire/throttling.py": ("throttling", "statuses", "fuzzing"),
