@@ -229,6 +229,7 @@ class TestTrials:
             Period(0.0, successes=1500, refusals=5),  # too few refusals for so many
             Period(0.0, successes=100, refusals=40),  # too many for chance
             Period(0.0, successes=100, refusals=8, successes_growing=10, refusals_growing=6),  # by growth
+            Period(0.0, successes=60, refusals=6, successes_growing=21, refusals_growing=2),  # too few but for growth
         ],
     )
     def test_other_refusals_begin_none(self, period: Period) -> None:
@@ -239,12 +240,19 @@ class TestTrials:
             feed(controller, REFUSED, now=30.0)
             assert controller.trial is None
 
-    def test_refusals_that_are_known_to_be_chance_begin_none(self) -> None:
-        """Twice the known part is not suspicious yet."""
-        controller = knows(50.0, chance=0.05, allowance=2.0)
-        controller.period.successes, controller.period.refusals = 100, 9
+    def test_what_came_in_growth_is_left_out(self) -> None:
+        """A trial compares the refusals at the steady rate with the requests at the steady rate."""
+        controller = knows(50.0, period=Period(0.0, successes=60, refusals=6, successes_growing=20, refusals_growing=2))
         feed(controller, REFUSED, now=30.0)
-        assert controller.trial is None
+        assert controller.trial == Trial(50.0, math.inf, pytest.approx(5 / 45))
+
+    @pytest.mark.parametrize(("refusals", "begins"), [(9, False), (13, True)])
+    def test_refusals_that_are_known_to_be_chance_begin_none(self, refusals: int, begins: bool) -> None:
+        """Twice the known part is not suspicious yet; more than that is."""
+        controller = knows(50.0, chance=0.05, allowance=2.0)
+        controller.period.successes, controller.period.refusals = 100, refusals
+        feed(controller, REFUSED, now=30.0)
+        assert (controller.trial is not None) is begins
 
     def test_a_cluster_may_begin_a_trial(self) -> None:
         """Where a cluster of refusals would be a lesson, it is tried first whether it is chance."""
@@ -252,15 +260,31 @@ class TestTrials:
         controller.period.successes, controller.period.refusals = 60, 4
         feed(controller, REFUSED, now=10.0)
         assert controller.trial is not None
+        assert controller.hold == math.inf
         assert controller.paused_until > 10
 
     @pytest.mark.parametrize(
-        ("refusals", "rate", "chance"),
-        [(0, 0.98 * 55 * 0.94, 0.0), (1, 0.98 * 55 * 0.94, 0.0), (4, 55.0, 0.053), (12, 0.98 * 50 * 0.84, 0.0)],
+        ("before", "refusals", "rate", "chance"),
+        [
+            (0.06, 0, 0.98 * 55 * 0.94, 0.0),
+            (0.06, 1, 0.98 * 55 * 0.94, 0.0),
+            (0.06, 2, 55.0, 2 / 75),
+            (0.06, 4, 55.0, 4 / 75),
+            (0.06, 8, 55.0, 8 / 75),
+            (0.06, 10, 0.98 * 50 * 65 / 75, 0.0),
+            (0.06, 50, 25.0, 0.0),
+            (0.10, 2, 0.98 * 55 * 0.90, 0.0),
+            (0.10, 3, 55.0, 3 / 75),
+            (0.10, 11, 55.0, 11 / 75),
+            (0.10, 12, 0.98 * 50 * 63 / 75, 0.0),
+        ],
     )
-    def test_the_judgement_of_a_trial(self, refusals: int, rate: float, chance: float) -> None:
-        """If refusals go on, they are chance; if they stop or one is left, the rate was too high; if they grow, much."""
-        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.06))
+    def test_the_judgement_of_a_trial(self, before: float, refusals: int, rate: float, chance: float) -> None:
+        """
+        If refusals go on, they are chance. If they stop, or a third is left, the rate was too high. If they become twice as
+        many, or more than 15 %, the limit is much lower: but a rate falls by half at most.
+        """
+        controller = knows(50.0, trial=Trial(55.0, 3.0, before))
         controller.period.successes, controller.period.refusals = 74 - refusals, refusals
         feed(controller, OK, now=10.0)
         assert controller.trial is None
