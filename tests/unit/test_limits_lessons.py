@@ -123,6 +123,22 @@ class TestGrowth:
         feed(controller, *[REFUSED] * 2, now=now, every=0.001)
         assert controller.rate == pytest.approx(9.8)
 
+    @pytest.mark.parametrize(
+        ("successes", "round_trip", "seconds", "rate"),
+        [(8, 0.1, 0.4, 19.6), (7, 0.1, 0.4, 9.8), (8, 1.0, 0.4, 9.8), (8, 0.0, 0.0, 26.7)],
+    )
+    def test_growth_lasts_a_round_trip_at_least(
+        self, successes: int, round_trip: float, seconds: float, rate: float
+    ) -> None:
+        """
+        What came in the first moments of growth is measured over a round trip, and is never more than the rate was. Fewer
+        than eight successes say nothing.
+        """
+        controller = knows(10.0, hold=3.0, age=3.0 + 1.2 * max(4.0, 6 * round_trip), round_trip=round_trip, allowance=0.0)
+        controller.period = Period(0.0, successes=100, grew_at=100.0 - seconds, successes_growing=successes)
+        controller.observe(Outcome(REFUSED, 100.0 - round_trip, 100.0, 8))
+        assert controller.rate == pytest.approx(rate, rel=0.01)
+
     @pytest.mark.parametrize(("hold", "longer"), [(1.0, 3.0), (3.0, 6.0), (10.0, 15.0), (15.0, 15.0)])
     def test_holds_double_up_to_a_limit(self, hold: float, longer: float) -> None:
         """A hold is twice as long after growth that has failed, up to 15 s."""
@@ -159,6 +175,19 @@ class TestFall:
         feed(controller, REFUSED, now=10.0, every=0.0)
         assert controller.rate == pytest.approx(rate, rel=0.01)
         assert controller.hold < 2
+
+    def test_what_came_at_once_took_a_round_trip(self) -> None:
+        """Responses that arrive together were in flight for a round trip, however short the time since the last lesson."""
+        controller = knows(50.0, allowance=0.0, round_trip=0.1, period=Period(10.0, successes=4))
+        feed(controller, REFUSED, now=10.0, every=0.01)
+        assert controller.rate == pytest.approx(0.98 * 4 / 0.1)
+
+    def test_a_server_that_takes_no_time_is_learned(self) -> None:
+        """Where nothing takes any time, as in a test, a lesson is one all the same."""
+        controller = Controller()
+        for kind in [OK] * 20 + [REFUSED] * 3:
+            controller.observe(Outcome(kind, 5.0, 5.0, 1))
+        assert controller.rate == pytest.approx(0.98 * 20 / 0.001)
 
     def test_naps_are_no_time_in_which_requests_were_wanted(self) -> None:
         """Short pauses of the controller are not part of the time in which the others got through."""
