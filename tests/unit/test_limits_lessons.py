@@ -61,6 +61,13 @@ class TestSlowStart:
         feed(controller, *[OK] * 4, now=10.0, in_flight=3)
         assert controller.window > 4
 
+    @pytest.mark.parametrize(("responses", "is_limited"), [(7, False), (8, True)])
+    def test_eight_responses_teach_a_rate(self, responses: int, is_limited: bool) -> None:
+        """A quarter of a sample is the least from which a rate is learned."""
+        controller = Controller()
+        feed(controller, *[OK] * responses, *[REFUSED] * 3, now=0.0)
+        assert controller.is_limited is is_limited
+
     def test_few_responses_halve_what_was_in_flight(self) -> None:
         """Half of the requests that were in flight may be from then on, and always one."""
         controller = Controller(window=40.0)
@@ -139,10 +146,13 @@ class TestGrowth:
         controller.observe(Outcome(REFUSED, 100.0 - round_trip, 100.0, 8))
         assert controller.rate == pytest.approx(rate, rel=0.01)
 
-    @pytest.mark.parametrize(("hold", "longer"), [(1.0, 3.0), (3.0, 6.0), (10.0, 15.0), (15.0, 15.0)])
-    def test_holds_double_up_to_a_limit(self, hold: float, longer: float) -> None:
-        """A hold is twice as long after growth that has failed, up to 15 s."""
-        controller = knows(10.0, hold=hold, age=hold + 1)
+    @pytest.mark.parametrize(
+        ("rate", "hold", "longer"),
+        [(10.0, 1.0, 3.0), (10.0, 3.0, 6.0), (10.0, 10.0, 15.0), (10.0, 15.0, 15.0), (2.0, 20.0, 30.6)],
+    )
+    def test_holds_double_up_to_a_limit(self, rate: float, hold: float, longer: float) -> None:
+        """A hold is twice as long after growth that has failed, up to 15 s, or 60 requests if that is longer."""
+        controller = knows(rate, hold=hold, age=hold + 1)
         feed(controller, *[REFUSED] * 2, now=100.0)
         assert controller.hold == pytest.approx(longer, rel=0.03)
 
@@ -202,6 +212,16 @@ class TestFall:
         controller.period.successes = 300
         feed(controller, REFUSED, now=10.0, wait=40.0)
         assert (controller.rate, controller.age, controller.period.successes) == (50, 42, 0)
+        feed(controller, OK, now=50.1)
+        assert (controller.period.successes, controller.period.began) == (1, pytest.approx(10.0, abs=0.1))
+
+    def test_a_refusal_of_an_older_request_counts_once(self) -> None:
+        """Two of a hundred requests are still those of a quota, also if one of them was sent before the last wait."""
+        controller = knows(50.0, allowance=0.0, lesson_at=1.0)
+        controller.period.successes = 100
+        controller.observe(Outcome(REFUSED, 0.9, 1.1, 8))
+        feed(controller, REFUSED, now=10.0, wait=40.0)
+        assert controller.rate == 50
 
     @pytest.mark.parametrize("late", [False, True])
     def test_many_refusals_are_no_quota(self, late: bool) -> None:
