@@ -130,7 +130,7 @@ class TestMaxWait:
 
     @pytest.mark.parametrize(("again", "expected"), [(False, 2.0), (True, 1.0)])
     async def test_a_wait_that_was_too_long_says_how_much_is_left(self, *, again: bool, expected: float) -> None:
-        """The error after a wait has how long it would take from now on, from the place that the request had in the queue."""
+        """The error after a wait says how long it would take from now on, at the place of the request in the queue."""
         limiter = AdaptiveLimiter(max_in_flight=4)
         permit = await limiter.acquire()
         await anyio.sleep(2)  # what each request takes, so that one of four ends every half a second
