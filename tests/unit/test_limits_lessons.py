@@ -46,6 +46,26 @@ class TestSlowStart:
             controller.observe(Outcome(kind, 0.0, 1.0, 8))
         assert controller.rate == pytest.approx(0.98 * 200)
 
+    def test_the_past_is_forgotten_after_two_samples(self) -> None:
+        """With each 60 responses, but not before four round trips have passed, half of the past is forgotten."""
+        controller = Controller()
+        now = feed(controller, *[OK] * 59, now=0.0)
+        assert controller.period.successes == 59
+        feed(controller, OK, now=now)
+        assert controller.period.successes == 30
+        controller = Controller()
+        for ended in [0.1] * 99 + [0.39]:
+            controller.observe(Outcome(OK, ended - 0.1, ended, 8))
+        assert controller.period.successes == 100
+        controller.observe(Outcome(OK, 0.35, 0.45, 8))
+        assert controller.period.successes == 50
+
+    def test_waiting_for_a_slow_rate_is_not_idle(self) -> None:
+        """At a request in two seconds, one that comes three seconds after another was not wanted for one second."""
+        controller = knows(0.5)
+        feed(controller, *[OK] * 10, now=0.0, every=3.0, in_flight=1)
+        assert controller.period.began == pytest.approx(9.0)
+
     def test_idle_time_is_skipped(self) -> None:
         """Time in which nothing was wanted does not make the learned rate lower."""
         controller = Controller()
@@ -437,6 +457,14 @@ class TestOutages:
             rates.append(controller.rate)
         assert rates == [25.0, 25.0, 50.0]
         assert controller.hold == 9
+
+    def test_the_first_pause_of_an_outage_is_short(self) -> None:
+        """When the server is found to be shut, the first pause lasts 0.4 s, and the next twice as long."""
+        controller = knows(50.0, succeeded_at=0.0)
+        now = feed(controller, *[FAILED] * 4, now=10.0)
+        assert controller.paused_until - now == pytest.approx(0.4)
+        now = feed(controller, FAILED, now=now)
+        assert controller.paused_until - now == pytest.approx(0.8)
 
     def test_refusals_that_go_on_are_a_limit(self) -> None:
         """The server says that it is a limit, so the lesson stays."""
