@@ -99,6 +99,17 @@ class TestPace:
         pacer.shift_times(1000.0)
         assert pacer.delay(1000.0) == 0
 
+    def test_a_response_makes_room_for_two(self) -> None:
+        """While no rate is known, a success frees its own place, and adds one."""
+        pacer = Pacer()
+        for _ in range(4):
+            pacer.begin(0.0)
+        pacer.end(0.0, Outcome(Kind.SUCCESS, 0.0, 0.1, 4))
+        for _ in range(2):
+            assert pacer.delay(0.1) == 0
+            pacer.begin(0.1)
+        assert pacer.delay(0.1) == math.inf
+
     def test_a_quota_that_is_used_up_pauses_once(self) -> None:
         """After the pause of a quota, requests from before it block nobody. What an older response says changes nothing."""
         pacer = Pacer(Controller(window=4.0, has_worked=True, round_trip=0.1))
