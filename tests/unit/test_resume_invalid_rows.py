@@ -54,6 +54,14 @@ async def test_a_row_without_an_id_is_known_by_what_it_holds() -> None:
     assert server.reported == [{"name": "z"}]
 
 
+async def test_a_reported_row_says_where_it_was() -> None:
+    """The event of a row that is not valid has the corporation, and the cursor of its page."""
+    lists = Lists({"c": [["!x", "a"], ["!y"]]})
+    assert [customer.id async for customer in CustomerList(lists.fetch, SELECTION.of("c"), lists.events.append)] == ["a"]
+    places = [(e.corporation_id, e.cursor, e.customer.id) for e in lists.events if isinstance(e, InvalidCustomerReceived)]
+    assert places == [("c", None, "x"), ("c", "1", "y")]
+
+
 async def test_a_large_row_without_an_id_takes_little_of_a_checkpoint() -> None:
     """A checkpoint holds a few bytes for a row without an id, and nothing of what the row says."""
     iteration = aiter(OnePage({"name": "jane" * 10_000}).list())
