@@ -54,6 +54,22 @@ async def test_a_row_without_an_id_is_known_by_what_it_holds() -> None:
     assert server.reported == [{"name": "z"}]
 
 
+async def test_a_page_of_invalid_rows_is_known_by_their_ids() -> None:
+    """A run resumes at the last page that has rows with ids, valid or not; and if they are gone, the list has changed."""
+    lists = Lists({"c": [["a"], ["!x"], [], ["b"]]})
+    pages = CustomerList(lists.fetch, SELECTION.of("c"), print).pages()
+    for _ in range(3):
+        await anext(pages)
+    checkpoint = again(pages.checkpoint())
+    lists.asked.clear()
+    rest = CustomerList(lists.fetch, SELECTION.of("c"), print, resume=checkpoint)
+    assert [customer.id async for customer in rest] == ["b"]
+    assert lists.asked == [("c", 1), ("c", 2), ("c", 3)]
+    lists.pages["c"] = [["a"], ["!z"], [], ["b"]]
+    with pytest.raises(ListChangedError):
+        await anext(aiter(rest))
+
+
 async def test_a_reported_row_says_where_it_was() -> None:
     """The event of a row that is not valid has the corporation, and the cursor of its page."""
     lists = Lists({"c": [["!x", "a"], ["!y"]]})
