@@ -1,5 +1,6 @@
 """JSON that is nested very deeply, and programs that call from very deep."""
 
+import json
 import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -48,7 +49,11 @@ def test_a_body_that_is_too_deep_is_one_clear_error(body: bytes, collect: bool) 
 @pytest.mark.parametrize("_recursion_limit", [10_000], indirect=True)
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"x":', b"}")], ids=["arrays", "objects"])
 def test_a_thousand_levels_are_read(opening: bytes, closing: bytes) -> None:
-    """Where no recursion limit of Python applies, 1,000 levels are read and one more is refused, whatever is beside them."""
+    """
+    Where no recursion limit of Python applies, 1,000 levels are read and one more is refused, whatever is beside them.
+
+    Of an invalid row, 200 levels are kept.
+    """
 
     def nested(levels: int) -> bytes:
         inner = levels - 3  # the listing, its rows and the customer are levels too
@@ -57,6 +62,8 @@ def test_a_thousand_levels_are_read(opening: bytes, closing: bytes) -> None:
 
     (invalid,) = decode(nested(1000), collect_invalid=True).invalid_customers
     assert (invalid.id, invalid.raw["x"], invalid.raw["y"]) == ("a", [], {})
+    kept = json.dumps(invalid.raw["deep"], separators=(",", ":"))
+    assert kept == opening.decode() * 199 + "null" + closing.decode() * 199
     with pytest.raises(InvalidResponseError, match="nested too deeply"):
         decode(nested(1001), collect_invalid=True)
 
