@@ -1,5 +1,6 @@
 """JSON that is nested very deeply, and programs that call from very deep."""
 
+import json
 import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -42,6 +43,29 @@ def test_a_body_that_is_too_deep_is_one_clear_error(body: bytes, collect: bool) 
     with pytest.raises(InvalidResponseError, match="nested too deeply") as caught:
         decode(body, collect_invalid=collect)
     assert not caught.value.transient
+
+
+@pytest.mark.usefixtures("_recursion_limit")
+@pytest.mark.parametrize("_recursion_limit", [10_000], indirect=True)
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"x":', b"}")], ids=["arrays", "objects"])
+def test_a_thousand_levels_are_read(opening: bytes, closing: bytes) -> None:
+    """
+    Where no recursion limit of Python applies, 1,000 levels are read and one more is refused, whatever is beside them.
+
+    Of an invalid row, 200 levels are kept.
+    """
+
+    def nested(levels: int) -> bytes:
+        inner = levels - 3  # the listing, its rows and the customer are levels too
+        deep = opening * inner + b"0" + closing * inner
+        return b'{"message":"","page":{},"customers":[{"id":"a","x":[],"y":{},"deep":%b}]}' % deep
+
+    (invalid,) = decode(nested(1000), collect_invalid=True).invalid_customers
+    assert (invalid.id, invalid.raw["x"], invalid.raw["y"]) == ("a", [], {})
+    kept = json.dumps(invalid.raw["deep"], separators=(",", ":"))
+    assert kept == opening.decode() * 199 + "null" + closing.decode() * 199
+    with pytest.raises(InvalidResponseError, match="nested too deeply"):
+        decode(nested(1001), collect_invalid=True)
 
 
 def test_brackets_in_strings_are_not_nested(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,26 @@ class TestSlowStart:
             controller.observe(Outcome(kind, 0.0, 1.0, 8))
         assert controller.rate == pytest.approx(0.98 * 200)
 
+    def test_the_past_is_forgotten_after_two_samples(self) -> None:
+        """With each 60 responses, but not before four round trips have passed, half of the past is forgotten."""
+        controller = Controller()
+        now = feed(controller, *[OK] * 59, now=0.0)
+        assert controller.period.successes == 59
+        feed(controller, OK, now=now)
+        assert controller.period.successes == 30
+        controller = Controller()
+        for ended in [0.1] * 99 + [0.39]:
+            controller.observe(Outcome(OK, ended - 0.1, ended, 8))
+        assert controller.period.successes == 100
+        controller.observe(Outcome(OK, 0.35, 0.45, 8))
+        assert controller.period.successes == 50
+
+    def test_waiting_for_a_slow_rate_is_not_idle(self) -> None:
+        """At a request in two seconds, one that comes three seconds after another was not wanted for one second."""
+        controller = knows(0.5)
+        feed(controller, *[OK] * 10, now=0.0, every=3.0, in_flight=1)
+        assert controller.period.began == pytest.approx(9.0)
+
     def test_idle_time_is_skipped(self) -> None:
         """Time in which nothing was wanted does not make the learned rate lower."""
         controller = Controller()
@@ -60,6 +80,13 @@ class TestSlowStart:
         assert controller.window == 4
         feed(controller, *[OK] * 4, now=10.0, in_flight=3)
         assert controller.window > 4
+
+    @pytest.mark.parametrize(("responses", "is_limited"), [(7, False), (8, True)])
+    def test_eight_responses_teach_a_rate(self, responses: int, is_limited: bool) -> None:
+        """A quarter of a sample is the least from which a rate is learned."""
+        controller = Controller()
+        feed(controller, *[OK] * responses, *[REFUSED] * 3, now=0.0)
+        assert controller.is_limited is is_limited
 
     def test_few_responses_halve_what_was_in_flight(self) -> None:
         """Half of the requests that were in flight may be from then on, and always one."""
@@ -123,10 +150,29 @@ class TestGrowth:
         feed(controller, *[REFUSED] * 2, now=now, every=0.001)
         assert controller.rate == pytest.approx(9.8)
 
-    @pytest.mark.parametrize(("hold", "longer"), [(1.0, 3.0), (3.0, 6.0), (10.0, 15.0), (15.0, 15.0)])
-    def test_holds_double_up_to_a_limit(self, hold: float, longer: float) -> None:
-        """A hold is twice as long after growth that has failed, up to 15 s."""
-        controller = knows(10.0, hold=hold, age=hold + 1)
+    @pytest.mark.parametrize(
+        ("successes", "round_trip", "seconds", "rate"),
+        [(8, 0.1, 0.4, 19.6), (7, 0.1, 0.4, 9.8), (8, 1.0, 0.4, 9.8), (8, 0.0, 0.0, 26.7)],
+    )
+    def test_growth_lasts_a_round_trip_at_least(
+        self, successes: int, round_trip: float, seconds: float, rate: float
+    ) -> None:
+        """
+        What came in the first moments of growth is measured over a round trip, and is never more than the rate was. Fewer
+        than eight successes say nothing.
+        """
+        controller = knows(10.0, hold=3.0, age=3.0 + 1.2 * max(4.0, 6 * round_trip), round_trip=round_trip, allowance=0.0)
+        controller.period = Period(0.0, successes=100, grew_at=100.0 - seconds, successes_growing=successes)
+        controller.observe(Outcome(REFUSED, 100.0 - round_trip, 100.0, 8))
+        assert controller.rate == pytest.approx(rate, rel=0.01)
+
+    @pytest.mark.parametrize(
+        ("rate", "hold", "longer"),
+        [(10.0, 1.0, 3.0), (10.0, 3.0, 6.0), (10.0, 10.0, 15.0), (10.0, 15.0, 15.0), (2.0, 20.0, 30.6)],
+    )
+    def test_holds_double_up_to_a_limit(self, rate: float, hold: float, longer: float) -> None:
+        """A hold is twice as long after growth that has failed, up to 15 s, or 60 requests if that is longer."""
+        controller = knows(rate, hold=hold, age=hold + 1)
         feed(controller, *[REFUSED] * 2, now=100.0)
         assert controller.hold == pytest.approx(longer, rel=0.03)
 
@@ -160,6 +206,19 @@ class TestFall:
         assert controller.rate == pytest.approx(rate, rel=0.01)
         assert controller.hold < 2
 
+    def test_what_came_at_once_took_a_round_trip(self) -> None:
+        """Responses that arrive together were in flight for a round trip, however short the time since the last lesson."""
+        controller = knows(50.0, allowance=0.0, round_trip=0.1, period=Period(10.0, successes=4))
+        feed(controller, REFUSED, now=10.0, every=0.01)
+        assert controller.rate == pytest.approx(0.98 * 4 / 0.1)
+
+    def test_a_server_that_takes_no_time_is_learned(self) -> None:
+        """Where nothing takes any time, as in a test, a lesson is one all the same."""
+        controller = Controller()
+        for kind in [OK] * 20 + [REFUSED] * 3:
+            controller.observe(Outcome(kind, 5.0, 5.0, 1))
+        assert controller.rate == pytest.approx(0.98 * 20 / 0.001)
+
     def test_naps_are_no_time_in_which_requests_were_wanted(self) -> None:
         """Short pauses of the controller are not part of the time in which the others got through."""
         controller = knows(50.0, allowance=0.0)
@@ -173,6 +232,16 @@ class TestFall:
         controller.period.successes = 300
         feed(controller, REFUSED, now=10.0, wait=40.0)
         assert (controller.rate, controller.age, controller.period.successes) == (50, 42, 0)
+        feed(controller, OK, now=50.1)
+        assert (controller.period.successes, controller.period.began) == (1, pytest.approx(10.0, abs=0.1))
+
+    def test_a_refusal_of_an_older_request_counts_once(self) -> None:
+        """Two of a hundred requests are still those of a quota, also if one of them was sent before the last wait."""
+        controller = knows(50.0, allowance=0.0, lesson_at=1.0)
+        controller.period.successes = 100
+        controller.observe(Outcome(REFUSED, 0.9, 1.1, 8))
+        feed(controller, REFUSED, now=10.0, wait=40.0)
+        assert controller.rate == 50
 
     @pytest.mark.parametrize("late", [False, True])
     def test_many_refusals_are_no_quota(self, late: bool) -> None:
@@ -229,6 +298,7 @@ class TestTrials:
             Period(0.0, successes=1500, refusals=5),  # too few refusals for so many
             Period(0.0, successes=100, refusals=40),  # too many for chance
             Period(0.0, successes=100, refusals=8, successes_growing=10, refusals_growing=6),  # by growth
+            Period(0.0, successes=60, refusals=6, successes_growing=21, refusals_growing=2),  # too few but for growth
         ],
     )
     def test_other_refusals_begin_none(self, period: Period) -> None:
@@ -239,12 +309,19 @@ class TestTrials:
             feed(controller, REFUSED, now=30.0)
             assert controller.trial is None
 
-    def test_refusals_that_are_known_to_be_chance_begin_none(self) -> None:
-        """Twice the known part is not suspicious yet."""
-        controller = knows(50.0, chance=0.05, allowance=2.0)
-        controller.period.successes, controller.period.refusals = 100, 9
+    def test_what_came_in_growth_is_left_out(self) -> None:
+        """A trial compares the refusals at the steady rate with the requests at the steady rate."""
+        controller = knows(50.0, period=Period(0.0, successes=60, refusals=6, successes_growing=20, refusals_growing=2))
         feed(controller, REFUSED, now=30.0)
-        assert controller.trial is None
+        assert controller.trial == Trial(50.0, math.inf, pytest.approx(5 / 45))
+
+    @pytest.mark.parametrize(("refusals", "begins"), [(9, False), (13, True)])
+    def test_refusals_that_are_known_to_be_chance_begin_none(self, refusals: int, begins: bool) -> None:
+        """Twice the known part is not suspicious yet; more than that is."""
+        controller = knows(50.0, chance=0.05, allowance=2.0)
+        controller.period.successes, controller.period.refusals = 100, refusals
+        feed(controller, REFUSED, now=30.0)
+        assert (controller.trial is not None) is begins
 
     def test_a_cluster_may_begin_a_trial(self) -> None:
         """Where a cluster of refusals would be a lesson, it is tried first whether it is chance."""
@@ -252,15 +329,31 @@ class TestTrials:
         controller.period.successes, controller.period.refusals = 60, 4
         feed(controller, REFUSED, now=10.0)
         assert controller.trial is not None
+        assert controller.hold == math.inf
         assert controller.paused_until > 10
 
     @pytest.mark.parametrize(
-        ("refusals", "rate", "chance"),
-        [(0, 0.98 * 55 * 0.94, 0.0), (1, 0.98 * 55 * 0.94, 0.0), (4, 55.0, 0.053), (12, 0.98 * 50 * 0.84, 0.0)],
+        ("before", "refusals", "rate", "chance"),
+        [
+            (0.06, 0, 0.98 * 55 * 0.94, 0.0),
+            (0.06, 1, 0.98 * 55 * 0.94, 0.0),
+            (0.06, 2, 55.0, 2 / 75),
+            (0.06, 4, 55.0, 4 / 75),
+            (0.06, 8, 55.0, 8 / 75),
+            (0.06, 10, 0.98 * 50 * 65 / 75, 0.0),
+            (0.06, 50, 25.0, 0.0),
+            (0.10, 2, 0.98 * 55 * 0.90, 0.0),
+            (0.10, 3, 55.0, 3 / 75),
+            (0.10, 11, 55.0, 11 / 75),
+            (0.10, 12, 0.98 * 50 * 63 / 75, 0.0),
+        ],
     )
-    def test_the_judgement_of_a_trial(self, refusals: int, rate: float, chance: float) -> None:
-        """If refusals go on, they are chance; if they stop or one is left, the rate was too high; if they grow, much."""
-        controller = knows(50.0, trial=Trial(55.0, 3.0, 0.06))
+    def test_the_judgement_of_a_trial(self, before: float, refusals: int, rate: float, chance: float) -> None:
+        """
+        If refusals go on, they are chance. If they stop, or a third is left, the rate was too high. If they become twice as
+        many, or more than 15 %, the limit is much lower: but a rate falls by half at most.
+        """
+        controller = knows(50.0, trial=Trial(55.0, 3.0, before))
         controller.period.successes, controller.period.refusals = 74 - refusals, refusals
         feed(controller, OK, now=10.0)
         assert controller.trial is None
@@ -364,6 +457,14 @@ class TestOutages:
             rates.append(controller.rate)
         assert rates == [25.0, 25.0, 50.0]
         assert controller.hold == 9
+
+    def test_the_first_pause_of_an_outage_is_short(self) -> None:
+        """When the server is found to be shut, the first pause lasts 0.4 s, and the next twice as long."""
+        controller = knows(50.0, succeeded_at=0.0)
+        now = feed(controller, *[FAILED] * 4, now=10.0)
+        assert controller.paused_until - now == pytest.approx(0.4)
+        now = feed(controller, FAILED, now=now)
+        assert controller.paused_until - now == pytest.approx(0.8)
 
     def test_refusals_that_go_on_are_a_limit(self) -> None:
         """The server says that it is a limit, so the lesson stays."""

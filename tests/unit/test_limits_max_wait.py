@@ -128,6 +128,25 @@ class TestMaxWait:
             limiter.release(permit, OK)
         await limiter.acquire(max_wait=0.001)
 
+    @pytest.mark.parametrize(("again", "expected"), [(False, 2.0), (True, 1.0)])
+    async def test_a_wait_that_was_too_long_says_how_much_is_left(self, *, again: bool, expected: float) -> None:
+        """The error after a wait says how long it would take from now on, at the place of the request in the queue."""
+        limiter = AdaptiveLimiter(max_in_flight=4)
+        permit = await limiter.acquire()
+        await anyio.sleep(2)  # what each request takes, so that one of four ends every half a second
+        limiter.release(permit, OK)
+        for _ in range(4):
+            await limiter.acquire()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(limiter.acquire)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(RateLimitError) as caught:
+                await limiter.acquire(again=again, max_wait=3)
+            tasks.cancel_scope.cancel()
+        message = "the rate limiter held the request back for max_wait (3 s); it would take about {:.1f} s more"
+        assert (caught.value.message, caught.value.retry_after) == (message.format(expected), expected)
+
     async def test_max_wait_ignores_an_unknown_limit(self) -> None:
         """Requests with `max_wait` exceed the first window while no limit is known."""
         limiter = AdaptiveLimiter(max_in_flight=20)

@@ -93,11 +93,35 @@ class TestPace:
 
     def test_requests_of_another_event_loop_block_nothing(self) -> None:
         """The requests of an event loop that has ended never end, so they are not in flight in the next one."""
-        pacer = Pacer()
+        pacer = Pacer(Controller(window=1.0))
         for _ in range(4):
             pacer.begin(0.0)
         pacer.shift_times(1000.0)
         assert pacer.delay(1000.0) == 0
+
+    def test_a_response_makes_room_for_two(self) -> None:
+        """While no rate is known, a success frees its own place, and adds one."""
+        pacer = Pacer()
+        for _ in range(4):
+            pacer.begin(0.0)
+        pacer.end(0.0, Outcome(Kind.SUCCESS, 0.0, 0.1, 4))
+        for _ in range(2):
+            assert pacer.delay(0.1) == 0
+            pacer.begin(0.1)
+        assert pacer.delay(0.1) == math.inf
+
+    def test_a_quota_that_is_used_up_pauses_once(self) -> None:
+        """After the pause of a quota, requests from before it block nobody. What an older response says changes nothing."""
+        pacer = Pacer(Controller(window=4.0, has_worked=True, round_trip=0.1))
+        for _ in range(4):
+            pacer.begin(0.0)
+        pacer.exhaust(Outcome(Kind.REFUSAL, 0.0, 0.1, 4))  # after few responses, it halves the window
+        assert pacer.delay(0.1) == pytest.approx(0.2)
+        for _ in range(2):
+            assert pacer.delay(1.0) == 0
+            pacer.begin(1.0)
+        pacer.exhaust(Outcome(Kind.REFUSAL, 0.0, 1.1, 2))
+        assert pacer.delay(1.1) == math.inf
 
     def test_a_window_that_is_full_waits_for_a_response(self) -> None:
         """While no rate is known, a request begins only when fewer are in flight than the window allows."""

@@ -167,8 +167,14 @@ class TestQueue:
             released = anyio.current_time()
         assert [name for name, _ in begun] == [0, 1, 2]
         assert min(at for _, at in begun) - released == pytest.approx(20, abs=1e-3)
-        with pytest.raises(ValueError, match="max_in_flight"):
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda **options: FixedRate(100, **options)])
+    def test_max_in_flight_is_a_whole_number(self, make: Callable[..., RateLimiter]) -> None:
+        """Anything else is refused, and the message begins with the name of the argument."""
+        with pytest.raises(ValueError, match=r"^max_in_flight: must be above 0, got 0$"):
             make(max_in_flight=0)
+        with pytest.raises(TypeError, match=r"^max_in_flight: expected int, got float$"):
+            make(max_in_flight=1.5)
 
     async def test_a_request_that_hangs_blocks_nobody(self) -> None:
         """A request that hangs since before the 429s does not block the probes after them."""

@@ -148,6 +148,17 @@ def test_a_list_is_resumed_likewise(backend: str, sizes: list[int], stops: list[
     assert seen == [row for page in pages["c"] for row in page]
 
 
+@pytest.mark.anyio
+async def test_a_page_that_was_yielded_is_no_empty_page() -> None:
+    """A resumed run fetches the page where it stopped, but does not yield it if nothing of it is left. Empty pages come."""
+    lists = Lists({"c": [["a", "!x"], ["b"], [], ["c"]]})
+    pages = listed(lists, "c").pages()
+    assert [customer.id for customer in await anext(pages)] == ["a"]
+    rest = listed(lists, "c", resume=again(pages.checkpoint())).pages()
+    assert [[customer.id for customer in page] async for page in rest] == [["b"], [], ["c"]]
+    assert lists.asked == [("c", number) for number in (0, 0, 1, 2, 3)]
+
+
 @types.coroutine
 def cancelled_at(work: Coroutine[Any, Any, None], scope: anyio.CancelScope, point: int) -> Generator[Any, Any, None]:
     """Do *work*, cancelling *scope* where it waits for the *point*th time."""

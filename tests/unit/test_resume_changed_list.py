@@ -78,6 +78,16 @@ async def test_a_changed_list_stays_an_error_until_it_is_back() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_customer_that_the_list_has_twice_comes_twice() -> None:
+    """A resumed run leaves a customer out as often as it was yielded, and not wherever its id comes again."""
+    lists = Lists({"c": [["a", "b"], ["a", "c"]]})
+    iteration = aiter(listed(lists, "c"))
+    assert (await anext(iteration)).id == "a"
+    rest = listed(lists, "c", resume=again(iteration.checkpoint()))
+    assert [customer.id async for customer in rest] == ["b", "a", "c"]
+
+
+@pytest.mark.anyio
 async def test_a_list_that_is_empty_now_has_changed() -> None:
     """A list whose customers are all gone is an error, and not a quiet end."""
     lists = Lists({"c": [["1", "2"], ["3"]]})

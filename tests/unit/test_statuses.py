@@ -19,6 +19,7 @@ from commenda_customers import (
     Throttled,
 )
 from commenda_customers._wire import status_error
+from commenda_customers._wire.throttling import Throttling
 from script import GOOD, Script, status
 
 NAMED: dict[int, type[APIStatusError]] = {
@@ -84,6 +85,53 @@ def test_the_statuses_of_edges_are_explained(code: int, words: str) -> None:
 def test_a_status_that_nobody_knows_is_a_number() -> None:
     """Without a known meaning, the message has the number alone."""
     assert status_error(599 - 56, {}, b"").message == "the server answered 543"
+
+
+@pytest.mark.parametrize(
+    ("code", "cursor", "message"),
+    [
+        (302, None, "the server answered 302 Found to 'nowhere'; redirects are not followed, check base_url: why"),
+        (404, "abc", "the server answered 404 Not Found; check the corporation's id and base_url: why"),
+        (
+            407,
+            None,
+            (
+                "the server answered 407 Proxy Authentication Required; a proxy on the way asks for a password, "
+                "not the API: why"
+            ),
+        ),
+        (410, "abc", "the server answered 410 Gone; most likely it no longer accepts the cursor: why"),
+        (522, None, "the server answered 522 (the edge could not connect to the server behind it in time): why"),
+    ],
+)
+def test_a_message_says_what_happened_and_what_may_help(code: int, cursor: str | None, message: str) -> None:
+    """A message is one sentence: the status, what it means here, what to check, and the beginning of the body."""
+    assert status_error(code, {}, b"why", cursor=cursor).message == message
+
+
+def test_a_body_without_text_is_no_excerpt() -> None:
+    """Nothing is shown of a body of white space, and the message ends with the status."""
+    error = status_error(418, {}, b" \n")
+    assert (error.message, error.body_excerpt) == (
+        f"the server answered {HTTPStatus(418).value} {HTTPStatus(418).phrase}",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "cls"), [(400, RateLimitError), (499, RateLimitError), (500, ServerError), (501, ServerError)]
+)
+def test_a_limit_that_is_told_with_another_status(code: int, cls: type[APIStatusError]) -> None:
+    """A 4xx that tells of a limit is an error of a limit, and a 5xx stays one of the server. Both may be retried."""
+    error = status_error(code, {}, b"", throttling=Throttling(is_throttled=True, retry_after=5.0), cursor="abc")
+    assert (type(error), error.retry_after, error.transient) == (cls, 5.0, True)
+
+
+def test_an_excerpt_is_as_long_as_it_says() -> None:
+    """Up to 200 characters of a body are shown as they are; of a longer one, so many and a mark."""
+    for body, excerpt in ((b"x" * 200, "x" * 200), (b"x" * 201, "x" * 200 + "…"), ("é".encode() * 900, "é" * 200 + "…")):
+        assert status_error(500, {}, body).body_excerpt == excerpt
+    assert status_error(500, {}, b"a\xff\x00 b").body_excerpt == "a\ufffd b"
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

@@ -43,6 +43,7 @@ async def test_what_is_raised_again_does_not_grow() -> None:
             with pytest.raises(ServerError) as caught:
                 await anext(stream.pages())
             lengths.add(len(caught.traceback))
+            assert caught.traceback[-1].name == "fetch", "it says where the error came from"
     assert len(lengths) == 1
 
 

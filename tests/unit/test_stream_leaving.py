@@ -95,7 +95,8 @@ async def test_a_reader_in_another_task_is_told_that_the_stream_is_closed() -> N
     lists, outcomes = Lists(equal(1, 1), latency=lambda *_: 100.0), list[str]()
 
     async def read(stream: Any) -> None:
-        with pytest.raises(RuntimeError, match="another task closed this stream"):
+        message = "another task closed this stream while this task was waiting for its next page"
+        with pytest.raises(RuntimeError, match=f"^{message}$"):
             await anext(stream.pages())
         await anyio.sleep(1)
         outcomes.append("not cancelled")
@@ -153,3 +154,24 @@ def test_a_native_cancellation_is_not_swallowed() -> None:
             await task
 
     virtual_time.run(main, "asyncio")
+
+
+def test_a_cancellation_from_inside_is_not_raised_by_leaving_early() -> None:
+    """A request that waited for a future that somebody cancelled does not cancel a program that leaves the block early."""
+    lists = Lists(equal(2, 2))
+    fetch = lists.fetch
+
+    async def cancelled(query: Any, cursor: str | None) -> Any:
+        if cursor is not None:
+            raise asyncio.CancelledError
+        return await fetch(query, cursor)
+
+    async def main() -> str:
+        lists.fetch = cancelled
+        async with lists.stream() as stream:
+            async for _page in stream.pages():
+                await asyncio.sleep(1)
+                break
+        return "left"
+
+    assert virtual_time.run(main, "asyncio") == "left"

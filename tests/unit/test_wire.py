@@ -264,6 +264,12 @@ class TestRowByRow:
         page = self.collect('{"customers": null, "message": "Caf\\ud83d", "cursor": "next"}')
         assert (len(page), page.invalid_customers, page.cursor) == (0, (), "next")
 
+    @pytest.mark.parametrize("others", ["", "5,"])
+    def test_control_characters_are_read_as_they_are(self, others: str) -> None:
+        """A tab or a zero inside of a string, which JSON forbids, costs no row, also not beside one that is not valid."""
+        page = self.collect('{"customers":[' + others + '{"id":"a\tb\x00","corporation_id":"corp_1"}]}')
+        assert [customer.id for customer in page] == ["a\tb\x00"]
+
     def test_an_integer_of_thousands_of_digits_is_one_row(self) -> None:
         """A number that Python does not read costs no page."""
         content = json.dumps({"customers": [row(), row(name="N"), row(credit="N")]})

@@ -70,6 +70,49 @@ def test_many_rows_may_be_invalid(wrap: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "errors"),
+    [
+        ({"created_at": [1]}, ["created_at: Input should be a valid datetime"]),
+        ({"created_at": "x"}, ["created_at: Input should be a valid datetime or date, input is too short"]),
+        ({"exemption_metadata": 5}, ["exemption_metadata: Input should be an object"]),
+        (
+            {"exemption_metadata": {"exempted_states": ["OH", 5]}},
+            ["exemption_metadata.exempted_states.1: Input should be a valid string"],
+        ),
+        (
+            {"name": 5, "shipping_address": {"city": []}},
+            ["name: Input should be a valid string", "shipping_address.city: Input should be a valid string"],
+        ),
+    ],
+    ids=["no time", "text", "no object", "item", "two"],
+)
+def test_a_row_says_which_fields_are_wrong(fields: dict[str, Any], errors: list[str]) -> None:
+    """Each wrong field is named once, by its path in the row, in the words of JSON and not of Python."""
+    page = decode({"customers": [{"id": "a", "corporation_id": "corp_1", **fields}]}, collect=True)
+    assert [list(row.errors) for row in page.invalid_customers] == [errors]
+
+
+def test_the_raw_row_is_kept_as_far_as_it_is_json() -> None:
+    """A row that is not valid is kept as it came. A number that JSON cannot hold becomes null."""
+    (row,) = decode(
+        b'{"customers": [{"id": 5, "x": 2.5, "y": [1, 1e999, {"z": 1e999}], "t": true}]}', collect=True
+    ).invalid_customers
+    assert row.raw == {"id": 5, "x": 2.5, "y": [1, None, {"z": None}], "t": True}
+    page = decode(b'{"customers": ["text", [1e999]]}', collect=True)
+    assert [row.raw for row in page.invalid_customers] == ["text", [None]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "end"), [(3, "row 2: the row is not an object"), (4, "row 2: the row is not an object; and more")]
+)
+def test_three_rows_are_named(rows: int, end: str) -> None:
+    """An error names up to three rows, and says so if there are others."""
+    with pytest.raises(InvalidResponseError) as caught:
+        decode({"customers": [0] * rows})
+    assert caught.value.message.endswith(end)
+
+
+@pytest.mark.parametrize(
     ("owner", "found"),
     [
         ({}, None),

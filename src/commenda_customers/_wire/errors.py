@@ -114,7 +114,7 @@ def response_fields(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
 
 def excerpt(body: bytes) -> str:
     """Return the beginning of *body* as one printable line."""
-    return one_line(body[: 4 * _EXCERPT_LENGTH].decode("utf-8", errors="replace"))
+    return one_line(body[: 4 * _EXCERPT_LENGTH].decode(errors="replace"))
 
 
 def one_line(text: str) -> str:

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError
@@ -80,34 +80,33 @@ def _writable(value: object, levels: int = _DEEPEST_RAW) -> object:
     """Replace by `None`, in place, what cannot be written as JSON: numbers that JSON cannot hold, and what is too deep."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict | list) and levels == 0:
+    if levels == 0 and (_is_object(value) or _is_list(value)):
         return None
-    if isinstance(value, dict):
-        members = cast("dict[str, object]", value)
-        for key, item in members.items():
-            members[key] = _writable(item, levels - 1)
-        return members
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        for index, item in enumerate(items):
-            items[index] = _writable(item, levels - 1)
-        return items
+    if _is_object(value):
+        for key, item in value.items():
+            value[key] = _writable(item, levels - 1)
+    elif _is_list(value):
+        for index, item in enumerate(value):
+            value[index] = _writable(item, levels - 1)
     return value
 
 
 def take_rows(content: object) -> list[Any] | None:
     """Take the rows out of a listing in one of the documented envelopes; `None` if there are none."""
-    if not isinstance(content, dict):
+    if not _is_object(content):
         return None
 
-    envelope = cast("dict[str, Any]", content)
-    listing = envelope["data"] if isinstance(envelope.get("data"), dict) else envelope
+    listing = content["data"] if _is_object(content.get("data")) else content
     rows = listing.get("customers")
     if not _is_list(rows):
         return None
 
     listing["customers"] = []
     return rows
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
 
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:
@@ -133,12 +132,12 @@ def validate_rows(rows: Sequence[Any], *, most: int) -> tuple[tuple[Customer, ..
 
 
 def _invalid(index: int, row: object, exc: ValidationError | PydanticSerializationError) -> InvalidCustomer:
-    if not isinstance(row, dict):
+    if not _is_object(row):
         return InvalidCustomer(index, None, ("the row is not an object",), _writable(row))
 
-    name = cast("dict[str, object]", row).get("id")
+    name = row.get("id")
     errors = _problems(exc) if isinstance(exc, ValidationError) else ("the row is nested too deeply",)
-    return InvalidCustomer(index, name if isinstance(name, str) else None, errors, _writable(cast("object", row)))
+    return InvalidCustomer(index, name if isinstance(name, str) else None, errors, _writable(row))
 
 
 def _problems(exc: ValidationError) -> tuple[str, ...]:

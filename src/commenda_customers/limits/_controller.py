@@ -149,8 +149,8 @@ class Controller(Breaker):
     def _refused(self, outcome: Outcome) -> None:
         if outcome.sent < self.lesson_at:
             self.period.late_refusals += 1
-            if self.is_half_open and (outcome.wait or 0.0) > LONG_WAIT:
-                self._pause(outcome, outcome.wait or 0.0)
+            if self.is_half_open and outcome.wait is not None and outcome.wait > LONG_WAIT:
+                self._pause(outcome, outcome.wait)
             return
 
         self.period.refusals += 1
