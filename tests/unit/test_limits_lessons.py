@@ -414,9 +414,9 @@ class TestTrials:
 
 def test_the_past_weighs_half() -> None:
     """Half of what happened is forgotten, of successes, refusals and time alike."""
-    period = Period(0.0, successes=60, refusals=4)
+    period = Period(0.0, successes=61, refusals=7)
     period.forget_half(10.0)
-    assert period == Period(5.0, successes=30, refusals=2)
+    assert period == Period(5.0, successes=30, refusals=3)
 
 
 def test_what_is_skipped_is_no_time_of_growth() -> None:
