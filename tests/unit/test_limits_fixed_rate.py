@@ -2,6 +2,7 @@
 
 import math
 import sys
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -80,13 +81,17 @@ class TestFixedRate:
             await anyio.sleep(1000)
             limiter.release(await limiter.acquire(), OK)
 
-        async def use_again() -> float:
-            began = anyio.current_time()
-            limiter.release(await limiter.acquire(), OK)
-            return anyio.current_time() - began
+        async def use_again() -> list[float]:
+            times = [anyio.current_time()]
+            for _ in range(4):
+                limiter.release(await limiter.acquire(), OK)
+                times.append(anyio.current_time())
+            return [later - earlier for earlier, later in pairwise(times)]
 
         virtual_time.run(use_later, backend)
-        assert 0 < virtual_time.run(use_again, backend) <= 10
+        first, *others = virtual_time.run(use_again, backend)
+        assert 0 < first <= 10
+        assert others == pytest.approx([10, 10, 10])
 
     async def test_it_says_when_the_server_takes_nothing(self) -> None:
         """What the retry policy has to know of an outage, it learns from the snapshot."""
@@ -153,6 +158,21 @@ class TestFixedRate:
                 waits.append(limiter.estimate_wait())
             tasks.cancel_scope.cancel()
         assert waits == pytest.approx([10, 16, 20, 26])
+        await anyio.sleep(100)
+        assert limiter.estimate_wait() == 0
+
+    async def test_the_wait_counts_the_rest_of_the_limit_first(self) -> None:
+        """Where one request after the other has to end, those that wait use up the limit before the next period."""
+        limiter = FixedRate(3, per=10, max_in_flight=1)
+        await limiter.acquire()
+        waits = []
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(limiter.acquire)
+                await anyio.wait_all_tasks_blocked()
+                waits.append(limiter.estimate_wait())
+            tasks.cancel_scope.cancel()
+        assert waits == pytest.approx([0, 10, 10])
 
     async def test_silent_refusals_pause_for_a_second(self) -> None:
         """A fixed rate that is too high never falls. So a cluster of refusals pauses it for a second."""
