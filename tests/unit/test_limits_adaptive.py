@@ -137,6 +137,17 @@ class TestQuota:
             limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
             assert limiter.snapshot().paused_for == 0
 
+    @pytest.mark.parametrize(("quota", "pauses"), [(20, False), (21, True)])
+    async def test_small_quotas_need_no_pause_for_each(self, quota: int, pauses: bool) -> None:
+        """The first quota that is used up is a hint, and after it one that lasted for more than twenty responses."""
+        limiter = AdaptiveLimiter()
+        for remaining in [1, 0, *range(quota - 1, -1, -1)]:
+            permit = await limiter.acquire()
+            assert limiter.snapshot().paused_for == 0
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
+        assert (limiter.snapshot().paused_for > 0) is pauses
+
     async def test_a_failure_is_no_hint(self) -> None:
         """A quota in a response that failed by itself pauses nobody."""
         limiter = AdaptiveLimiter()
