@@ -7,7 +7,7 @@ from typing import NamedTuple, Never
 from anyio.lowlevel import EventLoopToken, current_token
 
 
-class Home(NamedTuple):
+class EventLoop(NamedTuple):
     """
     An event loop in a process. A fork copies the event loop, but not the right to use its connections.
 
@@ -20,7 +20,7 @@ class Home(NamedTuple):
     loop: EventLoopToken
 
     @property
-    def is_here(self) -> bool:
+    def is_current(self) -> bool:
         """Whether this is the event loop that runs in this thread."""
         with suppress(RuntimeError):  # not always the `NoEventLoopError` of anyio: `asyncio.to_thread` looks like asyncio
             return self.process == os.getpid() and self.loop == current_token()
@@ -33,14 +33,14 @@ class Home(NamedTuple):
         return self.process != os.getpid() or _has_ended(self.loop.native_token)
 
 
-def here() -> Home:
+def current_event_loop() -> EventLoop:
     """
     Return the event loop that runs in this thread.
 
     Raises:
         RuntimeError: There is none.
     """
-    return Home(os.getpid(), current_token())
+    return EventLoop(os.getpid(), current_token())
 
 
 def _has_ended(native_token: object) -> bool:
@@ -59,10 +59,10 @@ def _do_nothing() -> None:
     """Be run in a trio event loop that still lives."""
 
 
-class NotCopied:
+class NotCopyable:
     """Something that is bound to its place, and says so when a program copies it or sends it to another process."""
 
-    _instead = "make a client where it is used"
+    _advice = "make a client where it is used"
 
     def __reduce__(self) -> Never:
-        raise TypeError(f"{type(self).__name__} cannot be pickled or copied; {self._instead}")
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied; {self._advice}")

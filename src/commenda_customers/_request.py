@@ -18,7 +18,7 @@ from ._cancellation import in_child_task
 from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
-from ._secret import Secret, forget_frames
+from ._secret import Secret, drop_tracebacks
 from ._wire import (
     Throttling,
     decode_page,
@@ -141,7 +141,7 @@ class _PageRequest:
             received = await self._with_permit(attempt)
             received.page()
         except CustomersError as error:
-            forget_frames(error, until=handled)
+            drop_tracebacks(error, until=handled)
             if attempt.secret is not None:
                 attempt.secret.redact_error(error)
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):
@@ -176,10 +176,10 @@ class _PageRequest:
             raise
         finally:
             limiter.release(permit, feedback)
-            self._heed(limiter.snapshot(), feedback, attempt)
+            self._note_outcome(limiter.snapshot(), feedback, attempt)
         return received
 
-    def _heed(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
+    def _note_outcome(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
         """Tell the retry policy what the limiter has made of an attempt that failed."""
         if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
             # If others have succeeded since the last attempt, it is not an outage that fails this one.
@@ -222,8 +222,8 @@ class _PageRequest:
     async def _exchange(self, secret: Secret) -> _Received:
         """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
         # A cache on the way may have stored a page that cannot be used, and would serve it again.
-        past_caches = self._unusable_page_came
-        async with self._fetcher.http.get(self._params, secret, past_caches=past_caches) as response:
+        no_cache = self._unusable_page_came
+        async with self._fetcher.http.get(self._params, secret, no_cache=no_cache) as response:
             at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
             name = request_id(response.headers)
             try:

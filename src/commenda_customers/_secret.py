@@ -5,7 +5,7 @@ A token is wrapped in a `Secret` as soon as it comes in, and unwrapped only in t
 `Authorization` header. So no frame of the SDK has it in a local variable, and no repr, `vars`, pickle or copy shows it.
 
 A server may send it back. The token is removed from a response as soon as that is complete (`_http/exchange.py`), and from
-an error before anybody sees it (`forget_frames`, `Secret.redact_error`).
+an error before anybody sees it (`drop_tracebacks`, `Secret.redact_error`).
 """
 
 import html
@@ -94,7 +94,7 @@ class Secret:
         # The end may be part of a token that was cut.
         return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_ESCAPE * len(str(self._value))]
 
-    def redact_broken_off(self, data: bytes) -> bytes:
+    def redact_partial(self, data: bytes) -> bytes:
         """Return *data* without the token, and without the beginning of one: a connection may break in the middle of it."""
         redacted = self.redact_bytes(data)
         for length in range(len(str(self._value)) - 1, _SHORTEST_SECRET - 1, -1):
@@ -123,7 +123,7 @@ class Secret:
         return self._compiled
 
 
-def forget_frames(error: BaseException, *, until: BaseException | None) -> None:
+def drop_tracebacks(error: BaseException, *, until: BaseException | None) -> None:
     """
     Drop the traceback of *error*, and those of all errors behind it.
 

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from ._checks import check_callables, check_not_async, check_positive, check_seconds, check_type, is_collect
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
-from ._event_loops import NotCopied
-from ._http import AnyAsyncClient, HTTPClient, may_pass
+from ._event_loops import NotCopyable
+from ._http import AnyAsyncClient, HTTPClient, is_transient_io_error
 from ._reports import show_log
 from ._request import PageFetcher
 from .auth import TokenProvider, token_auth, wrap_token
@@ -43,7 +43,7 @@ class _Unchanged(Enum):
 UNCHANGED = _Unchanged.UNCHANGED
 
 
-class AsyncCustomersAPI(NotCopied):
+class AsyncCustomersAPI(NotCopyable):
     """
     A client of `GET /customers`, for asyncio and trio.
 
@@ -118,7 +118,7 @@ class AsyncCustomersAPI(NotCopied):
             base_url = os.environ.get("COMMENDA_BASE_URL", "").strip() or DEFAULT_BASE_URL
         self._fetcher = PageFetcher(
             HTTPClient(check_type("base_url", base_url, str), http_client, max_response_bytes=max_response_bytes),
-            token_auth(secret, may_pass),
+            token_auth(secret, is_transient_io_error),
             limiter=limiter,
             retry=RetryPolicy() if retry is None else check_type("retry", retry, RetryPolicy),
             timeout=check_seconds("timeout", timeout),

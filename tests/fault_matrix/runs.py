@@ -231,7 +231,7 @@ async def while_it_passes(fault: Fault, way: Way) -> tuple[str, str]:
     failure = witness.failures[0]
     if getattr(failure, "is_stale_connection", False):
         assert witness.waits[0] == 0
-        return "resent at once", type(failure).__name__
+        return "resent immediately", type(failure).__name__
     return "throttled" if witness.throttled else "retried", type(failure).__name__
 
 
@@ -289,12 +289,12 @@ async def outcome_of(fault: Fault, ways: tuple[Way, Way]) -> tuple[str, str]:
 def _together(passing: str, error: str, lasting: str, last_error: str) -> tuple[str, str]:
     """Return one word for both runs."""
     match passing, lasting:
-        case "resent at once", "":
+        case "resent immediately", "":
             return passing, ""
         case _, "":
             return passing, error
         case "read as usual", "retried":  # the HTTP library sent it again
-            return "resent at once", last_error
+            return "resent immediately", last_error
         case (("final" | "read as usual"), _):
             assert (lasting, last_error) == (passing, error), f"{lasting} {last_error} when it lasts"
             return passing, error

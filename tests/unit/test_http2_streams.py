@@ -99,7 +99,7 @@ async def test_what_was_not_processed(last_stream: int | None, is_unprocessed: b
     await connection.send(trace)
     error = APIConnectionError("it broke", transient=True)
     error.__cause__ = Exception(SimpleNamespace(error_code=2, last_stream_id=last_stream))
-    trace.describe(error, had_head=False)
+    trace.describe(error, had_headers=False)
     assert error.is_unprocessed == is_unprocessed
 
 

@@ -9,7 +9,7 @@ PATH = "/customers"
 """The path of the endpoint, below the base URL."""
 
 _HOST = re.compile(r"[a-z0-9._:-]+", re.ASCII)
-_ENCODED_TRICK = re.compile(r"%(?:[01][0-9a-f]|25|2e|2f|5c|7f)", re.IGNORECASE)
+_UNSAFE_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|25|2e|2f|5c|7f)", re.IGNORECASE)
 """Encoded control characters, percent signs, dots, slashes and backslashes: some servers decode them before they look."""
 
 
@@ -74,4 +74,4 @@ def _is_valid_address(url: httpx.URL) -> bool:
 
 def _is_valid_path(text: str) -> bool:
     """Return whether all programs on the way see the same path. It is asked about the text: httpx removes dot segments."""
-    return _ENCODED_TRICK.search(text) is None and not {".", ".."}.intersection(text.split("/"))
+    return _UNSAFE_ESCAPE.search(text) is None and not {".", ".."}.intersection(text.split("/"))

@@ -17,7 +17,7 @@ _GZIP_MAGIC = b"\x1f"
 _NO_CODINGS = frozenset({"", "identity", "none", "utf-8", "utf8", "aws-chunked"})
 """What servers and storages write into `Content-Encoding`, and what compresses nothing (RFC 9110, section 8.4.1)."""
 
-_BEGINS_PLAIN = b"{[ \t\r\n\xef"
+_FIRST_BYTES_OF_JSON = b"{[ \t\r\n\xef"
 """The first bytes of JSON, blanks and a byte order mark among them. No gzip begins like this."""
 
 _LONGEST_SHOWN = 100
@@ -74,7 +74,7 @@ class BodyReader:
             return
         if not self._has_begun:
             # Some proxies decompress a body, and forget the header.
-            self._is_gzip = self._is_gzip and chunk[0] not in _BEGINS_PLAIN
+            self._is_gzip = self._is_gzip and chunk[0] not in _FIRST_BYTES_OF_JSON
             self._has_begun = True
         self._raw_left -= len(chunk)
         if self._raw_left < 0:

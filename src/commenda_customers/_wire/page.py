@@ -80,7 +80,7 @@ def decode_page(
 
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:
-        shape = _shape_of(text, parse_json(text) if len(text) <= _LONGEST_LOOKED_INTO else None)
+        shape = _describe_shape(text, parse_json(text) if len(text) <= _LONGEST_LOOKED_INTO else None)
         raise InvalidResponseError(
             f"the response has neither documented envelope: {shape}", **response_fields(status, headers)
         )
@@ -135,7 +135,7 @@ def _validate(
         envelope = _Envelope.model_validate(content)
         customers, invalid = validate_rows(rows or (), most=most)
     except ValidationError as exc:
-        error = _not_a_list(status, headers, exc, shape=_shape_of(text, content))
+        error = _not_a_list(status, headers, exc, shape=_describe_shape(text, content))
     except RecursionError:
         error = InvalidResponseError("the response is nested too deeply", **response_fields(status, headers))
     except ValueError:
@@ -168,7 +168,7 @@ def _not_a_list(status: int, headers: Mapping[str, str], exc: ValidationError, *
     )
 
 
-def _shape_of(body: bytes, content: object) -> str:
+def _describe_shape(body: bytes, content: object) -> str:
     """
     Describe a JSON body without its values. *content* is what it was parsed to; `None` if it is long.
 
