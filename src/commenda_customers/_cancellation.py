@@ -21,9 +21,10 @@ def is_cancellation(exc: BaseException) -> bool:
 
 class ChildTasks:
     """
-    A task group whose block and tasks raise nothing but cancellations. What else comes out of it is raised as itself.
+    A task group that raises any other exception than a cancellation as it is, not in a group.
 
-    That is Ctrl-C: trio raises it in the task that waits for the others. Or Python's recursion limit, when a task starts.
+    Its block and its tasks raise only cancellations. The others are Ctrl-C, which trio raises in the task that waits for the
+    tasks, and `RecursionError`, which Python raises when a task starts.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class ChildTasks:
             return await self._group.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
             failure = next((leaf for leaf in _leaves(group) if not is_cancellation(leaf)), group)
-        raise failure  # not in the block above: the group would be its context
+        raise failure  # here, because in the block above the group would be its context
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:

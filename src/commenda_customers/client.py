@@ -114,7 +114,7 @@ class AsyncCustomersAPI(NotCopyable):
             for name in ("release", "snapshot", "estimate_wait"):
                 check_not_async(f"rate_limit.{name}", getattr(limiter, name))
         if base_url is None:
-            # A variable that is empty is not set, as in a shell. An argument that is empty is a mistake.
+            # An empty variable counts as not set, as in a shell. An empty argument is a mistake.
             base_url = os.environ.get("COMMENDA_BASE_URL", "").strip() or DEFAULT_BASE_URL
         self._fetcher = PageFetcher(
             HTTPClient(check_type("base_url", base_url, str), http_client, max_response_bytes=max_response_bytes),
@@ -189,8 +189,10 @@ class AsyncCustomersAPI(NotCopyable):
 
     async def aclose(self) -> None:
         """
-        Close the connections. You may call it again. Requests in flight, and any other use, then raise `RuntimeError`. So
-        does this method, if the client is in use in another event loop that is not closed.
+        Close the connections. You may call it again. Requests in flight and later calls then raise `RuntimeError`.
+
+        Raises:
+            RuntimeError: The client is in use in another event loop that is not closed.
         """
         self._check_owner()
         await self._fetcher.http.aclose()

@@ -231,7 +231,9 @@ VIOLATIONS: dict[str, Fault] = {
         sends(frame(lambda stream: PushPromiseFrame(stream, promised_stream_id=2, data=b"\x82", flags=["END_HEADERS"])))
     ),
     "a WINDOW_UPDATE has the increment 0": h2(sends(frame(lambda _: _header(8, 0, size=4) + bytes(4)))),
-    "a WINDOW_UPDATE makes the window too large": h2(sends(frame(lambda _: WindowUpdateFrame(0, window_increment=2**31 - 1)))),
+    "a WINDOW_UPDATE makes the window too large": h2(
+        sends(frame(lambda _: WindowUpdateFrame(0, window_increment=2**31 - 1)))
+    ),
     "a setting has an invalid value": h2(sends(frame(lambda _: settings_frame(MAX_FRAME_SIZE=1)))),
     "bytes that are not HTTP/2 frames come": h2(
         sends(frame(lambda _: b"this is no frame of HTTP/2 at all")), timeout=SHORT, attempts=2

@@ -142,7 +142,7 @@ class TestProxies:
             httpx.AsyncClient(proxy=raw_server.url) as client,
             AsyncCustomersAPI(TOKEN, base_url="http://localhost:1/v1", http_client=client, retry=TWICE) as api,
         ):
-            with pytest.raises(APIStatusError, match="407 Proxy Authentication Required; a proxy on the way asks") as caught:
+            with pytest.raises(APIStatusError, match="407 Proxy Authentication Required; a proxy asks") as caught:
                 await api.list("corp_1")
         assert (caught.value.attempts, caught.value.transient) == (1, False)
 

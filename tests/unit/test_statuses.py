@@ -95,10 +95,7 @@ def test_a_status_that_nobody_knows_is_a_number() -> None:
         (
             407,
             None,
-            (
-                "the server answered 407 Proxy Authentication Required; a proxy on the way asks for a password, "
-                "not the API: why"
-            ),
+            ("the server answered 407 Proxy Authentication Required; a proxy asks for a password, not the API: why"),
         ),
         (410, "abc", "the server answered 410 Gone; most likely it no longer accepts the cursor: why"),
         (522, None, "the server answered 522 (the edge could not connect to the server behind it in time): why"),
@@ -151,7 +148,7 @@ def test_another_3xx_is_no_redirect(code: int) -> None:
 def test_a_proxy_that_asks_for_a_password_is_named() -> None:
     """A 407 is about a proxy: nobody should look for another token."""
     error = error_of(407)
-    assert "a proxy on the way asks for a password, not the API" in str(error)
+    assert "a proxy asks for a password, not the API" in str(error)
     assert not error.transient
 
 

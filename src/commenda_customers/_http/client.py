@@ -180,8 +180,8 @@ class HTTPClient:
 
         self._is_closed = True
         if self._is_own:
-            # Nothing may be sent: the event loop has ended, or another process uses the connections. A socket closes with its
-            # last reference. It then warns, because it was not closed explicitly.
+            # Nothing may be sent: the event loop has ended, or another process uses the connections. A socket closes when no
+            # reference is left. It then warns, because it was not closed explicitly.
             self._client = None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)

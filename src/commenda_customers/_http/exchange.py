@@ -138,7 +138,7 @@ class Exchange:
                 self.url,
                 params=list(params),
                 headers=headers,
-                # The caller limits the whole attempt. The library limits each read only, and a slow server never exceeds that.
+                # The caller limits the whole attempt. The library limits each read only: a slow server stays below that.
                 timeout=None,
                 extensions={"trace": trace},
             )

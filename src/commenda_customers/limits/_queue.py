@@ -80,7 +80,7 @@ class QueueingLimiter(NotCopyable, ABC):
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Give a permit back, with the outcome of the request; see `RateLimiter`."""
         if permit.sent < self._moved_at or self._own_loop_has_ended():
-            return  # of an event loop that has ended; the garbage collector ends its tasks
+            return  # the permit is of an event loop that has ended; the garbage collector ends its tasks
 
         self._in_flight -= 1
         self._learn(permit, feedback, anyio.current_time())
@@ -132,7 +132,7 @@ class QueueingLimiter(NotCopyable, ABC):
                 "this limiter is in use in another event loop, which is not closed; make one limiter for each event loop"
             )
 
-        # What was learned in an event loop that has ended still holds. Its waiters and requests are gone.
+        # What the limiter learned in an event loop that has ended still applies. The requests of that loop are gone.
         self._moved_at = anyio.current_time()
         ahead = self._moved_at - time.monotonic()
         if self._event_loop is not None:
