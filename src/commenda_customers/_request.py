@@ -266,7 +266,7 @@ class _PageRequest:
         )
         if response.repeats_token:
             raise InvalidResponseError(
-                "the response contains the token, in a customer or in the cursor; the page is refused to keep the token secret",
+                "the response contains the token, in a customer or in the cursor; it is refused to keep the token secret",
                 **response_fields(status, headers),
             )
 

@@ -1,4 +1,4 @@
-"""`SECURITY.md`: each promise is held by tests that exist."""
+"""`SECURITY.md`: each guarantee names tests that exist."""
 
 import ast
 import re
@@ -9,24 +9,24 @@ from named_tests import ROOT, check_names
 
 POLICY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 
-_PROMISE = re.compile(r"^- (.+?)(?=^- |^#|\n\n|\Z)", re.MULTILINE | re.DOTALL)
+_GUARANTEE = re.compile(r"^- (.+?)(?=^- |^#|\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
-PROMISES = [" ".join(found.split()) for found in _PROMISE.findall(POLICY.partition("## What is promised")[2])]
+GUARANTEES = [" ".join(found.split()) for found in _GUARANTEE.findall(POLICY.partition("## Guarantees")[2])]
 
 
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise[:40])
-def test_each_promise_names_tests_that_exist(promise: str) -> None:
-    """A promise without a test is only a hope."""
-    words, separator, names = promise.partition("Tests: ")
+@pytest.mark.parametrize("guarantee", GUARANTEES, ids=lambda guarantee: guarantee[:40])
+def test_each_guarantee_names_tests_that_exist(guarantee: str) -> None:
+    """The tests that a guarantee names exist."""
+    words, separator, names = guarantee.partition("Tests: ")
     assert words
     assert separator
     check_names(names)
 
 
-def test_there_are_promises() -> None:
-    """The list is found, all of it."""
-    assert len(PROMISES) == POLICY.count("Tests: ") == len(re.findall(r"^- ", POLICY, re.MULTILINE))
-    assert len(PROMISES) > 15
+def test_there_are_guarantees() -> None:
+    """The test finds every item of the list."""
+    assert len(GUARANTEES) == POLICY.count("Tests: ") == len(re.findall(r"^- ", POLICY, re.MULTILINE))
+    assert len(GUARANTEES) > 15
 
 
 def test_users_find_it() -> None:
