@@ -21,10 +21,10 @@ def is_cancellation(exc: BaseException) -> bool:
 
 class ChildTasks:
     """
-    A task group that raises any other exception than a cancellation as it is, not in a group.
+    A task group that never raises an exception group, except for cancellations.
 
-    Its block and its tasks raise only cancellations. The others are Ctrl-C, which trio raises in the task that waits for the
-    tasks, and `RecursionError`, which Python raises when a task starts.
+    Its block and its tasks raise only cancellations. Other exceptions are Ctrl-C, which trio raises in the task that waits for
+    the group, and `RecursionError`, which Python may raise when a task starts. They are raised without the group.
     """
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _MOST_RESENDS = 3
 """
-The most immediate resends of one request. A server that restarts closes all its idle connections at once. But a server
+How often one request may be resent immediately. A server that restarts closes all its idle connections at once. But a server
 that always refuses must not get requests again and again without a wait.
 """
 

@@ -1,4 +1,4 @@
-"""Faults of the connection: refused, reset, closed, silent, slow, confused."""
+"""Faults of the connection: refused, reset, closed, hanging, slow, out of step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"".join([f"{len(BODY):x}\r\n".encode(), BODY, b"\r\n"])
 HALF_CHUNK = b"14\r\n" + BODY[:20] + b"\r\n"
 SHORT = 0.2
-"""Seconds of a timeout that is to come."""
+"""Seconds of a timeout that a test waits for."""
 
 
 def breaks(after: bytes = b"", *, reset: bool = False) -> Callable[[Connection], None]:
@@ -35,7 +35,7 @@ def breaks_at_once(*, reset: bool) -> Callable[[Connection], None]:
 
 
 def is_silent(after: bytes = b"") -> Callable[[Connection], None]:
-    """Answer a request with these bytes, then say nothing more."""
+    """Answer a request with these bytes, then hang."""
 
     def strike(connection: Connection) -> None:
         connection.read_request()

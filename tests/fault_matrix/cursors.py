@@ -1,4 +1,4 @@
-"""Cursors that lead in circles, that are long, or that hold characters that are reserved in URLs."""
+"""Cursors that form a loop, that are long, or that hold characters that are reserved in URLs."""
 
 from collections.abc import Callable
 from itertools import pairwise

@@ -55,7 +55,7 @@ Strike = Callable[[H2Connection, Request], None]
 
 
 def _open_client(_: str) -> AbstractAsyncContextManager[Any]:
-    return httpx.AsyncClient(http1=False, http2=True, verify=trusting())  # to read all certificates takes long
+    return httpx.AsyncClient(http1=False, http2=True, verify=trusting())  # reading all certificates takes long
 
 
 def _serve(site: Site, connection: Connection, *, goes_away: bool = False, **settings: int) -> None:
@@ -121,7 +121,7 @@ def resets(code: int) -> Callable[[H2Connection, int], Frame]:
 
 
 def goes_away(code: int = NO_ERROR, *, below: bool = False, after: bytes = b"") -> Strike:
-    """Say that the connection ends, with our stream or without it, answer it or not, and close."""
+    """Send GOAWAY that includes our stream or not, respond or not, and close."""
 
     def strike(connection: H2Connection, request: Request) -> None:
         connection.go_away(max(request.stream - 2, 0) if below else request.stream, code)

@@ -139,7 +139,7 @@ class Site:
 
 
 class Witness:
-    """A limiter that never waits, and a hook. It sees what became of each attempt."""
+    """A limiter that never waits, and a hook. It records the outcome of each attempt."""
 
     def __init__(self) -> None:
         self.failures: list[CustomersError] = []
@@ -287,7 +287,7 @@ async def outcome_of(fault: Fault, ways: tuple[Way, Way]) -> tuple[str, str]:
 
 
 def _together(passing: str, error: str, lasting: str, last_error: str) -> tuple[str, str]:
-    """Return one word for both runs."""
+    """Return one outcome for both runs."""
     match passing, lasting:
         case "resent immediately", "":
             return passing, ""

@@ -1,4 +1,4 @@
-"""Faults of TLS: certificates, handshakes, and what breaks after them."""
+"""Faults of TLS: certificates, handshakes, and connections after the handshake."""
 
 import ssl
 from contextlib import AbstractAsyncContextManager

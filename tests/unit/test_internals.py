@@ -1,4 +1,4 @@
-"""What `_http` uses of httpx, httpcore and h2 behind their public interfaces: a new version may differ."""
+"""The private names of httpx, httpcore and h2 that `_http` uses: a new version may differ."""
 
 import re
 from pathlib import Path
@@ -76,7 +76,7 @@ async def test_a_stream_is_found_and_reset(core: ModuleType) -> None:
 
 
 async def test_silence_retires_a_connection(core: ModuleType) -> None:
-    """After requests without an answer, the connection says that it takes no more."""
+    """After two requests without a response, the connection accepts no more."""
 
     async def trace(event: str, info: Any) -> None:
         if event == "http2.send_request_headers.started":
@@ -116,7 +116,7 @@ async def _nothing(_event: str, _info: Any) -> None:
 
 
 def test_every_logger_is_filtered(core: ModuleType) -> None:
-    """No library logs under a name that the filter of tokens does not know."""
+    """The token filter is on every logger that the libraries use."""
     for library in (core, httpx if core is httpcore else httpx2, h11, h2, hpack):
         for file in Path(str(library.__file__)).parent.rglob("*.py"):
             module = ".".join(

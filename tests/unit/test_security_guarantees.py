@@ -30,7 +30,7 @@ def test_there_are_guarantees() -> None:
 
 
 def test_users_find_it() -> None:
-    """The README leads to it, and it is part of the sdist."""
+    """The README links to it, and it is part of the sdist."""
     assert "(SECURITY.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert '"/SECURITY.md"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 

@@ -66,19 +66,19 @@ def test_the_statuses_of_the_rfcs_have_their_phrase(code: HTTPStatus) -> None:
         (520, "the edge got no usable response from the server behind it"),
         (521, "refuses connections"),
         (522, "could not connect to the server behind it in time"),
-        (523, "does not reach"),
+        (523, "cannot reach"),
         (524, "did not respond in time"),
-        (525, "no TLS"),
+        (525, "TLS handshake"),
         (526, "certificate"),
         (527, "lost its connection"),
         (529, "overloaded"),
-        (530, "does not find"),
+        (530, "cannot find"),
         (598, "read timeout"),
         (599, "connect timeout"),
     ],
 )
 def test_the_statuses_of_edges_are_explained(code: int, words: str) -> None:
-    """A status that no RFC has, but edges send, is explained in a few words."""
+    """The message explains a status that edges send and no RFC defines."""
     assert words in str(error_of(code))
 
 
@@ -119,7 +119,7 @@ def test_a_body_without_text_is_no_excerpt() -> None:
     ("code", "cls"), [(400, RateLimitError), (499, RateLimitError), (500, ServerError), (501, ServerError)]
 )
 def test_a_limit_that_is_told_with_another_status(code: int, cls: type[APIStatusError]) -> None:
-    """A 4xx that tells of a limit is an error of a limit, and a 5xx stays one of the server. Both may be retried."""
+    """A 4xx with a limit is a `RateLimitError`, a 5xx stays a `ServerError`. Both are transient."""
     error = status_error(code, {}, b"", throttling=Throttling(is_throttled=True, retry_after=5.0), cursor="abc")
     assert (type(error), error.retry_after, error.transient) == (cls, 5.0, True)
 
@@ -141,7 +141,7 @@ def test_a_redirect_says_where_it_leads(code: int) -> None:
 
 @pytest.mark.parametrize("code", [300, 304, 305, 399])
 def test_another_3xx_is_no_redirect(code: int) -> None:
-    """A 304 of a cache that has lost its way leads nowhere, and the error does not say so."""
+    """An unexpected 304 of a cache has no `Location`, and the error does not mention one."""
     assert "redirects" not in str(error_of(code))
 
 
@@ -181,7 +181,7 @@ class TestRefusedWithAWait:
 
     @pytest.mark.parametrize(("code", "is_throttled"), [(403, True), (429, True), (503, False)])
     async def test_a_long_wait_still_teaches_the_limiter(self, code: int, is_throttled: bool) -> None:
-        """A refusal that is not waited for is a refusal all the same; a server that is down for a day is no limit."""
+        """A refusal with too long a wait is still a refusal; a server that is down for a day is no limit."""
         events: list[Event] = []
         async with Script(status(code, retry_after="86400")).api(hooks=[events.append]) as api:
             with pytest.raises(APIStatusError):

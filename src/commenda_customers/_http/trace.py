@@ -63,13 +63,13 @@ class ConnectionTrace:
             case "http2.receive_response_headers.complete" if self._stream is not None:
                 self._stream.note_response()
             case "http11.response_closed.started" | "http2.response_closed.started":
-                await self._leave()
+                await self._release()
             case _ if event.startswith("http2.") and event.endswith(".failed"):
                 self._note_failure(event, info["exception"])
             case _:
                 pass
 
-    async def _leave(self) -> None:
+    async def _release(self) -> None:
         """Release the connection. Until this returns, it still belongs to this request, or carries its stream."""
         if self._stream is not None:
             await self._stream.end(is_damaged=self._is_damaged)
@@ -116,13 +116,13 @@ class ConnectionTrace:
             error: The reason why no complete response came.
             had_headers: Whether the headers of a response came.
         """
-        was_kept = self._was_sent and self._opened is None and not had_headers
+        was_reused = self._was_sent and self._opened is None and not had_headers
         number = None if self._stream is None else self._stream.number
         ending, goaway = Ending.of(error), None if self._stream is None else self._stream.goaway
         if goaway is not None and (ending is None or goaway.is_unprocessed(number)):
             ending = goaway
         if ending is None:
-            error.is_stale_connection = was_kept or is_of_ended_connection(error)
+            error.is_stale_connection = was_reused or is_of_ended_connection(error)
             # An HTTP/2 connection ends once for all requests on it. For the limiter, that is not a refusal of each.
             is_known = error.is_stale_connection and self._stream is not None
             error.is_rejection = not (had_headers or is_known or isinstance(error, APITimeoutError)) and error.transient
@@ -132,7 +132,9 @@ class ConnectionTrace:
         error.transient = error.transient and not ending.is_final
         error.is_unprocessed = ending.is_unprocessed(number)
         self.needs_next_connection = error.is_unprocessed and ending.is_graceful and ending.may_have_processed_others
-        error.is_stale_connection = ending.is_graceful or (was_kept and ending.is_of_connection and not is_enhance_your_calm)
+        error.is_stale_connection = ending.is_graceful or (
+            was_reused and ending.is_of_connection and not is_enhance_your_calm
+        )
         error.is_rejection = error.transient and (is_enhance_your_calm or not (had_headers or ending.is_graceful))
 
 
