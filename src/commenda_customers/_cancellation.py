@@ -23,8 +23,8 @@ class ChildTasks:
     """
     A task group that never raises an exception group, except for cancellations.
 
-    Its block and its tasks raise only cancellations. Other exceptions are Ctrl-C, which trio raises in the task that waits for
-    the group, and `RecursionError`, which Python may raise when a task starts. They are raised without the group.
+    Its block and its tasks raise only cancellations. Other exceptions are Ctrl-C, which trio raises in the task that waits
+    for the group, and `RecursionError`, which Python may raise when a task starts. They are raised without the group.
     """
 
     def __init__(self) -> None:
