@@ -125,7 +125,7 @@ def build(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", silent=True)
     wheel, sdist = next(Path("dist").glob("*.whl")), next(Path("dist").glob("*.tar.gz"))
 
-    # Again from the sdist: another folder, other times of the files, and nothing that only the clone has.
+    # Build again from the sdist: in another folder, with other file times, and without files that only the clone has.
     unpacked = Path(session.create_tmp()) / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     session.run("python", "-m", "tarfile", "--extract", str(sdist), str(unpacked))
@@ -149,7 +149,7 @@ def wrong_contents(wheel: Path, sdist: Path) -> list[str]:
     with tarfile.open(sdist) as archive:
         delivered = {name.partition("/")[2] for name in archive.getnames()}
 
-    # What a user can read, and what a packager needs to run the tests.
+    # Files for users to read, and for packagers to run the tests.
     needed = {"LICENSE", "README.md", "SECURITY.md", "CHANGELOG.md", "pyproject.toml", "noxfile.py"}
     needed |= {path.as_posix() for folder in ("src", "tests", "requirements") for path in Path(folder).rglob("*.py")}
     return [
@@ -163,7 +163,7 @@ def wrong_contents(wheel: Path, sdist: Path) -> list[str]:
 def audit(session: nox.Session) -> None:
     """Look for known vulnerabilities of the locked versions, at osv.dev. Needs the internet."""
     service = "https://api.osv.dev/v1/query"
-    # pip-audit would end with a traceback of a hundred lines.
+    # Without this check, pip-audit would print a traceback of a hundred lines.
     if problem := unreachable(service):
         session.error(f"nothing was audited: cannot reach {service}, which knows the vulnerabilities: {problem}")
 
@@ -181,7 +181,7 @@ def unreachable(url: str) -> OSError | None:
     try:
         urllib.request.urlopen(url, timeout=10).close()  # noqa: S310 - an https URL of this file
     except urllib.error.HTTPError as response:
-        response.close()  # a refusal is an answer
+        response.close()  # the server responds, so it is reachable
     except OSError as exc:
         return exc
     return None
@@ -196,7 +196,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Compare pages, streams and exports with hand-written programs, live a day, and measure how much of a limit is used."""
+    """Compare with hand-written programs, run a virtual day, and measure how much of a limit the client uses."""
     session.install("-c", str(LOCKED / "tests.txt"), ".[cli,parquet,zstd]", "trio")
     session.run("python", "benchmarks/page.py")
     session.run("python", "benchmarks/stream.py")
@@ -222,7 +222,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Let Hypothesis look for minutes for an input that breaks a promise. Takes the options of pytest."""
+    """Run Hypothesis for minutes, to find an input that breaks a rule. Takes the options of pytest."""
     install_tested(session)
     profile = ["--hypothesis-profile", "fuzz", "--hypothesis-seed", str(secrets.randbelow(10**6))]
     session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "tests/unit/test_fuzzing.py", *profile, *session.posargs)
@@ -230,7 +230,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Change the code in thousands of small ways, and count how many the tests notice. Takes names of files. Takes hours."""
+    """Run mutation tests: change the code in thousands of small ways, and count what the tests detect. Takes hours."""
     session.install("-r", str(LOCKED / "tests.txt"), "mutmut>=3.8,<4")
     session.run("python", "tests/mutation.py", *session.posargs)
 

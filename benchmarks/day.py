@@ -1,8 +1,8 @@
 """
-A day of a program that reads all lists again and again: is anything lost, and what does trouble cost? In virtual time.
+A virtual day of a program that reads all lists repeatedly: does it lose a customer, and how long does each outage cost?
 
-The server changes its limit every hour and its token every forty minutes or without notice. It forgets cursors after a
-quarter of an hour, fails now and then, and is down for minutes, each time in another way. The program is restarted every few
+The server changes its limit every hour, and its token every forty minutes or without notice. Cursors expire after a quarter
+of an hour. The server sometimes fails, and is down for minutes, each time in another way. The program restarts every few
 hours, and resumes from the bytes of its checkpoint. Every customer must come once in each round, in order.
 
     python benchmarks/day.py [--hours 24] [--seed 0] [--json]
@@ -59,8 +59,8 @@ class Window:
     Attributes:
         begins: Seconds since midnight.
         ends: The same.
-        kind: What it does in place of an answer.
-        requests: Requests that came meanwhile.
+        kind: What the server does instead of a response.
+        requests: Requests that came in this time.
         lost: Seconds from its end to the next page; infinity if none came.
     """
 
@@ -71,7 +71,7 @@ class Window:
     lost: float = math.inf
 
     def answer(self, now: float) -> httpx.Response:
-        """Answer in place of the server, or raise what a connection raises."""
+        """Respond instead of the server, or raise a connection error."""
         return KINDS[self.kind](self.ends - now)
 
 
@@ -90,7 +90,7 @@ KINDS: Mapping[str, Callable[[float], httpx.Response]] = {
     "page of HTML with 200": lambda _left: _html(200),
     "page of HTML with 502": lambda _left: _html(502),
 }
-"""What is sent in a window of which so many seconds are left."""
+"""The response in a window; the argument is the seconds that are left."""
 
 
 class Server(httpx.AsyncBaseTransport):
@@ -169,7 +169,7 @@ class Program:
         self._checkpoint: bytes | None = None
 
     async def live(self, hours: float) -> None:
-        """Run until the end of the day, and start again every few hours."""
+        """Run until the end of the day, and restart every few hours."""
         while anyio.current_time() < hours * HOUR:
             leaves_at = min(hours * HOUR, anyio.current_time() + HOUR * self.server.draw.uniform(0.5, 4))
             client = httpx.AsyncClient(transport=self.server)
@@ -199,7 +199,7 @@ class Program:
             raise
 
     def _save(self, checkpoint: Checkpoint, error: CustomersError | None = None) -> None:
-        """Save the checkpoint. A list whose cursor is refused begins anew."""
+        """Save the checkpoint. A list whose cursor is refused restarts."""
         self.errors += error is not None
         if isinstance(error, CursorRejectedError) and error.corporation_id:
             self.refused_cursors += 1
@@ -239,7 +239,7 @@ class Program:
 
 
 def live(hours: float, seed: int) -> dict[str, Any]:
-    """Live a day, and return what came of it."""
+    """Run a day, and return its results."""
     random.seed(seed)
     server = Server(hours, seed)
     program = Program(server)
@@ -269,7 +269,7 @@ def show(day: Mapping[str, Any]) -> None:
     statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(day["statuses"].items()))
     print(f"{day['hours']:g} hours in {day['seconds']:.0f} seconds, seed {day['seed']}")
     print(f"customers   {day['came']:,}, {rounds}: {'each once, in order' if day['is_exact'] else 'WRONG'}")
-    print(f"program     {day['restarts']} starts, {day['errors']} errors, {day['refused_cursors']} lists begun anew")
+    print(f"program     {day['restarts']} starts, {day['errors']} errors, {day['refused_cursors']} lists restarted")
     print(f"requests    {day['requests']:,} outside of the windows: {statuses}; {day['tokens']} tokens")
     print(f"limit       {day['used']:.1%} used, {day['refused']:.1%} of the requests refused\n")
     print("| begins | minutes | the server is down | requests | next page after |\n| --- | --: | --- | --: | --: |")

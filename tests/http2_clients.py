@@ -1,4 +1,4 @@
-"""What the tests of HTTP/2 have in common: the client, what failed, and the head of a response."""
+"""Helpers for HTTP/2 tests: the client, failed attempts, and response headers."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager

@@ -57,7 +57,7 @@ def frames(error: BaseException | None) -> str:
 
 
 def reported(error: BaseException) -> str:
-    """Return what a program reports that sends the local variables of all frames along, for an error and all behind it."""
+    """Return a report with the local variables of all frames, for an error and all its causes."""
     shown: list[str] = []
     behind: list[BaseException | None] = [error]
     seen: set[int] = set()

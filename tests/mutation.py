@@ -38,7 +38,7 @@ TESTS: Mapping[str, Sequence[str]] = {
     "limits/adaptive.py": ("limits_adaptive", "limits_queue", "limits_max_wait"),
     "limits/fixed_rate.py": ("limits_fixed_rate", "limits_queue", "limits_max_wait"),
 }
-"""By file, the tests that should notice a change: `checkpoint` is `tests/unit/test_checkpoint.py`."""
+"""By file, the tests that should detect a change: `checkpoint` is `tests/unit/test_checkpoint.py`."""
 
 _SKIPPED = (
     "trio",
@@ -81,7 +81,7 @@ def copy_project(file: str) -> Path:
 
 
 def survivors(folder: Path) -> list[str]:
-    """Return the names of the changes that no test has noticed so far."""
+    """Return the names of the changes that no test has detected so far."""
     if not (folder / "mutants").exists():
         return []
     results = subprocess.run([*MUTMUT, "results"], cwd=folder, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""Pages that name the tests of what they promise, such as `tests/unit/test_body.py::test_the_limit_is_exact`."""
+"""Pages that name their tests, such as `tests/unit/test_body.py::test_the_limit_is_exact`."""
 
 import ast
 import re

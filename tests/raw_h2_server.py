@@ -87,14 +87,14 @@ class H2Connection:
         return self.requests[seen] if len(self.requests) > seen else None
 
     def read_until(self, condition: Callable[[], bool]) -> bool:
-        """Take frames until *condition* is true; return false if the connection ends before."""
+        """Read frames until *condition* is true; return false if the connection ends before."""
         while not condition():
             if not self.read_frame():
                 return False
         return True
 
     def read_frame(self) -> bool:
-        """Take one frame; return false at the end of the connection."""
+        """Read one frame; return false at the end of the connection."""
         if not self._is_open:
             if self._take(len(_PREFACE)) != _PREFACE:
                 return False

@@ -1,4 +1,4 @@
-"""The server of a soak, which changes at random, and what must come of it. The programs are in `soak_programs.py`."""
+"""The server of a soak, which changes at random, and the checks of what it sends. The programs are in `soak_programs.py`."""
 
 import json
 import random
@@ -72,12 +72,12 @@ class Ledger:
             assert reported <= self._invalid[event.corporation_id], f"{event.customer} came twice"
 
     def restart(self, name: str) -> None:
-        """Begin a corporation anew."""
+        """Restart a corporation."""
         self._next[name] = 0
         self._reported[name].clear()
 
     def finish(self, names: Iterable[str]) -> None:
-        """Check that nothing of some corporations is missing, and begin them anew."""
+        """Check that some corporations are complete, and restart them."""
         for name in names:
             assert self._next[name] == len(self._ids[name]), f"{name} is not complete"
             assert self._reported[name] == self._invalid[name], name
@@ -114,7 +114,7 @@ class Trouble:
         self._coming = draw.sample(sorted(FAULTS), len(FAULTS))  # each kind at least once
 
     async def make(self, seconds: float) -> None:
-        """Make trouble for a while. After that, the server is calm."""
+        """Cause faults for a while. After that, the server works normally."""
         end = anyio.current_time() + seconds
         while anyio.current_time() < end:
             self._change()
@@ -137,13 +137,13 @@ class Trouble:
             self.server.token = f"token-{draw.random()}"
 
     async def provide(self) -> Token:
-        """Provide the token, which fails now and then (a token provider)."""
+        """Provide the token, and sometimes fail (a token provider)."""
         await anyio.sleep(0.001)
         if not self.is_over and self._draw.random() < 0.1:
             raise ConnectionResetError("the identity provider restarts")
         return Token(self.server.token, expires_in=self._draw.uniform(0.05, 5))
 
     def hook(self, _event: Event) -> None:
-        """Fail now and then (a hook)."""
+        """Fail sometimes (a hook)."""
         if not self.is_over and self._draw.random() < 0.0005:
             raise Boom("a hook")

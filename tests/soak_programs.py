@@ -29,7 +29,7 @@ PATIENT = RetryPolicy(max_attempts=None, deadline=None, initial_wait=0.01, max_w
 
 
 class Clients(NamedTuple):
-    """The client that is used in trouble, and the one after it, which knows nothing of that trouble."""
+    """The client during the faults, and a new one after them."""
 
     first: AsyncCustomersAPI
     second: AsyncCustomersAPI
@@ -46,7 +46,7 @@ class Program:
         self._names = list(names)
 
     async def run(self) -> None:
-        """Read all until there is no trouble any more. Every round is complete, also the last one."""
+        """Read everything until the faults end. Every round is complete, also the last one."""
         while not self._trouble.is_over:
             await self.read_all()
             self.rounds += 1
@@ -56,7 +56,7 @@ class Program:
         raise NotImplementedError
 
     def _api(self) -> AsyncCustomersAPI:
-        """Return a client. It is patient when there is no trouble."""
+        """Return a client. Without faults, it has long timeouts."""
         if self._trouble.is_over:
             return self._clients.second.with_options(timeout=60, retry=PATIENT)
         return self._clients.first.with_options(timeout=self._draw.choice([0.2, 0.5, 1]), retry=HASTY)
@@ -65,7 +65,7 @@ class Program:
         return self._draw.choice([7, 50, 100, 100])
 
     def _moment(self) -> anyio.CancelScope:
-        """Return a scope that cancels what is in it after a short time; never when there is no trouble."""
+        """Return a scope that cancels its block after a short time; without faults, never."""
         return anyio.move_on_after(None if self._trouble.is_over else 10 ** self._draw.uniform(-3, 0.3))
 
 
@@ -106,7 +106,7 @@ class _Reader(Program):
         return True
 
     def _saved(self, checkpoint: Checkpoint, errors: Mapping[str, Exception]) -> Checkpoint:
-        """Save a checkpoint and load it, as a program that starts again. A list whose cursor is refused begins anew."""
+        """Save a checkpoint and load it, as a program that starts again. A list whose cursor is refused restarts."""
         self.interruptions += 1
         checkpoint = Checkpoint.model_validate_json(checkpoint.model_dump_json())
         for name, error in errors.items():
@@ -140,7 +140,7 @@ class ListReader(_Reader):
             checkpoint = self._saved(iterator.checkpoint(), errors)
 
     async def _glance(self, name: str) -> None:
-        """Get a page as a web request does: soon or never."""
+        """Get a page as a web request does: with a short deadline."""
         if self._draw.random() < 0.3:
             with suppress(CustomersError):
                 await self._api().list(name, limit=1, max_wait=0.01, invalid_customers="collect")

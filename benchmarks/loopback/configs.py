@@ -8,7 +8,7 @@ from string import Template
 NGINX = """
 daemon off;
 worker_processes 2;
-user root;  # as whom workers run if root starts them, so that they may write into the folder; otherwise it does nothing
+user root;  # if root starts nginx, the workers must run as root too, to write into the folder; otherwise ignored
 pid %{folder}/nginx.pid;
 error_log %{folder}/error.log;
 events { worker_connections 256; }

@@ -29,11 +29,11 @@ class Setup:
     Attributes:
         name: For the table.
         proxy: What is run; gets the protocol as *tls*.
-        happens: What happens again and again while the job runs.
+        happens: What happens repeatedly while the job runs.
         every: Seconds between that.
         times: How often at most.
         emulator: More options of the emulator's command.
-        pause: Seconds for which the program does nothing, again and again, so that connections are idle.
+        pause: Seconds for which the program repeatedly does nothing, so that connections are idle.
         protocols: The protocols between client and proxy.
     """
 

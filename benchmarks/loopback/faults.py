@@ -166,7 +166,7 @@ def _row(setup: Setup, pair: Mapping[Protocol, FaultJob]) -> list[str]:
 
 @contextmanager
 def left_open() -> Iterator[list[str]]:
-    """Collect what is reported of tasks, generators and sockets that nobody has waited for or closed."""
+    """Collect reports about tasks, generators and sockets that were not awaited or closed."""
     troubles: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: troubles.append(record.getMessage())

@@ -21,9 +21,10 @@ def is_cancellation(exc: BaseException) -> bool:
 
 class ChildTasks:
     """
-    A task group whose block and tasks raise nothing but cancellations. What else comes out of it is raised as itself.
+    A task group that never raises an exception group, except for cancellations.
 
-    That is Ctrl-C: trio raises it in the task that waits for the others. Or Python's recursion limit, when a task starts.
+    Its block and its tasks raise only cancellations. Other exceptions are Ctrl-C, which trio raises in the task that waits
+    for the group, and `RecursionError`, which Python may raise when a task starts. They are raised without the group.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class ChildTasks:
             return await self._group.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
             failure = next((leaf for leaf in _leaves(group) if not is_cancellation(leaf)), group)
-        raise failure  # not in the block above: the group would be its context
+        raise failure  # here, because in the block above the group would be its context
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:

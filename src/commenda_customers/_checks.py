@@ -62,9 +62,9 @@ def is_collect(name: str, choice: str) -> bool:
 
 def check_stack(calls: int = 100) -> None:
     """
-    Raise `RecursionError` if there is no room for so many nested calls.
+    Raise `RecursionError` if the stack has no room for so many nested calls.
 
-    Call it before anything has begun. An event loop that meets the limit while it starts a task may wait for it for ever.
+    Call it before anything else. If an event loop reaches the recursion limit while it starts a task, it may wait for ever.
     """
     if calls:
         check_stack(calls - 1)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
-from ._event_loops import NotCopied
-from ._iteration import FROM_CHECKPOINT, Iteration, ResumableIterator
+from ._event_loops import NotCopyable
+from ._iteration import RESUME_ADVICE, Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, Position, check_resume
 from .events import Event
@@ -14,7 +14,7 @@ from .query import CustomersQuery, check_cursor
 __all__ = ["CustomerList"]
 
 
-class CustomerList(NotCopied):
+class CustomerList(NotCopyable):
     """
     The customers of one corporation: iterate over it, iterate over its `pages()`, or await its first page.
 
@@ -25,7 +25,7 @@ class CustomerList(NotCopied):
     Nothing is requested before one of the three is used. Each use starts from the beginning. Several may run at once.
     """
 
-    _instead = FROM_CHECKPOINT
+    _advice = RESUME_ADVICE
 
     def __init__(
         self,

@@ -10,9 +10,9 @@ from anyio.lowlevel import checkpoint as let_others_run
 
 from ._cancellation import ChildTasks, is_cancellation
 from ._checks import check_stack
-from ._event_loops import NotCopied
+from ._event_loops import NotCopyable
 from ._fan_out import FanOut
-from ._iteration import FROM_CHECKPOINT, Iteration, ResumableIterator
+from ._iteration import RESUME_ADVICE, Iteration, ResumableIterator
 from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import AuthenticationError, CustomersError, TokenError, chain
@@ -24,7 +24,7 @@ from .query import Selection
 __all__ = ["CustomerStream"]
 
 
-class CustomerStream(NotCopied):
+class CustomerStream(NotCopyable):
     """
     The customers of many corporations; made by `AsyncCustomersAPI.stream`.
 
@@ -35,7 +35,7 @@ class CustomerStream(NotCopied):
     stream can be used only once. After you leave a loop, another loop resumes where it stopped.
     """
 
-    _instead = FROM_CHECKPOINT
+    _advice = RESUME_ADVICE
 
     def __init__(
         self,

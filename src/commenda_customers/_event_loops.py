@@ -1,4 +1,4 @@
-"""Which event loop of which process owns an object, whether that event loop has ended, and what never leaves its process."""
+"""Event loops and processes: which one owns an object, whether it has ended, and objects that must not be copied."""
 
 import os
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import NamedTuple, Never
 from anyio.lowlevel import EventLoopToken, current_token
 
 
-class Home(NamedTuple):
+class EventLoop(NamedTuple):
     """
     An event loop in a process. A fork copies the event loop, but not the right to use its connections.
 
@@ -20,27 +20,27 @@ class Home(NamedTuple):
     loop: EventLoopToken
 
     @property
-    def is_here(self) -> bool:
+    def is_current(self) -> bool:
         """Whether this is the event loop that runs in this thread."""
-        with suppress(RuntimeError):  # not always the `NoEventLoopError` of anyio: `asyncio.to_thread` looks like asyncio
+        with suppress(RuntimeError):  # not always anyio's `NoEventLoopError`: in `asyncio.to_thread`, anyio detects asyncio
             return self.process == os.getpid() and self.loop == current_token()
 
         return False
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing runs there any more, as this process sees it: the event loop was closed, or the process forked."""
+        """Whether the event loop was closed, or belongs to the parent of this forked process."""
         return self.process != os.getpid() or _has_ended(self.loop.native_token)
 
 
-def here() -> Home:
+def current_event_loop() -> EventLoop:
     """
     Return the event loop that runs in this thread.
 
     Raises:
         RuntimeError: There is none.
     """
-    return Home(os.getpid(), current_token())
+    return EventLoop(os.getpid(), current_token())
 
 
 def _has_ended(native_token: object) -> bool:
@@ -49,20 +49,20 @@ def _has_ended(native_token: object) -> bool:
         return bool(is_closed())
 
     try:
-        native_token.run_sync_soon(_do_nothing)  # type: ignore[attr-defined]  # of trio, which has no other question to ask
+        native_token.run_sync_soon(_do_nothing)  # type: ignore[attr-defined]  # of trio, which has no `is_closed`
     except RuntimeError:  # `trio.RunFinishedError`
         return True
     return False
 
 
 def _do_nothing() -> None:
-    """Be run in a trio event loop that still lives."""
+    """Do nothing, in a trio event loop that still runs."""
 
 
-class NotCopied:
-    """Something that is bound to its place, and says so when a program copies it or sends it to another process."""
+class NotCopyable:
+    """The base of objects that raise a clear error when a program copies or pickles them."""
 
-    _instead = "make a client where it is used"
+    _advice = "make a client where it is used"
 
     def __reduce__(self) -> Never:
-        raise TypeError(f"{type(self).__name__} cannot be pickled or copied; {self._instead}")
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied; {self._advice}")

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar
 
-from ._event_loops import NotCopied
+from ._event_loops import NotCopyable
 from ._pages import PageBuffer
 from .checkpoint import Checkpoint, CheckpointBuilder
 from .errors import CustomersError
@@ -22,10 +22,10 @@ __all__ = ["ResumableIterator"]
 
 T = TypeVar("T")
 
-FROM_CHECKPOINT = "make a client where it is used, and resume from a checkpoint"
+RESUME_ADVICE = "make a client where it is used, and resume from a checkpoint"
 
 
-class ResumableIterator(NotCopied, AsyncGenerator[T, None]):
+class ResumableIterator(NotCopyable, AsyncGenerator[T, None]):
     """
     Iterates over customers or pages, and says what it has yielded.
 
@@ -33,7 +33,7 @@ class ResumableIterator(NotCopied, AsyncGenerator[T, None]):
     there is nothing to close.
     """
 
-    _instead = FROM_CHECKPOINT
+    _advice = RESUME_ADVICE
 
     # Not a generator function, for two reasons. When a generator is left by `break`, it waits for the garbage collector, and
     # trio warns about it. When a generator is cancelled by a timeout, it is exhausted: it looks like the end of the list.

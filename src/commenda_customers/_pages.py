@@ -56,8 +56,8 @@ class PageBuffer:
 
     Attributes:
         page: The customers to yield: those of the page without those that an earlier run has yielded.
-        before: Where another run resumes if none of them was taken: where the last page with rows ends.
-        start: The beginning of the page.
+        before: Where another run resumes if none of them was taken: the end of the last page with rows.
+        start: The position of the page itself.
         cursor: The cursor of the page.
         taken: How many of them were taken.
         reported: How many of its invalid rows were reported.
@@ -132,7 +132,7 @@ class PageReader:
         self._given_at: float | None = None  # when this run received that cursor
         self._may_reappear = start.yielded if start else ()  # ids that an earlier run has yielded
         self._may_be_reported = start.invalid if start else ()  # keys of invalid rows that an earlier run has reported
-        # Nothing can be missed before the first customer of the list.
+        # No customer can be missing before the first one of the list.
         self._overlap_confirmed = not self._known_ids() or (self._cursor is None and not self._may_reappear)
         self._limit_before = start.limit if start else None
         # Maps each cursor to the number of pages with customers so far. A run resumes at the last of these pages, so it

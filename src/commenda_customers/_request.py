@@ -18,7 +18,7 @@ from ._cancellation import in_child_task
 from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
-from ._secret import Secret, forget_frames
+from ._secret import Secret, drop_tracebacks
 from ._wire import (
     Throttling,
     decode_page,
@@ -141,7 +141,7 @@ class _PageRequest:
             received = await self._with_permit(attempt)
             received.page()
         except CustomersError as error:
-            forget_frames(error, until=handled)
+            drop_tracebacks(error, until=handled)
             if attempt.secret is not None:
                 attempt.secret.redact_error(error)
             if attempt.is_token_renewed and isinstance(error, AuthenticationError):
@@ -176,11 +176,11 @@ class _PageRequest:
             raise
         finally:
             limiter.release(permit, feedback)
-            self._heed(limiter.snapshot(), feedback, attempt)
+            self._note_outcome(limiter.snapshot(), feedback, attempt)
         return received
 
-    def _heed(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
-        """Tell the retry policy what the limiter has made of an attempt that failed."""
+    def _note_outcome(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
+        """Tell the retry policy how the limiter has reacted to an attempt that failed."""
         if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
             # If others have succeeded since the last attempt, it is not an outage that fails this one.
             is_outage = now.is_half_open and now.succeeded_at <= attempt.failed_at
@@ -221,9 +221,9 @@ class _PageRequest:
 
     async def _exchange(self, secret: Secret) -> _Received:
         """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
-        # A cache on the way may have stored a page that cannot be used, and would serve it again.
-        past_caches = self._unusable_page_came
-        async with self._fetcher.http.get(self._params, secret, past_caches=past_caches) as response:
+        # A cache may have stored the unusable page, and would serve it again.
+        no_cache = self._unusable_page_came
+        async with self._fetcher.http.get(self._params, secret, no_cache=no_cache) as response:
             at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
             name = request_id(response.headers)
             try:
@@ -236,7 +236,7 @@ class _PageRequest:
         """Return what a limiter can learn. A wait that is too long fails this request; no other request waits for it."""
         throttling = received.throttling
         is_too_long = (throttling.retry_after or 0.0) > (self._fetcher.retry.max_retry_after or _A_DAY)
-        # A server that is down for a day is no limit: a 503 then counts as what it is without the wait.
+        # A server that is down for a day is no limit. A 503 then counts as if it had no wait.
         is_outage = is_too_long and received.status == HTTPStatus.SERVICE_UNAVAILABLE
         is_throttled = throttling.is_throttled and not is_outage
         is_failed = isinstance(received.result, CustomersError) and received.result.transient and not is_throttled
@@ -266,7 +266,7 @@ class _PageRequest:
         )
         if response.repeats_token:
             raise InvalidResponseError(
-                "the response contains the token; a customer or the cursor repeats it, so the page is not what was sent",
+                "the response contains the token, in a customer or in the cursor; it is refused to keep the token secret",
                 **response_fields(status, headers),
             )
 
@@ -274,8 +274,8 @@ class _PageRequest:
         if foreign is None:
             return page
 
-        # Most likely the server has sent a response too many on this connection, and it was taken for ours. One more attempt
-        # on another connection makes sense; a second time, it is not an accident.
+        # Most likely the server has sent one response too many on this connection. One more attempt on another connection
+        # makes sense. A second time, that is not the reason.
         response.drop_connection()
         came_before, self._foreign_customers_came = self._foreign_customers_came, True
         raise InvalidResponseError(
@@ -296,9 +296,8 @@ def _feedback_without_response(error: APIConnectionError, attempt: Attempt) -> F
     """
     Return what a limiter can learn if no response came.
 
-    A kept connection that was closed, or a request that was not processed, says nothing. A server that restarts ends all of
-    them at the same moment: that is no limit. The request is sent again immediately. If that fails too, the limiter learns
-    from it.
+    A stale connection or an unprocessed request says nothing about a limit: a server that restarts ends all connections at
+    the same moment. The client sends the request again immediately. If that fails too, the limiter learns from it.
     """
     if (error.is_stale_connection or error.is_unprocessed) and attempt.number == 1:
         return Feedback()

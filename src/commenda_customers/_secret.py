@@ -4,8 +4,8 @@ How a token is kept secret.
 A token is wrapped in a `Secret` as soon as it comes in, and unwrapped only in the expression that writes the
 `Authorization` header. So no frame of the SDK has it in a local variable, and no repr, `vars`, pickle or copy shows it.
 
-A server may send it back. The token is removed from a response as soon as that is complete (`_http/exchange.py`), and from
-an error before anybody sees it (`forget_frames`, `Secret.redact_error`).
+A server may send the token back. The SDK removes it from a response as soon as that is complete (`_http/exchange.py`), and
+from an error before the program sees it (`drop_tracebacks`, `Secret.redact_error`).
 """
 
 import html
@@ -42,8 +42,8 @@ class Secret:
         # For a member of an enumeration this is its value; plain str() would return its name.
         self._value = str.__str__(value) if isinstance(value, str) else value
         self._origin = origin
-        # No escape changes letters and digits. So only a text with the longest row of them can contain the token. Of a row
-        # of hundreds, the beginning is found faster.
+        # No escape changes letters and digits. So only a text with the longest sequence of them can contain the token. The
+        # sequence is limited, because a short one is found faster.
         self._word = max(_WORD.findall(str(self._value).encode("utf-8", "replace")), key=len, default=b"")
         self._compiled: re.Pattern[bytes] | None = None
 
@@ -94,8 +94,8 @@ class Secret:
         # The end may be part of a token that was cut.
         return redacted if len(data) <= _MOST_REDACTED else redacted[: -_LONGEST_ESCAPE * len(str(self._value))]
 
-    def redact_broken_off(self, data: bytes) -> bytes:
-        """Return *data* without the token, and without the beginning of one: a connection may break in the middle of it."""
+    def redact_partial(self, data: bytes) -> bytes:
+        """Return *data* without the token, and without a first part of it at the end: the data may be truncated there."""
         redacted = self.redact_bytes(data)
         for length in range(len(str(self._value)) - 1, _SHORTEST_SECRET - 1, -1):
             if redacted.endswith(str(self._value)[:length].encode()):
@@ -107,7 +107,7 @@ class Secret:
         Return the body of a page without the token.
 
         A body without it, which is nearly every one, costs a few microseconds. A token of less than 16 characters stays:
-        what looks like it may as well be a customer's data.
+        the same characters may be the data of a customer.
         """
         if len(str(self._value)) < _SHORTEST_UNIQUE or self._word not in data:
             return data
@@ -123,16 +123,16 @@ class Secret:
         return self._compiled
 
 
-def forget_frames(error: BaseException, *, until: BaseException | None) -> None:
+def drop_tracebacks(error: BaseException, *, until: BaseException | None) -> None:
     """
-    Drop the traceback of *error*, and those of all errors behind it.
+    Drop the traceback of *error*, and those of its causes and contexts.
 
-    The local variables of their frames are what was sent and received: the header with the token, a chunk that repeats it.
-    Programs that report errors send such variables elsewhere.
+    The local variables of their frames hold what was sent and received, such as the header with the token. Programs that
+    report errors may send such variables to other services.
 
     Args:
         error: The error.
-        until: What the caller was handling before. It is not ours, and stays as it is.
+        until: The exception that the caller was already handling. It stays unchanged.
     """
     behind: list[BaseException | None] = [error]
     seen = {id(until)}

@@ -154,9 +154,9 @@ class _Call:
 class _ProvidedToken:
     """Calls the provider once, however many requests wait for the token."""
 
-    def __init__(self, provider: TokenProvider, may_pass: Callable[[Exception], bool]) -> None:
+    def __init__(self, provider: TokenProvider, is_transient_io_error: Callable[[Exception], bool]) -> None:
         self._provider = provider
-        self._may_pass = may_pass
+        self._may_pass = is_transient_io_error
         self._secret: Secret | None = None
         self._renew_at = self._expires_at = -math.inf
         self._call: _Call | None = None
@@ -272,16 +272,16 @@ def _as_token(given: Any) -> Token:
     return given if isinstance(given, Token) else Token(given)
 
 
-def token_auth(token: Secret | TokenProvider, may_pass: Callable[[Exception], bool]) -> TokenAuth:
+def token_auth(token: Secret | TokenProvider, is_transient_io_error: Callable[[Exception], bool]) -> TokenAuth:
     """
     Return the source of the token, which `wrap_token` has wrapped.
 
     Args:
         token: The token, or its provider.
-        may_pass: Tells of an exception of the provider whether it may pass, so that a later call may succeed.
+        is_transient_io_error: Tells of an exception of the provider whether it may pass, so that a later call may succeed.
 
     Raises:
         ValueError: There is no token, or it holds what cannot be sent in a header.
         TypeError: It is neither a string nor a callable.
     """
-    return _FixedToken(token.check()) if isinstance(token, Secret) else _ProvidedToken(token, may_pass)
+    return _FixedToken(token.check()) if isinstance(token, Secret) else _ProvidedToken(token, is_transient_io_error)

@@ -80,8 +80,8 @@ class Checkpoint(_Record):
     def _check_version(cls, data: Any) -> Any:
         version = cast("dict[str, object]", data).get("version", _VERSION) if isinstance(data, dict) else _VERSION
         if version != _VERSION:
-            # Only what can be a version: anything else may be long, or hold anything.
-            shown = version if isinstance(version, int) and 0 <= version < _MOST_VERSIONS else "(no such number)"
+            # Show only a value that can be a version. Anything else may be long, or hold any data.
+            shown = version if isinstance(version, int) and 0 <= version < _MOST_VERSIONS else "(not a version number)"
             raise ValueError(
                 f"version {shown} of a checkpoint is unknown to this release; if a later release wrote it, upgrade"
             )

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from ._checks import check_callables, check_not_async, check_positive, check_seconds, check_type, is_collect
 from ._customer_list import CustomerList
 from ._customer_stream import CustomerStream
-from ._event_loops import NotCopied
-from ._http import AnyAsyncClient, HTTPClient, may_pass
+from ._event_loops import NotCopyable
+from ._http import AnyAsyncClient, HTTPClient, is_transient_io_error
 from ._reports import show_log
 from ._request import PageFetcher
 from .auth import TokenProvider, token_auth, wrap_token
@@ -43,7 +43,7 @@ class _Unchanged(Enum):
 UNCHANGED = _Unchanged.UNCHANGED
 
 
-class AsyncCustomersAPI(NotCopied):
+class AsyncCustomersAPI(NotCopyable):
     """
     A client of `GET /customers`, for asyncio and trio.
 
@@ -114,11 +114,11 @@ class AsyncCustomersAPI(NotCopied):
             for name in ("release", "snapshot", "estimate_wait"):
                 check_not_async(f"rate_limit.{name}", getattr(limiter, name))
         if base_url is None:
-            # A variable that is empty is not set, as in a shell. An argument that is empty is a mistake.
+            # An empty variable counts as not set, as in a shell. An empty argument is a mistake.
             base_url = os.environ.get("COMMENDA_BASE_URL", "").strip() or DEFAULT_BASE_URL
         self._fetcher = PageFetcher(
             HTTPClient(check_type("base_url", base_url, str), http_client, max_response_bytes=max_response_bytes),
-            token_auth(secret, may_pass),
+            token_auth(secret, is_transient_io_error),
             limiter=limiter,
             retry=RetryPolicy() if retry is None else check_type("retry", retry, RetryPolicy),
             timeout=check_seconds("timeout", timeout),
@@ -189,8 +189,10 @@ class AsyncCustomersAPI(NotCopied):
 
     async def aclose(self) -> None:
         """
-        Close the connections. You may call it again. Requests in flight, and any other use, then raise `RuntimeError`. So
-        does this method, if the client is in use in another event loop that is not closed.
+        Close the connections. You may call it again. Requests in flight and later calls then raise `RuntimeError`.
+
+        Raises:
+            RuntimeError: The client is in use in another event loop that is not closed.
         """
         self._check_owner()
         await self._fetcher.http.aclose()

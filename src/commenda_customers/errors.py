@@ -72,13 +72,13 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None and id(exc) not in seen:
         yield exc
         seen.add(id(exc))
-        # Other exceptions may have an attribute of that name too.
+        # Other exceptions may have an attribute `exceptions` too.
         first = cast("BaseException", exc.exceptions[0]) if isinstance(exc, BaseExceptionGroup) else None
         exc = first or exc.__cause__ or exc.__context__
 
 
 def text_of(exc: BaseException) -> str:
-    """Return the text of *exc*, which may be of somebody else's class; empty if that fails to make one."""
+    """Return the text of *exc*; empty if its `__str__` raises an exception, as a class of another library may do."""
     with suppress(Exception):
         return str(exc)
 
@@ -152,12 +152,12 @@ class CustomersError(Exception):
 
 class APIConnectionError(CustomersError):
     """
-    No complete response came: the connection could not be opened, broke, its certificate is not trusted, or a proxy refused.
+    No complete response came: the connection failed or was lost, its certificate is not trusted, or a proxy refused.
 
     Attributes:
-        is_stale_connection: Whether the client sent the request on a connection that the server then closed, as it may do
-            at any moment: the connection was from an earlier request, and no response came; or the server said that it
-            closes the connection without an error (HTTP/2 GOAWAY). The client sends the request again immediately.
+        is_stale_connection: Whether the server closed the connection, as it may do at any moment. Either it closed a reused
+            connection before a response came, or it announced the end without an error (HTTP/2 GOAWAY). The client sends
+            the request again immediately.
         is_unprocessed: Whether the server said that it has not processed the request (RFC 9113, section 8.7), or the request
             waited for a connection that another request could not open. The client sends the request again immediately.
         is_rejection: Whether the server refused the connection, or closed it before any response came. Some servers do that
@@ -221,8 +221,9 @@ class NotFoundError(APIStatusError):
 
 class RateLimitError(APIStatusError):
     """
-    429, or 403 with `Retry-After`: too many requests, and the retry policy allows no further wait. `retry_after` is the wait
-    that the server asks for.
+    429, or 403 with `Retry-After`: too many requests, and the retry policy allows no further wait.
+
+    `retry_after` is the wait that the server asks for.
 
     Or: the page would wait for the limiter for longer than `max_wait` or its deadline allows. Then `retry_after` is the
     expected wait. `status_code` is the status of the previous response, if one came.
@@ -241,8 +242,8 @@ class InvalidResponseError(CustomersError):
     """
     The response is not a valid page: empty, not JSON, neither envelope, too large, or of another corporation.
 
-    Or: the page contains the token, in a customer or in the cursor. The SDK would have to change the page to keep the token
-    secret, so it refuses the page. Replace the token: whoever reads the customers can read it.
+    It is also raised if a customer or the cursor contains the token. To keep the token secret, the SDK would have to change
+    the page, so it refuses the page. Replace the token: everybody who can read the customers can read it.
     """
 
 

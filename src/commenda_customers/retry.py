@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 _MOST_RESENDS = 3
 """
-Immediate resends of one request. A server that restarts closes all its kept connections at once. But a server that always
-refuses must not be asked again and again without a wait.
+How often one request may be resent immediately. A server that restarts closes all its idle connections at once. But a server
+that always refuses must not get requests again and again without a wait.
 """
 
 
@@ -33,8 +33,8 @@ def is_transient_status(status: int) -> bool:
     Return whether a request that got *status* is worth another attempt. Every request is a GET, so that is always safe.
 
     The transient statuses are 408, 425, 429, and every 5xx except 501 (not implemented), 505 (version not supported) and 511
-    (network login required). So are the numbers that edges invented, such as 520 to 530, and those from 600 on, which are
-    to be taken for a 5xx (RFC 9110, section 15). A 403 that says when to come back is transient too: see `Throttling`.
+    (network login required). The codes that edges invented, such as 520 to 530, are transient too. So are those from 600 on,
+    which count as a 5xx (RFC 9110, section 15), and a 403 that says how long to wait, see `Throttling`.
     """
     return status in {408, 425, 429} or (status >= 500 and status not in {501, 505, 511})
 
@@ -48,7 +48,7 @@ class RetryPolicy:
 
     - connections that could not be opened, broke, or took longer than `timeout`, but not untrusted certificates;
     - the statuses 408, 425, 429, and every 5xx except 501, 505 and 511; a 403 with `Retry-After`;
-    - a proxy that could not connect, or gave one of these statuses; but not a proxy that refuses, as with a 403 or 407;
+    - a proxy that could not connect, or responded with one of these statuses; but not one that refuses with 403 or 407;
     - responses that were cut or are not JSON; and, only once, a response with customers of another corporation;
     - a token provider that failed with an `OSError` or a transport error of httpx or httpx2; and, only once, a new token
       that the server refuses. The server may not know that token yet.

@@ -1,4 +1,4 @@
-"""Faults of the connection: refused, reset, closed, silent, slow, confused."""
+"""Faults of the connection: refused, reset, closed, hanging, slow, out of step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"".join([f"{len(BODY):x}\r\n".encode(), BODY, b"\r\n"])
 HALF_CHUNK = b"14\r\n" + BODY[:20] + b"\r\n"
 SHORT = 0.2
-"""Seconds of a timeout that is to come."""
+"""Seconds of a timeout that a test waits for."""
 
 
 def breaks(after: bytes = b"", *, reset: bool = False) -> Callable[[Connection], None]:
@@ -35,7 +35,7 @@ def breaks_at_once(*, reset: bool) -> Callable[[Connection], None]:
 
 
 def is_silent(after: bytes = b"") -> Callable[[Connection], None]:
-    """Answer a request with these bytes, then say nothing more."""
+    """Answer a request with these bytes, then hang."""
 
     def strike(connection: Connection) -> None:
         connection.read_request()
@@ -60,12 +60,12 @@ def _stages(doing: str, make: Callable[[bytes], Callable[[Connection], None]], *
     """Return the faults of a connection that stops at each stage of the answer."""
     stages = {
         "after the request": b"",
-        "within the status line": ANSWER[:STATUS],
-        "within the headers": ANSWER[:HEADERS],
+        "in the middle of the status line": ANSWER[:STATUS],
+        "in the middle of the headers": ANSWER[:HEADERS],
         "after the headers": ANSWER[:BODY_AT],
         "after half of the body": ANSWER[:HALF],
         "between two chunks of the body": CHUNKED + HALF_CHUNK,
-        "after all of the body but the last, empty chunk": CHUNKED + CHUNK,
+        "before the last, empty chunk": CHUNKED + CHUNK,
     }
     return {f"{doing} {stage}": Fault(strike=make(sent), **options) for stage, sent in stages.items()}
 
@@ -77,26 +77,26 @@ FAULTS: dict[str, Fault] = {
     **_stages("the connection is closed", breaks),
     **_stages("the connection is reset", lambda sent: breaks(sent, reset=True)),
     "the connection is reset after the complete response": Fault(strike=breaks(ANSWER, reset=True)),
-    **_stages("the server falls silent", is_silent, timeout=SHORT, attempts=2),
-    "the server sends a byte now and then, and completes the response within the timeout": Fault(
+    **_stages("the server hangs", is_silent, timeout=SHORT, attempts=2),
+    "the server sends one byte at a time, and completes the response within the timeout": Fault(
         strike=drips(ANSWER, every=0.0005)
     ),
-    "the server sends a byte now and then, and does not complete the response within the timeout": Fault(
+    "the server sends one byte at a time, and does not complete the response within the timeout": Fault(
         strike=drips(GOOD, every=0.1), timeout=SHORT, attempts=2
     ),
-    "the server sends a byte of the body now and then, for longer than the timeout": Fault(
+    "the server sends the body one byte at a time, for longer than the timeout": Fault(
         strike=drips(BODY, every=0.1, after=ANSWER[:BODY_AT]), timeout=SHORT, attempts=2
     ),
-    "the server closes a kept connection just when it is used again": Fault(strike=breaks(), keeps=True),
-    "the server resets a kept connection just when it is used again": Fault(strike=breaks(reset=True), keeps=True),
-    "a kept connection breaks in the middle of a response": Fault(strike=breaks(ANSWER[:HALF]), keeps=True),
-    "each response comes twice on a kept connection": Fault(
+    "the server closes an idle connection just when the client reuses it": Fault(strike=breaks(), keeps=True),
+    "the server resets an idle connection just when the client reuses it": Fault(strike=breaks(reset=True), keeps=True),
+    "a reused connection is closed in the middle of a response": Fault(strike=breaks(ANSWER[:HALF]), keeps=True),
+    "the server sends each response twice on one connection": Fault(
         strike=breaks(ANSWER), keeps=True, after_first=ok(FIRST), times=0
     ),
-    "a response follows on a kept connection for which nobody has asked": Fault(
+    "the server sends a response without a request on an idle connection": Fault(
         strike=breaks(ANSWER), keeps=True, after_first=ok(listing("x", corporation_id="corp_2")), times=0
     ),
-    "the response announces that the connection will be closed, and it stays open": Fault(
+    "the response has `Connection: close`, but the connection stays open": Fault(
         strike=is_silent(ok(SECOND, headers=["Connection: close"]))
     ),
 }

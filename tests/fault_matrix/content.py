@@ -39,15 +39,15 @@ def typed(content_type: str, text: bytes | str = JSON) -> Fault:
     return Fault(strike=sends(head.encode() + payload))
 
 
-SHAPES: dict[str, Any] = {"`null`": None, "a list": [], "a number": 7, "a text": "text", "`true`": True}
+SHAPES: dict[str, Any] = {"`null`": None, "a list": [], "a number": 7, "a string": "text", "`true`": True}
 DEEP = "[" * 10_000 + "]" * 10_000
 
 NOT_JSON: dict[str, Fault] = {
     "the body is empty": body(""),
     "the body is an HTML page": typed("Content-Type: text/html\r\n", "<html><h1>Sign in to the network</h1></html>"),
     "the body is an HTML page that says that it is JSON": body("<html><h1>Sorry</h1></html>"),
-    "the body is cut, though its length is right": body(JSON[:-9]),
-    "something follows the JSON": body(JSON + "</html>"),
+    "the JSON is truncated, but the length of the body is right": body(JSON[:-9]),
+    "more text follows the JSON": body(JSON + "</html>"),
     "the same JSON comes twice in one body": body(JSON + JSON),
     "the body is in UTF-16": body(JSON.encode("utf-16")),
     "the body is in Latin-1": body(JSON.replace('"b"', '"caf\xe9"').encode("latin-1")),
@@ -59,8 +59,8 @@ UNUSUAL: dict[str, Fault] = {
     "the content type names another charset": typed("Content-Type: application/json; charset=iso-8859-1\r\n"),
     "white space surrounds the JSON": body(f"\r\n\t {JSON} \n"),
     "a key comes twice in an object: the last one counts": body(JSON.replace("{", '{"customers": 7, ', 1)),
-    "a text has half of a character, `\\ud800`": body(JSON.replace('"name": "b"', '"name": "\\ud800"')),
-    "a text has control characters that are not escaped": body(JSON.replace('"name": "b"', '"name": "\n\x01"')),
+    "a string has a lone surrogate, `\\ud800`": body(JSON.replace('"name": "b"', '"name": "\\ud800"')),
+    "a string has unescaped control characters": body(JSON.replace('"name": "b"', '"name": "\n\x01"')),
     "an unknown field has a number of 5,000 digits": body(JSON.replace("{", f'{{"extra": {"9" * 5000}, ', 1)),
     "an unknown field is `NaN`": body(JSON.replace("{", '{"extra": NaN, ', 1)),
     "the list is in `data`": value({"data": SECOND}),
@@ -69,7 +69,7 @@ UNUSUAL: dict[str, Fault] = {
     ),
     "`customers` is an empty list": with_field("customers", [], second=()),
     "`customers` is `null`": with_field("customers", None, second=()),
-    "`cursor` is an empty text": with_field("cursor", ""),
+    "`cursor` is an empty string": with_field("cursor", ""),
     "`cursor` is missing": value({"customers": SECOND["customers"]}),
     "`total_customers` is `null`": with_field("total_customers", None),
     "`total_customers` is negative": with_field("total_customers", -5),
@@ -90,7 +90,7 @@ WRONG: dict[str, Fault] = {
     "`cursor` is `true`": with_field("cursor", True),
     "`cursor` is a list": with_field("cursor", ["2"]),
     "`cursor` is an object": with_field("cursor", {"next": "2"}),
-    "`total_customers` is a text": with_field("total_customers", "many"),
+    "`total_customers` is a string": with_field("total_customers", "many"),
     "`total_customers` is a list": with_field("total_customers", [2]),
     "JSON is nested 10,000 levels deep in an unknown field": body(JSON.replace("{", f'{{"extra": {DEEP}, ', 1)),
     "JSON is nested 10,000 levels deep in a row": body(JSON.replace('{"id"', f'{{"x": {DEEP}, "id"', 1)),

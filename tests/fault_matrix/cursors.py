@@ -1,4 +1,4 @@
-"""Cursors that lead in circles, that are long, or that hold characters with a meaning in a URL."""
+"""Cursors that form a loop, that are long, or that hold characters that are reserved in URLs."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -33,12 +33,12 @@ def follows(*cursors: str | None) -> Callable[[Connection], None]:
 
 
 FAULTS: dict[str, Fault] = {
-    "a page has its own cursor": Fault(strike=follows("1")),
-    "two pages have each other's cursor": Fault(strike=follows("2", "1")),
-    "the cursors lead back after fifty pages": Fault(strike=follows(*map(str, range(2, 51)), "1")),
+    "a page returns its own cursor": Fault(strike=follows("1")),
+    "two pages return each other's cursor": Fault(strike=follows("2", "1")),
+    "the cursors form a loop of fifty pages": Fault(strike=follows(*map(str, range(2, 51)), "1")),
     "a cursor has 30,000 characters": Fault(strike=follows("x" * 30_000, None)),
     "a cursor has 65,536 characters, which is too long for a URL": Fault(strike=follows("x" * 65_536)),
-    "a cursor has all characters of ASCII": Fault(strike=follows(ASCII, None)),
+    "a cursor has all printable ASCII characters": Fault(strike=follows(ASCII, None)),
     "a cursor has control characters and line breaks": Fault(strike=follows(CONTROL, "\x7f\x80", None)),
-    "a cursor has characters with a meaning in a URL, or from other alphabets": Fault(strike=follows(*SPECIAL, None)),
+    "a cursor has characters that are reserved in URLs, or not in ASCII": Fault(strike=follows(*SPECIAL, None)),
 }

@@ -22,7 +22,7 @@ def encoded(encoding: str, payload: bytes, **fault: Any) -> Fault:
 
 FAULTS: dict[str, Fault] = {
     # --- what is read ---
-    **{f"`Content-Encoding: {name}`, and a body in gzip": encoded(name, GZIP) for name in ("gzip", "GZIP", "x-gzip")},
+    **{f"`Content-Encoding: {name}`, and a gzip body": encoded(name, GZIP) for name in ("gzip", "GZIP", "x-gzip")},
     **{
         f"`Content-Encoding: {name}`, and a plain body": encoded(name, JSON)
         for name in ("identity", "none", "utf-8", "aws-chunked")
@@ -31,21 +31,21 @@ FAULTS: dict[str, Fault] = {
     "`Content-Encoding: identity, gzip`": encoded("identity, gzip", GZIP),
     "`Content-Encoding: gzip, aws-chunked`": encoded("gzip, aws-chunked", GZIP),
     "`Content-Encoding: gzip`, and a body that is plain JSON": encoded("gzip", JSON),
-    "a body in gzip has two members": encoded("gzip", gzip.compress(JSON[:50]) + gzip.compress(JSON[50:])),
-    "a body in gzip has empty members": encoded("gzip", EMPTY_MEMBER * 3 + GZIP + EMPTY_MEMBER * 3),
-    "padding follows a body in gzip": encoded("gzip", GZIP + bytes(100)),
+    "a gzip body has two members": encoded("gzip", gzip.compress(JSON[:50]) + gzip.compress(JSON[50:])),
+    "a gzip body has empty members": encoded("gzip", EMPTY_MEMBER * 3 + GZIP + EMPTY_MEMBER * 3),
+    "padding follows a gzip body": encoded("gzip", GZIP + bytes(100)),
     # --- what is not ---
-    "a body in gzip is cut": encoded("gzip", GZIP[:-12]),
-    "a body in gzip is damaged": encoded("gzip", GZIP[:30] + bytes(20) + GZIP[50:]),
-    "the checksum of a body in gzip is wrong": encoded("gzip", GZIP[:-8] + bytes(8)),
-    "the second member of a body in gzip is damaged": encoded("gzip", GZIP + b"\x1f\x8bnonsense"),
-    "`Content-Encoding: gzip`, and a body that is no gzip": encoded("gzip", b"\x1f\x8bnonsense"),
-    "`Content-Encoding: gzip`, and a body in zlib's own format": encoded("gzip", zlib.compress(JSON)),
-    "a body in gzip without `Content-Encoding`": Fault(strike=sends(ok(None, body=GZIP))),
+    "a gzip body is truncated": encoded("gzip", GZIP[:-12]),
+    "a gzip body is damaged": encoded("gzip", GZIP[:30] + bytes(20) + GZIP[50:]),
+    "the checksum of a gzip body is wrong": encoded("gzip", GZIP[:-8] + bytes(8)),
+    "the second member of a gzip body is damaged": encoded("gzip", GZIP + b"\x1f\x8bnonsense"),
+    "`Content-Encoding: gzip`, and a body that is not gzip": encoded("gzip", b"\x1f\x8bnonsense"),
+    "`Content-Encoding: gzip`, and a body in zlib format": encoded("gzip", zlib.compress(JSON)),
+    "a gzip body comes without `Content-Encoding`": Fault(strike=sends(ok(None, body=GZIP))),
     "`Content-Encoding: gzip`, and a body that was compressed twice": encoded("gzip", gzip.compress(GZIP)),
     "`Content-Encoding: gzip`, and an empty body": encoded("gzip", b""),
-    "a body in gzip grows beyond `max_response_bytes`": encoded("gzip", gzip.compress(bytes(10_000_000)), **SMALL),
-    "a body in gzip has 100,000 empty members": encoded("gzip", EMPTY_MEMBER * 100_000),
+    "a gzip body grows beyond `max_response_bytes`": encoded("gzip", gzip.compress(bytes(10_000_000)), **SMALL),
+    "a gzip body has 100,000 empty members": encoded("gzip", EMPTY_MEMBER * 100_000),
     "`Content-Encoding: gzip, gzip`": encoded("gzip, gzip", gzip.compress(gzip.compress(bytes(1 << 20)))),
     **{
         f"`Content-Encoding: {name}`": encoded(name, b"\x0b\x02\x80{}\x03")

@@ -47,15 +47,15 @@ FAULTS: dict[str, Fault] = {
     "`100 Continue` comes before the response": _noise("HTTP/1.1 100 Continue"),
     "`103 Early Hints` comes before the response": _noise("HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload"),
     "a thousand interim responses come before the response": _noise(*["HTTP/1.1 102 Processing"] * 1000),
-    "interim responses come without an end": Fault(strike=_interim, timeout=SHORT, attempts=2),
-    "`101 Switching Protocols` comes, for which nobody has asked": answers(
+    "interim responses never end": Fault(strike=_interim, timeout=SHORT, attempts=2),
+    "`101 Switching Protocols` comes, without a request for it": answers(
         "Upgrade: websocket\r\nConnection: upgrade\r\n", b"", status="HTTP/1.1 101 Switching Protocols"
     ),
     # --- the head ---
-    "the answer is not HTTP, but the greeting of another server": Fault(strike=breaks(b"SSH-2.0-OpenSSH_9.6\r\n")),
-    "the answer is HTTP/1.0": answers(LENGTH, status="HTTP/1.0 200 OK"),
-    "the answer is in HTTP/2, though the request was not": Fault(strike=breaks(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))),
-    "the answer has a version of HTTP that does not exist": answers(LENGTH, status="HTTP/7.3 200 OK"),
+    "the response is not HTTP, but the greeting of another protocol": Fault(strike=breaks(b"SSH-2.0-OpenSSH_9.6\r\n")),
+    "the response is HTTP/1.0": answers(LENGTH, status="HTTP/1.0 200 OK"),
+    "the response is HTTP/2, but the request was HTTP/1.1": Fault(strike=breaks(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))),
+    "the response has an HTTP version that does not exist": answers(LENGTH, status="HTTP/7.3 200 OK"),
     "the status has two digits, or four": answers(LENGTH, status="HTTP/1.1 20 OK"),
     "the status is smaller than 100": answers(LENGTH, status="HTTP/1.1 099 Low"),
     "there is no reason phrase": answers(LENGTH, status="HTTP/1.1 200"),
@@ -65,7 +65,7 @@ FAULTS: dict[str, Fault] = {
     "a header is a megabyte long": answers(f"X: {'x' * 1_000_000}\r\n{LENGTH}"),
     "there are 5,000 headers": answers("X: y\r\n" * 5000 + LENGTH),
     "there are 50,000 headers": answers("X: y\r\n" * 50_000 + LENGTH),
-    "a header has bytes outside of ASCII": answers(f"X: caf\xe9\r\n{LENGTH}"),
+    "a header has non-ASCII bytes": answers(f"X: caf\xe9\r\n{LENGTH}"),
     "a header has a NUL byte": answers(f"X: a\x00b\r\n{LENGTH}"),
     "a header has no colon": answers(f"nonsense\r\n{LENGTH}"),
     "a header has a space before its colon": answers(f"X : y\r\n{LENGTH}"),
@@ -80,19 +80,19 @@ FAULTS: dict[str, Fault] = {
     "`Content-Length` is not a number": answers("Content-Length: many\r\n"),
     "`Content-Length` has thirty digits": answers(f"Content-Length: {'9' * 30}\r\n"),
     "`Content-Length` comes with a chunked body": chunked(GOOD_CHUNK, LAST_CHUNK, headers="Content-Length: 5\r\n"),
-    "there is no length, and the connection is closed after the body": answers(""),
-    "there is no length, and the connection is closed after half of the body": answers("", JSON[:80]),
-    "there is no length, and the connection stays open": Fault(
+    "the response has no length, and the connection is closed after the body": answers(""),
+    "the response has no length, and the connection is closed after half of the body": answers("", JSON[:80]),
+    "the response has no length, and the connection stays open": Fault(
         strike=is_silent(f"{WITH}\r\n".encode() + JSON), timeout=SHORT, attempts=2
     ),
     "the body is larger than `max_response_bytes`": Fault(strike=_endless, options={"max_response_bytes": 100_000}),
     # --- chunks ---
-    "a chunk is cut, and the connection is closed": chunked(GOOD_CHUNK[:40]),
+    "a chunk is truncated, and the connection is closed": chunked(GOOD_CHUNK[:40]),
     "the size of a chunk is not a number": chunked(b"zz\r\n", JSON),
     "the size of a chunk is negative": chunked(b"-5\r\n", JSON),
     "the size of a chunk has thirty digits": chunked(b"f" * 30 + b"\r\n", JSON),
     "a chunk is longer than its size": chunked(b"5\r\n", JSON),
     "a chunk has an extension": chunked(GOOD_CHUNK.replace(b"\r\n", b";name=value\r\n", 1), LAST_CHUNK),
     "trailers follow the last chunk": chunked(GOOD_CHUNK, b"0\r\nX-Checksum: 1\r\n\r\n"),
-    "the transfer encoding is not chunked but another one": answers("Transfer-Encoding: gzip\r\n"),
+    "the transfer encoding is not `chunked`": answers("Transfer-Encoding: gzip\r\n"),
 }

@@ -55,7 +55,7 @@ Strike = Callable[[H2Connection, Request], None]
 
 
 def _open_client(_: str) -> AbstractAsyncContextManager[Any]:
-    return httpx.AsyncClient(http1=False, http2=True, verify=trusting())  # to read all certificates takes long
+    return httpx.AsyncClient(http1=False, http2=True, verify=trusting())  # reading all certificates takes long
 
 
 def _serve(site: Site, connection: Connection, *, goes_away: bool = False, **settings: int) -> None:
@@ -121,7 +121,7 @@ def resets(code: int) -> Callable[[H2Connection, int], Frame]:
 
 
 def goes_away(code: int = NO_ERROR, *, below: bool = False, after: bytes = b"") -> Strike:
-    """Say that the connection ends, with our stream or without it, answer it or not, and close."""
+    """Send GOAWAY that includes our stream or not, respond or not, and close."""
 
     def strike(connection: H2Connection, request: Request) -> None:
         connection.go_away(max(request.stream - 2, 0) if below else request.stream, code)
@@ -163,23 +163,23 @@ PINGS = b"".join(PingFrame(opaque_data=bytes(8)).serialize() for _ in range(500)
 
 READ: dict[str, Fault] = {
     "the server allows one stream at a time": h2(sends(good), serve=partial(_serve, MAX_CONCURRENT_STREAMS=1), times=0),
-    "the server never opens its own window": h2(sends(good), serve=partial(_serve, INITIAL_WINDOW_SIZE=0), times=0),
-    "a body is larger than the window, and waits for it to open": h2(_flow_controlled),
+    "the server has a flow-control window of 0": h2(sends(good), serve=partial(_serve, INITIAL_WINDOW_SIZE=0), times=0),
+    "a body is larger than the flow-control window": h2(_flow_controlled),
     "interim responses come first": h2(sends(head((":status", "103")), head((":status", "100")), good)),
     "trailers follow the body": h2(sends(head(), data(ends=False), head(("x-checksum", "1"), ends=True))),
     "frames are padded": h2(sends(head(), data(BODY[:50], ends=False, pad_length=200), data(BODY[50:], pad_length=9))),
     "the headers are in two frames": h2(sends(_continued, data())),
-    "empty frames come within the body": h2(
+    "empty frames come in the middle of the body": h2(
         sends(head(), data(BODY[:50], ends=False), *[data(b"", ends=False)] * 20, data(BODY[50:]))
     ),
-    "frames of an unknown kind come": h2(sends(frame(lambda stream: _header(0xBE, stream, size=4) + b"what"), good)),
-    "a flood of settings comes": h2(sends(frame(lambda _: FLOOD), good)),
-    "a flood of pings comes": h2(sends(frame(lambda _: PINGS), good)),
+    "frames of an unknown type come": h2(sends(frame(lambda stream: _header(0xBE, stream, size=4) + b"what"), good)),
+    "a flood of SETTINGS frames comes": h2(sends(frame(lambda _: FLOOD), good)),
+    "a flood of PING frames comes": h2(sends(frame(lambda _: PINGS), good)),
     "the stream is reset without an error after the complete response": h2(sends(good, resets(NO_ERROR))),
-    "the server ends an idle connection in order (`GOAWAY`)": h2(
+    "the server ends an idle connection without an error (`GOAWAY`)": h2(
         sends(good), serve=partial(_serve, goes_away=True), times=0
     ),
-    "the server ends the connection in order, and completes the response": h2(goes_away(after=BODY)),
+    "the server sends GOAWAY without an error, and completes the response": h2(goes_away(after=BODY)),
 }
 STREAMS: dict[str, Fault] = {
     **{f"the stream is reset before the response (`{name}`)": h2(sends(resets(code))) for name, code in CODES.items()},
@@ -188,24 +188,24 @@ STREAMS: dict[str, Fault] = {
         for name, code in CODES.items()
     },
     "the stream is reset with a code that does not exist": h2(sends(resets(0xBEEF))),
-    "the stream falls silent before the response": h2(sends(), timeout=SHORT, attempts=2),
-    "the stream falls silent in the body": h2(sends(head(), data(BODY[:50], ends=False)), timeout=SHORT, attempts=2),
+    "the stream hangs before the response": h2(sends(), timeout=SHORT, attempts=2),
+    "the stream hangs in the body": h2(sends(head(), data(BODY[:50], ends=False)), timeout=SHORT, attempts=2),
 }
 CONNECTIONS: dict[str, Fault] = {
-    "the server ends the connection before our stream (`GOAWAY`)": h2(goes_away(below=True)),
-    "the server ends the connection, and does not answer": h2(goes_away()),
-    "the server ends the connection with an error": h2(goes_away(INTERNAL_ERROR)),
-    "the server ends the connection because of our frames": h2(goes_away(PROTOCOL_ERROR)),
-    "the server ends the connection because of too many requests (`ENHANCE_YOUR_CALM`)": h2(goes_away(0xB, below=True)),
+    "the server sends GOAWAY, and has not processed the request": h2(goes_away(below=True)),
+    "the server sends GOAWAY without an error, and does not respond": h2(goes_away()),
+    "the server sends GOAWAY with an error (`INTERNAL_ERROR`)": h2(goes_away(INTERNAL_ERROR)),
+    "the server sends GOAWAY with an error (`PROTOCOL_ERROR`)": h2(goes_away(PROTOCOL_ERROR)),
+    "the server sends GOAWAY because of too many requests (`ENHANCE_YOUR_CALM`)": h2(goes_away(0xB, below=True)),
     "an HTTP/2 connection is closed before the response": h2(sends(then="close")),
     "an HTTP/2 connection is reset before the response": h2(sends(then="reset")),
     "an HTTP/2 connection is closed in the body": h2(sends(head(), data(BODY[:50], ends=False), then="close")),
     "an HTTP/2 connection is reset in the body": h2(sends(head(), data(BODY[:50], ends=False), then="reset")),
-    "a hundred attempts in a row are cut": h2(sends(then="close"), times=100, lasts=False),
+    "a hundred HTTP/2 connections in a row are closed before the response": h2(sends(then="close"), times=100, lasts=False),
     "an HTTP/2 connection is closed as soon as it is opened": h2(lambda connection: None, at="connection"),
-    "the server answers in HTTP/1.1": h2(lambda raw: raw.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), at="connection"),
-    "an HTTP/2 connection falls silent, with all its streams": h2(_is_silent, timeout=SHORT, attempts=2),
-    "the server does not answer the first frames": h2(
+    "the server responds in HTTP/1.1": h2(lambda raw: raw.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), at="connection"),
+    "a whole HTTP/2 connection hangs": h2(_is_silent, timeout=SHORT, attempts=2),
+    "the server does not respond to the first frames": h2(
         lambda raw: raw.wait_for_end(), at="connection", timeout=SHORT, attempts=2
     ),
 }
@@ -217,23 +217,25 @@ VIOLATIONS: dict[str, Fault] = {
     "a frame is larger than allowed": h2(
         sends(head(), frame(lambda stream: _header(0, stream, size=20_000) + bytes(20_000)))
     ),
-    "a frame has a size that its kind cannot have": h2(sends(frame(lambda _: _header(6, 0, size=3) + b"abc"))),
+    "a frame has an invalid size for its type": h2(sends(frame(lambda _: _header(6, 0, size=3) + b"abc"))),
     "the compressed headers are damaged": h2(
         sends(frame(lambda stream: HeadersFrame(stream, b"\xff" * 9, flags=["END_HEADERS"])))
     ),
     "the headers are larger than allowed": h2(sends(head(OK, *[("x", "y" * 9000)] * 8), data())),
-    "other frames come between the frames of the headers": h2(sends(_interrupted)),
+    "another frame comes in the middle of the headers": h2(sends(_interrupted)),
     "there is no status": h2(sends(head(("x", "y")), data())),
     "the status comes twice": h2(sends(head(OK, OK), data())),
     "the status is not a number": h2(sends(head((":status", "fine")), data())),
-    "the name of a header is in capitals": h2(sends(head(OK, ("X-Y", "z")), data())),
-    "the server pushes a response for which nobody has asked": h2(
+    "the name of a header is in upper case": h2(sends(head(OK, ("X-Y", "z")), data())),
+    "the server pushes a response (`PUSH_PROMISE`)": h2(
         sends(frame(lambda stream: PushPromiseFrame(stream, promised_stream_id=2, data=b"\x82", flags=["END_HEADERS"])))
     ),
-    "the window is opened by nothing": h2(sends(frame(lambda _: _header(8, 0, size=4) + bytes(4)))),
-    "the window is opened too far": h2(sends(frame(lambda _: WindowUpdateFrame(0, window_increment=2**31 - 1)))),
-    "a setting has a value that it cannot have": h2(sends(frame(lambda _: settings_frame(MAX_FRAME_SIZE=1)))),
-    "bytes that are no frames come": h2(
+    "a WINDOW_UPDATE has the increment 0": h2(sends(frame(lambda _: _header(8, 0, size=4) + bytes(4)))),
+    "a WINDOW_UPDATE makes the window too large": h2(
+        sends(frame(lambda _: WindowUpdateFrame(0, window_increment=2**31 - 1)))
+    ),
+    "a setting has an invalid value": h2(sends(frame(lambda _: settings_frame(MAX_FRAME_SIZE=1)))),
+    "bytes that are not HTTP/2 frames come": h2(
         sends(frame(lambda _: b"this is no frame of HTTP/2 at all")), timeout=SHORT, attempts=2
     ),
     "a response comes twice on one stream": h2(sends(good, good)),

@@ -1,4 +1,4 @@
-"""The rows of `docs/faults.md`: the one list of faults, and of what is promised about each."""
+"""The rows of `docs/faults.md`: all faults, and what the client does about each."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Row:
 
     @property
     def fault(self) -> str:
-        """What goes wrong, in the words of the page."""
+        """What goes wrong, as the page describes it."""
         return self.cells[0]
 
     @property

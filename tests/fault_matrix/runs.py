@@ -17,6 +17,7 @@ import anyio
 import httpx2
 
 from commenda_customers import (
+    APIConnectionError,
     AsyncCustomersAPI,
     Checkpoint,
     CustomersError,
@@ -139,7 +140,7 @@ class Site:
 
 
 class Witness:
-    """A limiter that never waits, and a hook. It sees what became of each attempt."""
+    """A limiter that never waits, and a hook. It records the outcome of each attempt."""
 
     def __init__(self) -> None:
         self.failures: list[CustomersError] = []
@@ -229,9 +230,9 @@ async def while_it_passes(fault: Fault, way: Way) -> tuple[str, str]:
 
     assert fault.is_timed or len(witness.failures) <= fault.times, witness.failures
     failure = witness.failures[0]
-    if getattr(failure, "is_stale_connection", False):
+    if isinstance(failure, APIConnectionError) and (failure.is_stale_connection or failure.is_unprocessed):
         assert witness.waits[0] == 0
-        return "resent at once", type(failure).__name__
+        return "resent immediately", type(failure).__name__
     return "throttled" if witness.throttled else "retried", type(failure).__name__
 
 
@@ -287,14 +288,14 @@ async def outcome_of(fault: Fault, ways: tuple[Way, Way]) -> tuple[str, str]:
 
 
 def _together(passing: str, error: str, lasting: str, last_error: str) -> tuple[str, str]:
-    """Return one word for both runs."""
+    """Return one outcome for both runs."""
     match passing, lasting:
-        case "resent at once", "":
+        case "resent immediately", "":
             return passing, ""
         case _, "":
             return passing, error
         case "read as usual", "retried":  # the HTTP library sent it again
-            return "resent at once", last_error
+            return "resent immediately", last_error
         case (("final" | "read as usual"), _):
             assert (lasting, last_error) == (passing, error), f"{lasting} {last_error} when it lasts"
             return passing, error

@@ -35,7 +35,7 @@ def suffix_of(text: str) -> str:
 
 
 def rules(rows: Iterable[Row]) -> dict[str, dict[int, tuple[str, str]]]:
-    """Return what the rows say about each number, by suffix; of two rows, the one with fewer numbers counts."""
+    """Return what the rows say about each number, by suffix; of two rows, the one with fewer numbers applies."""
     found: dict[str, dict[int, tuple[str, str]]] = {}
     for row in sorted(rows, key=lambda row: -len(numbers_of(row.fault))):
         rule = found.setdefault(suffix_of(row.fault), {})

@@ -1,4 +1,4 @@
-"""Faults of TLS: certificates, handshakes, and what breaks after them."""
+"""Faults of TLS: certificates, handshakes, and connections after the handshake."""
 
 import ssl
 from contextlib import AbstractAsyncContextManager
@@ -114,19 +114,19 @@ FAULTS: dict[str, Fault] = {
     "the certificate is from an unknown authority": presents(certified(is_trusted=False)),
     "the certificate is self-signed": presents(_self_signed()),
     "the server speaks only a version of TLS that the client does not accept": presents(_only_tls_1_2()),
-    "the server answers in plain HTTP on its TLS port": _greets(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
-    "the server is no TLS server, but another one": _greets(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "the server responds in plain HTTP on its TLS port": _greets(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "the server speaks another protocol instead of TLS": _greets(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "the connection is closed in the TLS handshake": over_tls(at="connection", strike=_cut_in_handshake),
     "the connection is reset in the TLS handshake": over_tls(at="connection", strike=partial(_cut_in_handshake, reset=True)),
     "the TLS handshake hangs": over_tls(
         at="connection", strike=lambda connection: connection.wait_for_end(), timeout=SHORT * 2, attempts=2
     ),
-    "bytes that are no TLS come instead of the response": over_tls(strike=_breaks_tls),
+    "bytes that are not TLS come instead of the response": over_tls(strike=_breaks_tls),
     "a TLS connection is closed in the middle of the response": over_tls(strike=breaks(ANSWER[:-60])),
     "a TLS connection is reset in the middle of the response": over_tls(strike=breaks(ANSWER[:-60], reset=True)),
-    "a TLS connection is closed, without a goodbye, after half of a body without a length": over_tls(
+    "a TLS connection is closed, without `close_notify`, after half of a body without a length": over_tls(
         strike=breaks(HEAD + b"\r\n" + BODY[:80])
     ),
-    "a TLS connection is closed, without a goodbye, after the complete response": over_tls(strike=breaks(ANSWER)),
-    "a server with TLS falls silent after the request": over_tls(strike=is_silent(), timeout=SHORT * 2, attempts=2),
+    "a TLS connection is closed, without `close_notify`, after the complete response": over_tls(strike=breaks(ANSWER)),
+    "a TLS server hangs after the request": over_tls(strike=is_silent(), timeout=SHORT * 2, attempts=2),
 }

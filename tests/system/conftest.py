@@ -17,7 +17,7 @@ from http2_clients import QUICK, Failures, MakeH2
 from raw_server import TOKEN, RawServer
 
 NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""To read the certificates of the system takes long."""
+"""Reading the certificates of the system takes long."""
 
 
 @pytest.fixture(params=[httpx, httpx2], ids=["httpx", "httpx2"])

@@ -37,7 +37,7 @@ def test_the_limit_is_used(day: Any) -> None:
 
 
 def test_a_window_costs_little(day: Any) -> None:
-    """After a window the next page comes within a minute. Meanwhile few requests are sent."""
+    """After a window, the next page comes within a minute. In the window, the client sends few requests."""
     assert len({window["kind"] for window in day["windows"]}) == 5
     for window in day["windows"]:
         minutes = (window["ends"] - window["begins"]) / 60

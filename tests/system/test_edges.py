@@ -98,7 +98,7 @@ async def test_two_headers_are_one_list(raw_server: RawServer, api: AsyncCustome
 
 
 class TestProxies:
-    """A proxy that does not let us through."""
+    """A proxy that refuses the connection."""
 
     @staticmethod
     async def error_through(proxy: RawServer, client: Any) -> CustomersError:
@@ -142,7 +142,7 @@ class TestProxies:
             httpx.AsyncClient(proxy=raw_server.url) as client,
             AsyncCustomersAPI(TOKEN, base_url="http://localhost:1/v1", http_client=client, retry=TWICE) as api,
         ):
-            with pytest.raises(APIStatusError, match="407 Proxy Authentication Required; a proxy on the way asks") as caught:
+            with pytest.raises(APIStatusError, match="407 Proxy Authentication Required; a proxy asks") as caught:
                 await api.list("corp_1")
         assert (caught.value.attempts, caught.value.transient) == (1, False)
 
@@ -185,7 +185,7 @@ UNUSABLE = {
 
 
 class TestCaches:
-    """Caches on the way: an unusable page that is stored does not come back for ever."""
+    """Caches between client and server: an unusable page in a cache does not come back for ever."""
 
     @pytest.mark.parametrize("fault", UNUSABLE)
     async def test_an_unusable_page_is_asked_for_past_the_cache(self, fault: str, raw_server: RawServer) -> None:

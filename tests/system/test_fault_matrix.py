@@ -19,7 +19,7 @@ TABLES: dict[str, dict[str, Fault]] = {
     "Proxies": proxies.FAULTS,
     "HTTP/2": http2.FAULTS,
 }
-PROCESS = "The process and the time"
+PROCESS = "The process and the clock"
 ROWS = [row for section in TABLES for row in rows_of(section)]
 
 
@@ -29,23 +29,23 @@ def test_every_row_has_a_behaviour_and_every_behaviour_a_row(section: str) -> No
     assert [row.fault for row in rows_of(section)] == [*TABLES[section]]
 
 
-def test_the_page_has_no_other_words_and_no_other_tables() -> None:
+def test_the_page_has_no_other_outcomes_and_no_other_tables() -> None:
     """The outcomes are those that the page explains, and each table is read by a test."""
-    words = {row.fault for row in rows_of("The words")}
+    outcomes = {row.fault for row in rows_of("Outcomes")}
     used = {row.outcome for row in [*ROWS, *rows_of("Statuses"), *rows_of("Redirects")]}
-    assert used == words
+    assert used == outcomes
     elsewhere = {"Statuses", "Waits", "Redirects", "What the client sends"}  # test_fault_matrix_requests.py
-    assert {*sections()} == {*TABLES} | elsewhere | {"The words", PROCESS}
+    assert {*sections()} == {*TABLES} | elsewhere | {"Outcomes", PROCESS}
 
 
 @pytest.mark.parametrize("row", rows_of(PROCESS), ids=lambda row: row.fault)
 def test_each_fault_of_the_process_names_tests_that_exist(row: Row) -> None:
-    """What cannot be done to a server is held by tests of its own."""
+    """A fault that a server cannot cause has its own tests."""
     check_names(row.cells[2])
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 async def test_what_the_page_says_happens(row: Row, anyio_backend_name: str) -> None:
-    """A list or a stream meets the fault while it passes, the other one while it lasts. The outcome is that of the row."""
+    """A list or a stream reads while the fault happens at first, the other one while it happens each time."""
     fault = TABLES[row.section][row.fault]
     assert await outcome_of(fault, WAYS[anyio_backend_name]) == (row.outcome, row.error)

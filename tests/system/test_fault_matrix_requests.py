@@ -103,9 +103,9 @@ HEADERS = sorted([b"host", b"accept", b"accept-encoding", b"connection", b"user-
 HOSTILE: dict[str, list[str]] = {
     "line breaks": ["x\r\nX-Injected: yes", "x\n\nGET / HTTP/1.1", "\r\n\r\n"],
     "control characters": ["".join(map(chr, range(32))), "\x7f\x80\x9f"],
-    "characters with a meaning in a URL": [text for text in SPECIAL if text.isascii() and text.isprintable()],
-    "other alphabets": [text for text in SPECIAL if not text.isascii()],
-    "text that looks encoded": ["%0d%0aX: y", "%2e%2e%2f", "%25", "%zz"],
+    "characters that are reserved in URLs": [text for text in SPECIAL if text.isascii() and text.isprintable()],
+    "non-ASCII characters": [text for text in SPECIAL if not text.isascii()],
+    "text that looks percent-encoded": ["%0d%0aX: y", "%2e%2e%2f", "%25", "%zz"],
 }
 
 

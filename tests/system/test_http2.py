@@ -1,4 +1,4 @@
-"""HTTP/2: what servers may do, and streams that are cut."""
+"""HTTP/2: valid behaviour of servers, and requests that are cancelled."""
 
 import gc
 import ssl
@@ -147,7 +147,7 @@ async def test_unusual_but_legal(
 
 
 async def test_a_cut_request_resets_its_stream(raw_server: RawServer, make_h2: MakeH2) -> None:
-    """Whoever cancels more requests than the server allows streams can still send the next one, on the same connection."""
+    """After more cancelled requests than the server allows streams, the next request still uses the same connection."""
     kept: list[H2Connection] = []
 
     def answer(connection: H2Connection, request: Request) -> None:
@@ -214,7 +214,7 @@ async def test_unread_bodies_do_not_fill_the_window(raw_server: RawServer, make_
 
 
 async def test_an_encoding_that_was_not_asked_for_leaves_no_stream(raw_server: RawServer, make_h2: MakeH2) -> None:
-    """A body that is not even begun is reset."""
+    """If the client reads nothing of a body, the stream is reset."""
     kept: list[H2Connection] = []
 
     def answer(connection: H2Connection, request: Request) -> None:

@@ -154,7 +154,7 @@ async def test_calm_is_not_answered_at_once(raw_server: RawServer, make_h2: Make
 @pytest.mark.parametrize("how", ["stream", "connection"])
 @pytest.mark.parametrize("code", [0xC, 0xD])
 async def test_a_server_that_wants_no_http2_is_final(raw_server: RawServer, make_h2: MakeH2, how: str, code: int) -> None:
-    """INADEQUATE_SECURITY and HTTP_1_1_REQUIRED would come the next time, too."""
+    """INADEQUATE_SECURITY and HTTP_1_1_REQUIRED are final: a retry would get them again."""
 
     def answer(connection: H2Connection, request: Request) -> None:
         if how == "stream":
@@ -170,7 +170,7 @@ async def test_a_server_that_wants_no_http2_is_final(raw_server: RawServer, make
 
 
 async def test_an_error_holds_no_token(raw_server: RawServer, make_h2: MakeH2) -> None:
-    """What an error leads to, its cause, the request and what followed its stream, has the headers without the token."""
+    """No object that an error refers to holds the headers with the token: its cause, the request, the stream."""
     raw_server.behave(speaks_h2(answers(lambda connection, request: connection.reset(request.stream))))
     async with make_h2(retry=ONCE) as api:
         with pytest.raises(APIConnectionError) as caught:

@@ -1,4 +1,4 @@
-"""HTTP/2 connections whose end the server announces while requests are in flight (RFC 9113, section 6.8)."""
+"""HTTP/2 connections with a GOAWAY while requests are in flight (RFC 9113, section 6.8)."""
 
 import threading
 
@@ -32,7 +32,7 @@ def _takes(most: int, *, announces: bool = False) -> H2Behaviour:
 
 
 def _ends_after(connection: H2Connection, request: Request) -> None:
-    """Take this request as the last one, and end the connection without its response."""
+    """Accept this request as the last one, and end the connection without its response."""
     connection.go_away(request.stream)
     # Closed at once, it would be reset, because not all has been read.
     connection.raw.end_writing()
@@ -44,7 +44,7 @@ def _ends_after(connection: H2Connection, request: Request) -> None:
 async def test_a_server_that_takes_one_request_of_each_connection(
     raw_server: RawServer, make_h2: MakeH2, failures: Failures, streams: int, announces: bool
 ) -> None:
-    """However few requests a connection may have, all are answered, and no attempt fails."""
+    """However few requests the server allows on a connection, each gets its response, and no attempt fails."""
     raw_server.behave(speaks_h2(_takes(1, announces=announces), MAX_CONCURRENT_STREAMS=streams))
     async with make_h2(rate_limit=None, retry=ONCE) as api:
         assert await read_many(api, 16) == 16 * 6
@@ -53,7 +53,7 @@ async def test_a_server_that_takes_one_request_of_each_connection(
 
 
 async def test_what_was_not_taken_does_not_wait(raw_server: RawServer, make_h2: MakeH2, failures: Failures) -> None:
-    """The requests that the server did not take go to the next connection before the response to any other comes."""
+    """The requests that the server did not accept go to the next connection before any other response comes."""
     came = threading.Event()
 
     def takes_three(connection: H2Connection) -> None:
@@ -100,7 +100,7 @@ async def test_a_server_that_ends_without_the_responses_it_has_announced(
 async def test_a_stream_that_is_reset_after_the_announcement_costs_an_attempt(
     raw_server: RawServer, make_h2: MakeH2, failures: Failures
 ) -> None:
-    """A reset of a request that the server has taken is a failure, as it is without the announcement."""
+    """A reset of a request that the server has accepted is a failure, as it is without GOAWAY."""
 
     def resets(connection: H2Connection) -> None:
         request = connection.read_request()
@@ -121,7 +121,7 @@ async def test_a_stream_that_is_reset_after_the_announcement_costs_an_attempt(
 async def test_a_server_that_takes_requests_and_answers_none_is_not_asked_for_ever(
     raw_server: RawServer, make_h2: MakeH2
 ) -> None:
-    """If each connection takes a request, but never answers it, the requests come to an end."""
+    """If each connection accepts a request but never responds, the requests still end."""
 
     def takes_one(connection: H2Connection) -> None:
         if request := connection.read_request():

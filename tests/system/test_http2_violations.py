@@ -1,4 +1,4 @@
-"""HTTP/2 servers that break the protocol."""
+"""HTTP/2 servers that violate the protocol."""
 
 from collections.abc import Callable
 from types import ModuleType

@@ -237,7 +237,7 @@ async def nothing_left(stalled: Stalled) -> AsyncGenerator[None]:
     api = stalled.api
     before = {task.id for task in anyio.get_running_tasks()}
     yield
-    await anyio.lowlevel.checkpoint()  # asyncio forgets a task a step after its end
+    await anyio.lowlevel.checkpoint()  # asyncio drops a task one step after its end
     assert {task.id for task in anyio.get_running_tasks()} <= before
     if api.rate_limit is not None:
         snapshot = api.rate_limit.snapshot()
@@ -255,7 +255,7 @@ async def nothing_left(stalled: Stalled) -> AsyncGenerator[None]:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("leave", EVERYWHERE)
 async def test_it_is_left_as_itself(stage: str, leave: Leave, use: Use) -> None:
-    """A cancellation ends a list or a stream at each stage as what it is, in no group, and leaves nothing behind."""
+    """A cancellation of a list or a stream, at each stage, is raised unchanged, not in a group, and leaves nothing open."""
     async with stalled_at(stage) as stalled, nothing_left(stalled):
         await leave(use, stalled)
     gc.collect()  # an open socket would be a warning, and so an error
@@ -308,7 +308,7 @@ async def test_a_stream_is_left_by_its_own_program(stage: str, way: str) -> None
 @pytest.mark.parametrize("use", [use_list, use_stream])
 @pytest.mark.parametrize("stage", ["connecting", "TLS handshake", "head", "body"])
 async def test_the_client_is_closed_meanwhile(stage: str, use: Use) -> None:
-    """If another task closes the client, whoever waits for a response is told so at once, and no connection stays open."""
+    """If another task closes the client, requests in flight raise an error immediately, and no connection stays open."""
 
     async def read(api: AsyncCustomersAPI) -> None:
         with pytest.raises(RuntimeError, match="this AsyncCustomersAPI is closed"), anyio.fail_after(20):
@@ -329,7 +329,7 @@ async def test_the_client_is_closed_meanwhile(stage: str, use: Use) -> None:
 @pytest.mark.parametrize("use", [use_list, use_stream])
 @pytest.mark.parametrize("stage", STAGES)
 def test_it_is_left_by_ctrl_c(stage: str, use: Use, backend: str) -> None:
-    """Ctrl-C at each stage ends the program with KeyboardInterrupt itself, and leaves nothing open."""
+    """Ctrl-C at each stage raises KeyboardInterrupt, not a group, and leaves nothing open."""
 
     async def main() -> None:
         async with stalled_at(stage) as stalled:

@@ -1,4 +1,4 @@
-"""Wherever in its response a server repeats the token: nobody sees it, wherever they look."""
+"""A server that repeats the token anywhere in its response: no output of the SDK shows it."""
 
 import gzip
 import json
@@ -243,7 +243,7 @@ def _speaks_http2(headers: list[tuple[str, str]], body: bytes) -> Behaviour:
 
 @pytest.mark.parametrize("place", ["name", "cursor", "in a cursor", "field that nobody knows", "zipped page"])
 async def test_a_page_with_the_token_is_refused(place: str, raw_server: RawServer) -> None:
-    """A page that contains the token is an error that says so, at once: without the token it would not be what was sent."""
+    """A page that contains the token raises an error immediately: without the token, the page would be changed."""
     raw_server.behave(raw_server.answers(PLACES[place]))
     async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, retry=ONCE) as api:
         with pytest.raises(InvalidResponseError, match="contains the token") as caught:
@@ -254,7 +254,7 @@ async def test_a_page_with_the_token_is_refused(place: str, raw_server: RawServe
 
 
 async def test_a_short_token_may_be_in_the_data(raw_server: RawServer) -> None:
-    """A token of less than 16 characters, as in tests, may be a customer's name. The page is handed out as it is."""
+    """A token of less than 16 characters, as in tests, may be a customer's name. The SDK yields the page unchanged."""
     raw_server.behave(raw_server.answers(ok(listing("acme-customer"))))
     async with AsyncCustomersAPI("acme-customer", base_url=raw_server.url) as api:
         assert [customer.id for customer in await api.list("corp_1")] == ["acme-customer"]

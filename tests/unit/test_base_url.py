@@ -1,4 +1,4 @@
-"""The base URL: what is accepted is used exactly, and all else is refused."""
+"""The base URL: the client uses an accepted one exactly, and refuses all others."""
 
 from typing import Any
 
@@ -200,7 +200,7 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("base_url", [b"https://api.example", httpx.URL("https://api.example"), 5])
     def test_it_is_a_string(self, base_url: Any) -> None:
-        """Nothing but a string is taken for a URL."""
+        """Only a string is accepted as a URL."""
         with pytest.raises(TypeError, match="base_url"):
             AsyncCustomersAPI(TOKEN, base_url=base_url)
 

@@ -99,7 +99,7 @@ def test_what_follows_a_body_does_not_depend_on_its_pieces(garbage: bytes, piece
 
 @pytest.mark.parametrize("pieces", [1, 10_000, 100_000_000])
 def test_what_holds_nothing_is_bounded(pieces: int) -> None:
-    """Padding after a body, or a header before it, that does not end is given up after twice the limit and 64 KiB."""
+    """The client stops reading endless padding or an endless gzip header after twice the limit and 64 KiB."""
     size = 100_000
     header = b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * size
     for raw in (gzip.compress(b"text") + bytes(size), header):
@@ -154,7 +154,7 @@ def test_the_limit_is_exact(encoding: str) -> None:
 
 
 def test_a_bomb_does_not_fill_the_memory() -> None:
-    """64 kilobytes that would become 64 megabytes are given up at the limit."""
+    """64 kilobytes that would become 64 megabytes raise an error at the limit."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(64)) + squeeze.flush()
     tracemalloc.start()

@@ -76,7 +76,7 @@ def test_brackets_in_strings_are_not_nested(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_millions_of_backslashes_need_little_memory() -> None:
-    """To look for half characters in a text of backslashes takes no memory for each of them."""
+    """The search for surrogates in a text of backslashes takes no memory for each backslash."""
     size = 4 * 1024 * 1024
     body = b'{"customers":[{"id":"a","corporation_id":"corp_1","x":"' + b"\\\\" * (size // 2) + rb'\ud800"}]}'
     tracemalloc.start()
@@ -127,7 +127,7 @@ def depth() -> int:
 @pytest.mark.anyio
 @pytest.mark.parametrize("way", ["list", "stream"])
 async def test_a_program_at_the_recursion_limit_loses_nothing(way: str) -> None:
-    """Called from so deep that there is no room for a request, it raises RecursionError; nothing hangs or is left behind."""
+    """Called from too deep a stack for a request, it raises RecursionError; nothing hangs or stays open."""
     api = Script(*[httpx.Response(200, json=listing("a"))] * 200).api()
     outcomes: list[bool] = []
 

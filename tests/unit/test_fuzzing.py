@@ -25,7 +25,7 @@ MOST_SECONDS = 5.0
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_stored_inputs(path: Path) -> None:
-    """The promises hold for the inputs that broke them once, and for one of each kind."""
+    """The rules hold for the inputs that once broke them, and for one of each kind."""
     TARGETS[path.parent.name](path.read_bytes())
 
 
@@ -37,14 +37,14 @@ def test_each_target_has_stored_inputs() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @given(data=st.data())
 def test_any_input(target: str, data: st.DataObject) -> None:
-    """The promises of `fuzzing.py` hold for every input."""
+    """The rules of `fuzzing.py` hold for every input."""
     TARGETS[target](data.draw(INPUTS[target]))
 
 
 @pytest.mark.parametrize("target", ["page", "headers", "checkpoint"])
 @given(data=st.data())
 def test_the_cost_is_linear(target: str, data: st.DataObject) -> None:
-    """A piece of an input that is repeated ten thousand times costs what its length is worth."""
+    """A piece of an input that is repeated ten thousand times takes linear time."""
     whole = data.draw(INPUTS[target])
     first, last = sorted([data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, len(whole)))])
     piece = whole[first : first + 1 + (last - first) % 50]

@@ -1,4 +1,4 @@
-"""What the trace of a request does with a stream of HTTP/2, where no server can bring it about at will."""
+"""What the trace of a request does with an HTTP/2 stream, in cases that no server can cause reliably."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ def _exception_of(call: Callable[[], Any]) -> BaseException:
 
 
 async def test_a_cut_write_closes_the_connection() -> None:
-    """If a cancellation cuts a write, frames of other requests may be lost, so no other request uses the connection."""
+    """If a cancellation interrupts a write, frames of other requests may be lost, so the connection is closed."""
 
     def write() -> None:
         raise KeyboardInterrupt
@@ -64,7 +64,7 @@ async def test_a_cut_write_closes_the_connection() -> None:
 
 
 async def test_a_cut_read_resets_the_stream_alone() -> None:
-    """If a cancellation cuts anything else, the stream is reset, and the connection stays in use."""
+    """If a cancellation interrupts anything else, the stream is reset, and the connection stays in use."""
     connection, trace = FakeConnection(_nothing), ConnectionTrace()
     await connection.send(trace)
     await trace("http2.receive_response_headers.failed", {"exception": KeyboardInterrupt()})
@@ -84,7 +84,7 @@ async def test_a_server_that_does_not_read_is_left() -> None:
 
 
 async def test_a_library_that_is_built_otherwise_is_left_alone() -> None:
-    """If the connection cannot be found, nothing is reset, and the failure to send passes."""
+    """If the connection cannot be found, nothing is reset, and the error of the request stays the same."""
     trace = ConnectionTrace()
     await trace("http2.send_request_headers.started", {"stream_id": 1, "request": SimpleNamespace()})
     await trace("http2.send_request_headers.failed", {"exception": ValueError()})
@@ -99,12 +99,12 @@ async def test_what_was_not_processed(last_stream: int | None, is_unprocessed: b
     await connection.send(trace)
     error = APIConnectionError("it broke", transient=True)
     error.__cause__ = Exception(SimpleNamespace(error_code=2, last_stream_id=last_stream))
-    trace.describe(error, had_head=False)
+    trace.describe(error, had_headers=False)
     assert error.is_unprocessed == is_unprocessed
 
 
 async def test_a_closed_stream_is_not_reset() -> None:
-    """A stream that has ended by itself is left alone, and one that h2 no longer knows."""
+    """A stream that has ended, or that h2 no longer knows, is not reset."""
     for streams in ({}, {1: SimpleNamespace(closed=True)}):
         connection, trace = FakeConnection(_nothing), ConnectionTrace()
         connection._h2_state.streams = streams

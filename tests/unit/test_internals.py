@@ -1,4 +1,4 @@
-"""What `_http` uses of httpx, httpcore and h2 behind their public interfaces: a new version may differ."""
+"""The private names of httpx, httpcore and h2 that `_http` uses: a new version may differ."""
 
 import re
 from pathlib import Path
@@ -40,8 +40,8 @@ async def _send(core: ModuleType, parts: list[bytes], trace: Any) -> None:
         await pool.request("GET", "https://api.test/", extensions={"trace": trace})
 
 
-@pytest.mark.parametrize(("sent", "is_behind"), [(HTTP1, False), (HTTP1 + HTTP1, True)])
-async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, is_behind: bool) -> None:
+@pytest.mark.parametrize(("sent", "has_extra_data"), [(HTTP1, False), (HTTP1 + HTTP1, True)])
+async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, has_extra_data: bool) -> None:
     """The connection of HTTP/1.1 is found, and bytes after the response are seen."""
     found: list[Any] = []
 
@@ -49,10 +49,10 @@ async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, is_beh
         if event == "http11.send_request_headers.started":
             found.append(H1Connection.of_caller())
         if event == "http11.response_closed.started":
-            found.append(found[0].is_behind)
+            found.append(found[0].has_extra_data)
 
     await _send(core, [sent], trace)
-    assert found[1] is is_behind
+    assert found[1] is has_extra_data
 
 
 async def test_a_stream_is_found_and_reset(core: ModuleType) -> None:
@@ -65,8 +65,8 @@ async def test_a_stream_is_found_and_reset(core: ModuleType) -> None:
             assert stream is not None
             streams.append(stream)
         if event == "http2.receive_response_headers.complete":
-            assert streams[0].is_to_blame  # it is open
-            assert not streams[0].is_connection_over
+            assert streams[0].has_unsendable_headers  # it is open
+            assert not streams[0].is_connection_closed
             await streams[0].end(is_damaged=False)
             assert streams[0].connection._h2_state.streams[1].closed
 
@@ -76,7 +76,7 @@ async def test_a_stream_is_found_and_reset(core: ModuleType) -> None:
 
 
 async def test_silence_retires_a_connection(core: ModuleType) -> None:
-    """After requests without an answer, the connection says that it takes no more."""
+    """After two requests without a response, the connection accepts no more."""
 
     async def trace(event: str, info: Any) -> None:
         if event == "http2.send_request_headers.started":
@@ -84,7 +84,7 @@ async def test_silence_retires_a_connection(core: ModuleType) -> None:
             assert stream is not None
             assert stream.connection.is_available()
             for _ in range(2):
-                stream.note_silence()
+                stream.note_timeout()
             assert not stream.connection.is_available()
 
     await _send(core, [SETTINGS, HEAD, END], trace)
@@ -116,7 +116,7 @@ async def _nothing(_event: str, _info: Any) -> None:
 
 
 def test_every_logger_is_filtered(core: ModuleType) -> None:
-    """No library logs under a name that the filter of tokens does not know."""
+    """The token filter is on every logger that the libraries use."""
     for library in (core, httpx if core is httpcore else httpx2, h11, h2, hpack):
         for file in Path(str(library.__file__)).parent.rglob("*.py"):
             module = ".".join(

@@ -1,4 +1,4 @@
-"""Whatever a library raises, wherever it raises it: the caller gets a `CustomersError`, or the page if that was complete."""
+"""Any exception of a library, at any point: the caller gets a `CustomersError`, or the page if it was complete."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("library", [httpx, http
 
 ONCE = RetryPolicy(max_attempts=1)
 NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""To read the certificates of the system takes long."""
+"""Reading the certificates of the system takes long."""
 
 
 @pytest.fixture
@@ -103,14 +103,14 @@ class _OddError(Exception):
 
 @pytest.mark.parametrize("at", ["send", "second part"])
 async def test_an_odd_exception_is_a_connection_error(library: ModuleType, at: str) -> None:
-    """Nothing is expected of the class of an exception, neither a text nor what its attributes mean."""
+    """The SDK relies neither on the text of an exception nor on its attributes."""
     with pytest.raises(APIConnectionError, match="failed: _OddError") as caught:
         await _first_page(_client(library, _transport(library, at, _OddError())))
     assert caught.value.transient
 
 
 async def test_an_error_while_closing_loses_no_page(library: ModuleType, classes: list[type[Exception]]) -> None:
-    """A page that was complete is a page, whatever closing its response raises."""
+    """If the page is complete, an exception while its response is closed does not matter."""
     for kind in classes:
         client = _client(library, _transport(library, "close", make(kind)))
         assert await _first_page(client) == ["a", "b"], name_of(kind)
@@ -148,7 +148,7 @@ async def test_what_cannot_be_sent_is_final(library: ModuleType) -> None:
 async def test_what_is_no_error_of_a_connection_stays_as_it_is(
     library: ModuleType, at: str, kind: type[BaseException]
 ) -> None:
-    """What ends the program, or concerns it as a whole, reaches it as it is; but a page that is complete is a page."""
+    """Cancellations, exits and `MemoryError` reach the program unchanged; a complete page is still a page."""
     if kind is MemoryError and at == "close":
         pytest.skip("an Exception like the others, once the page is complete")
     with pytest.raises(kind):
@@ -193,7 +193,7 @@ async def test_what_a_hook_gets_from_another_transport_stays_its_own(
 async def test_a_body_that_breaks_in_a_hook_is_a_connection_error(
     library: ModuleType, reads: bool, classes: list[type[Exception]]
 ) -> None:
-    """A hook may read the body, or close it. If it breaks meanwhile, the connection has failed, not the hook."""
+    """A hook may read or close the body. If the connection is lost in that time, that is not a failure of the hook."""
     for kind in classes:
         exc = make(kind)
 
@@ -207,7 +207,7 @@ async def test_a_body_that_breaks_in_a_hook_is_a_connection_error(
 
 
 async def test_a_redirect_to_nowhere_is_a_connection_error(library: ModuleType) -> None:
-    """The client refuses an address that is none, before any hook of the user and after the transport."""
+    """The library refuses an invalid URL, before the hooks of the user and after the transport."""
     transport = library.MockTransport(lambda _: library.Response(302, headers={"Location": "https://😇:x/"}))
     with pytest.raises(APIConnectionError):
         await _first_page(_client(library, transport))
@@ -263,7 +263,7 @@ def _http2() -> list[bytes]:
 async def test_what_the_network_raises_is_a_connection_error(
     library: ModuleType, anyio_backend_name: str, at: str, version: int
 ) -> None:
-    """Every exception of a network backend comes out as an `APIConnectionError`, and one of closing not at all."""
+    """Every exception of a network backend becomes an `APIConnectionError`; one of closing is ignored."""
     core = httpcore if library is httpx else httpcore2
     kinds = [core.ReadError, core.ReadTimeout, anyio.EndOfStream, anyio.ClosedResourceError, ssl.SSLError, OSError]
     kinds += [ProtocolError, StreamClosedError, KeyError, RuntimeError, ValueError]
@@ -284,7 +284,7 @@ async def test_what_the_network_raises_is_a_connection_error(
 
 
 async def test_what_a_trace_function_of_the_user_raises_stays_as_it_is(library: ModuleType) -> None:
-    """A hook may set a trace function. What that raises reaches the caller unchanged."""
+    """A hook may set a trace function. Its exceptions reach the caller unchanged."""
     exc = KeyError("mine")
 
     async def trace(_event: str, _info: Any) -> None:
@@ -301,7 +301,7 @@ async def test_what_a_trace_function_of_the_user_raises_stays_as_it_is(library: 
 
 
 async def test_an_endless_body_that_never_waits_is_left(library: ModuleType) -> None:
-    """A body that is too large is left after a while, even if it never waits for more."""
+    """A body that is too large is not read to its end, even if its data never makes the reader wait."""
 
     class Endless(library.AsyncByteStream):  # type: ignore[name-defined, misc]
         def __aiter__(self) -> Self:

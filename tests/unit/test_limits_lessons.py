@@ -47,7 +47,7 @@ class TestSlowStart:
         assert controller.rate == pytest.approx(0.98 * 200)
 
     def test_the_past_is_forgotten_after_two_samples(self) -> None:
-        """With each 60 responses, but not before four round trips have passed, half of the past is forgotten."""
+        """With each 60 responses, but not before four round trips have passed, half of the past is dropped."""
         controller = Controller()
         now = feed(controller, *[OK] * 59, now=0.0)
         assert controller.period.successes == 59

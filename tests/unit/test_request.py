@@ -145,7 +145,7 @@ async def test_a_large_body_that_hangs_is_abandoned() -> None:
 
 
 async def test_an_error_that_the_caller_handles_keeps_its_traceback() -> None:
-    """An error of a request forgets the frames behind it, but not those of the error that led the caller to the request."""
+    """An error of a request has no tracebacks of its causes. An exception that the caller was handling keeps its own."""
     handled: list[BaseException] = []
     behind: list[BaseException | None] = []
     async with Script(status(400), httpx.ConnectError("gone"), status(400)).api(retry=RetryPolicy(max_attempts=2)) as api:

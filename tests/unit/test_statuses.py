@@ -66,19 +66,19 @@ def test_the_statuses_of_the_rfcs_have_their_phrase(code: HTTPStatus) -> None:
         (520, "the edge got no usable response from the server behind it"),
         (521, "refuses connections"),
         (522, "could not connect to the server behind it in time"),
-        (523, "does not reach"),
+        (523, "cannot reach"),
         (524, "did not respond in time"),
-        (525, "no TLS"),
+        (525, "TLS handshake"),
         (526, "certificate"),
         (527, "lost its connection"),
         (529, "overloaded"),
-        (530, "does not find"),
+        (530, "cannot find"),
         (598, "read timeout"),
         (599, "connect timeout"),
     ],
 )
 def test_the_statuses_of_edges_are_explained(code: int, words: str) -> None:
-    """A status that no RFC has, but edges send, is explained in a few words."""
+    """The message explains a status that edges send and no RFC defines."""
     assert words in str(error_of(code))
 
 
@@ -95,10 +95,7 @@ def test_a_status_that_nobody_knows_is_a_number() -> None:
         (
             407,
             None,
-            (
-                "the server answered 407 Proxy Authentication Required; a proxy on the way asks for a password, "
-                "not the API: why"
-            ),
+            ("the server answered 407 Proxy Authentication Required; a proxy asks for a password, not the API: why"),
         ),
         (410, "abc", "the server answered 410 Gone; most likely it no longer accepts the cursor: why"),
         (522, None, "the server answered 522 (the edge could not connect to the server behind it in time): why"),
@@ -122,7 +119,7 @@ def test_a_body_without_text_is_no_excerpt() -> None:
     ("code", "cls"), [(400, RateLimitError), (499, RateLimitError), (500, ServerError), (501, ServerError)]
 )
 def test_a_limit_that_is_told_with_another_status(code: int, cls: type[APIStatusError]) -> None:
-    """A 4xx that tells of a limit is an error of a limit, and a 5xx stays one of the server. Both may be retried."""
+    """A 4xx with a limit is a `RateLimitError`, a 5xx stays a `ServerError`. Both are transient."""
     error = status_error(code, {}, b"", throttling=Throttling(is_throttled=True, retry_after=5.0), cursor="abc")
     assert (type(error), error.retry_after, error.transient) == (cls, 5.0, True)
 
@@ -144,14 +141,14 @@ def test_a_redirect_says_where_it_leads(code: int) -> None:
 
 @pytest.mark.parametrize("code", [300, 304, 305, 399])
 def test_another_3xx_is_no_redirect(code: int) -> None:
-    """A 304 of a cache that has lost its way leads nowhere, and the error does not say so."""
+    """An unexpected 304 of a cache has no `Location`, and the error does not mention one."""
     assert "redirects" not in str(error_of(code))
 
 
 def test_a_proxy_that_asks_for_a_password_is_named() -> None:
     """A 407 is about a proxy: nobody should look for another token."""
     error = error_of(407)
-    assert "a proxy on the way asks for a password, not the API" in str(error)
+    assert "a proxy asks for a password, not the API" in str(error)
     assert not error.transient
 
 
@@ -184,7 +181,7 @@ class TestRefusedWithAWait:
 
     @pytest.mark.parametrize(("code", "is_throttled"), [(403, True), (429, True), (503, False)])
     async def test_a_long_wait_still_teaches_the_limiter(self, code: int, is_throttled: bool) -> None:
-        """A refusal that is not waited for is a refusal all the same; a server that is down for a day is no limit."""
+        """A refusal with too long a wait is still a refusal; a server that is down for a day is no limit."""
         events: list[Event] = []
         async with Script(status(code, retry_after="86400")).api(hooks=[events.append]) as api:
             with pytest.raises(APIStatusError):

@@ -104,7 +104,7 @@ async def test_bad_ids_are_errors(ids: list[Any], error: type[Exception], messag
 
 
 async def test_ids_may_fail() -> None:
-    """What the iterator of ids raises reaches the program as itself."""
+    """What the iterator of ids raises reaches the program unchanged."""
 
     def ids() -> Iterator[str]:
         yield "c0"

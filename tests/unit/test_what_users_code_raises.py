@@ -129,7 +129,7 @@ class Once:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("read", READS)
 async def test_a_hook(read: Read, kind: type[Event], make: Callable[[], BaseException]) -> None:
-    """What a hook raises, for any event, reaches the program as itself."""
+    """What a hook raises, for any event, reaches the program unchanged."""
     mistake, script = make(), every_event()
     fail = Once(mistake)
 
@@ -144,7 +144,7 @@ async def test_a_hook(read: Read, kind: type[Event], make: Callable[[], BaseExce
 @pytest.mark.parametrize("make", MISTAKES[:-1])
 @pytest.mark.parametrize("read", READS)
 async def test_a_token_provider(read: Read, make: Callable[[], BaseException]) -> None:
-    """What a token provider raises, unless it may pass, reaches the program as itself."""
+    """What a token provider raises, unless it may pass, reaches the program unchanged."""
     mistake, script = make(), every_event()
     fail = Once(mistake)
 
@@ -161,7 +161,7 @@ async def test_a_token_provider(read: Read, make: Callable[[], BaseException]) -
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("when", ["request", "response"])
 async def test_a_hook_of_httpx(when: str, read: Read, make: Callable[[], BaseException]) -> None:
-    """What a hook of the program's HTTP client raises reaches the program as itself."""
+    """What a hook of the program's HTTP client raises reaches the program unchanged."""
     mistake, script = make(), every_event()
     fail = Once(mistake)
 
@@ -199,7 +199,7 @@ class FailingLimiter(AdaptiveLimiter):
 @pytest.mark.parametrize("method", ["acquire", "release"])
 @pytest.mark.parametrize("read", READS)
 async def test_a_limiter(read: Read, method: str, make: Callable[[], BaseException]) -> None:
-    """What a limiter of the program raises reaches the program as itself."""
+    """What a limiter of the program raises reaches the program unchanged."""
     mistake, script = make(), every_event()
     async with script.api(rate_limit=FailingLimiter(method, mistake)) as api:
         await is_raised_as_itself(script, api, read, mistake)
@@ -210,7 +210,7 @@ async def test_a_limiter(read: Read, method: str, make: Callable[[], BaseExcepti
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("after", [0, 1])
 async def test_ids(after: int, is_async: bool, errors: Any, make: Callable[[], BaseException]) -> None:
-    """What the program raises while it makes ids reaches the program as itself."""
+    """What the program raises while it makes ids reaches the program unchanged."""
     mistake, script = make(), every_event()
 
     def ids() -> Iterator[str]:
@@ -232,7 +232,7 @@ async def test_ids(after: int, is_async: bool, errors: Any, make: Callable[[], B
 
 @pytest.mark.parametrize("make", MISTAKES)
 async def test_the_end_of_a_generator_of_ids(make: Callable[[], BaseException]) -> None:
-    """What the program raises when the stream closes its generator of ids reaches the program as itself."""
+    """What the program raises when the stream closes its generator of ids reaches the program unchanged."""
     mistake, script = make(), every_event()
 
     async def ids() -> AsyncGenerator[str]:

@@ -7,6 +7,6 @@ becomes one of ours here.
 
 from .client import AnyAsyncClient, HTTPClient
 from .exchange import RawResponse
-from .library import may_pass
+from .library import is_transient_io_error
 
-__all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse", "may_pass"]
+__all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse", "is_transient_io_error"]

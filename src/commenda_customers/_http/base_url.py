@@ -1,4 +1,4 @@
-"""The address of the requests, and whether a token may be sent to it."""
+"""The URL of the requests, and whether a token may be sent to it."""
 
 import ipaddress
 import re
@@ -9,15 +9,15 @@ PATH = "/customers"
 """The path of the endpoint, below the base URL."""
 
 _HOST = re.compile(r"[a-z0-9._:-]+", re.ASCII)
-_ENCODED_TRICK = re.compile(r"%(?:[01][0-9a-f]|25|2e|2f|5c|7f)", re.IGNORECASE)
-"""Encoded control characters, percent signs, dots, slashes and backslashes: some servers decode them before they look."""
+_UNSAFE_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|25|2e|2f|5c|7f)", re.IGNORECASE)
+"""Encoded control characters, percent signs, dots, slashes and backslashes. Some servers decode them before routing."""
 
 
 def customers_url(base_url: str) -> httpx.URL:
     """
-    Return the URL of the requests: *base_url*, without blanks around it and slashes after it, and `/customers`.
+    Return the URL of the requests: *base_url*, without surrounding blanks and trailing slashes, and `/customers`.
 
-    All checks are about that URL, because it is the one that is used.
+    The checks apply to the resulting URL, because that is the one in use.
 
     Raises:
         ValueError: *base_url* is not a URL, or a token must not be sent to it. The message never repeats a part that may
@@ -28,7 +28,7 @@ def customers_url(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(text.rstrip("/") + PATH)
         host = url.host
-    except ValueError as exc:  # of a name that is no international one
+    except ValueError as exc:  # an invalid internationalized host name
         raise ValueError(f"base_url: must have a valid host name: {exc}") from exc
     except httpx.InvalidURL as exc:
         raise ValueError(f"base_url: is not a URL: {exc}") from exc
@@ -43,11 +43,11 @@ def customers_url(base_url: str) -> httpx.URL:
     if not _is_valid_path(text):
         raise ValueError(f"base_url: must have no part '.' or '..', and no encoded dots or slashes, got {base_url!r}")
 
-    return httpx.URL(str(url))  # httpx knows the port of a scheme only if that is in lower case
+    return httpx.URL(str(url))  # httpx knows the default port only if the scheme is in lower case
 
 
 def _check_text(text: str) -> None:
-    """Refuse what httpx would accept in its own way, and what other programs would not take for the same URL."""
+    """Refuse text that httpx and other programs parse as different URLs."""
     if not text:
         raise ValueError("base_url: must not be empty")
     if not text.isprintable() or " " in text or "\\" in text:
@@ -73,5 +73,5 @@ def _is_valid_address(url: httpx.URL) -> bool:
 
 
 def _is_valid_path(text: str) -> bool:
-    """Return whether all programs on the way see the same path. It is asked about the text: httpx removes dot segments."""
-    return _ENCODED_TRICK.search(text) is None and not {".", ".."}.intersection(text.split("/"))
+    """Return whether all servers on the way see the same path. It checks the text, because httpx removes dot segments."""
+    return _UNSAFE_ESCAPE.search(text) is None and not {".", ".."}.intersection(text.split("/"))

@@ -15,10 +15,10 @@ _GZIP_FORMAT = zlib.MAX_WBITS | 16
 _GZIP_MAGIC = b"\x1f"
 
 _NO_CODINGS = frozenset({"", "identity", "none", "utf-8", "utf8", "aws-chunked"})
-"""What servers and storages write into `Content-Encoding`, and what compresses nothing (RFC 9110, section 8.4.1)."""
+"""Values of `Content-Encoding` that some servers send, and that mean no compression (RFC 9110, section 8.4.1)."""
 
-_BEGINS_PLAIN = b"{[ \t\r\n\xef"
-"""The first bytes of JSON, blanks and a byte order mark among them. No gzip begins like this."""
+_FIRST_BYTES_OF_JSON = b"{[ \t\r\n\xef"
+"""The first bytes of JSON, including blanks and the byte order mark. A gzip body begins with none of them."""
 
 _LONGEST_SHOWN = 100
 
@@ -26,10 +26,10 @@ _MOST_MEMBERS = 10_000
 """A gzip body of 32 MiB in members of 64 KiB, as block compressors write it, has 512."""
 
 _SLICE = 16 * 1024
-"""Bytes. Each member of a gzip body copies what follows it in its slice."""
+"""Bytes. At the end of each gzip member, zlib copies the rest of the slice. Small slices keep that cheap."""
 
 _MOST_OVERHEAD = 64 * 1024
-"""Raw bytes that even a small body may have, as headers of gzip and as padding."""
+"""Raw bytes for gzip headers and padding, which even a small body may have."""
 
 
 class BodyReader:
@@ -41,11 +41,11 @@ class BodyReader:
 
         Args:
             content_encoding: The header; empty if there is none.
-            limit: Bytes that the body may have after decompression. Before it, twice as many, and 64 KiB, which bounds
-                members, headers and padding that hold nothing.
+            limit: Bytes that the body may have after decompression. The raw body may have twice as many and 64 KiB more.
+                That limits empty members, gzip headers and padding.
 
         Raises:
-            InvalidResponseError: The encoding is not one that was asked for.
+            InvalidResponseError: The encoding is neither gzip nor one that means no compression.
         """
         codings = [coding for coding in map(str.strip, content_encoding.lower().split(",")) if coding not in _NO_CODINGS]
         if codings not in ([], ["gzip"], ["x-gzip"]):
@@ -73,8 +73,8 @@ class BodyReader:
         if not chunk:
             return
         if not self._has_begun:
-            # Some proxies decompress a body, and forget the header.
-            self._is_gzip = self._is_gzip and chunk[0] not in _BEGINS_PLAIN
+            # Some proxies decompress a body, but do not remove the header.
+            self._is_gzip = self._is_gzip and chunk[0] not in _FIRST_BYTES_OF_JSON
             self._has_begun = True
         self._raw_left -= len(chunk)
         if self._raw_left < 0:
@@ -94,9 +94,9 @@ class BodyReader:
         Return the whole body.
 
         Raises:
-            APIConnectionError: The compressed bytes end too early: the body was cut.
+            APIConnectionError: The compressed body is truncated.
         """
-        # A response without a body, such as a 204, may have the header all the same.
+        # A response without a body, such as a 204, may still have the header.
         if self._is_gzip and self._has_begun and not self._inflater.eof:
             raise APIConnectionError("the compressed response ends too early", transient=True)
 
@@ -114,12 +114,12 @@ class BodyReader:
                 return
             if self._inflater.eof:
                 self._begin_member()
-            # One byte more than allowed: so all input is taken, or the body is too large.
+            # Ask for one byte more than allowed: then either all input is used, or the body is too large.
             self._keep(self._inflater.decompress(part, self._limit - len(self._body) + 1))
             part = self._inflater.unused_data
 
     def _begin_member(self) -> None:
-        """Begin another member of the gzip body (RFC 1952, section 2.2)."""
+        """Start the next member of the gzip body (RFC 1952, section 2.2)."""
         self._members += 1
         if self._members > _MOST_MEMBERS:
             raise InvalidResponseError(f"the compressed response has more than {_MOST_MEMBERS:,} members")

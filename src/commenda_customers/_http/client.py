@@ -1,4 +1,4 @@
-"""The client of the HTTP library, the user's or our own: when it opens, when it closes, and whether it may be used."""
+"""The client of the HTTP library, the user's or the SDK's own: when it opens and closes, and whether it may be used."""
 
 import errno
 import gc
@@ -15,7 +15,7 @@ import httpx
 
 from .._cancellation import in_child_task
 from .._checks import check_stack
-from .._event_loops import Home, here
+from .._event_loops import EventLoop, current_event_loop
 from .._secret import Secret
 from .._version import __version__
 from ..errors import APIConnectionError
@@ -85,7 +85,7 @@ class HTTPClient:
         self._is_own = client is None
         self._is_closed = False
         self._opening = anyio.Lock()
-        self._home: Home | None = None
+        self._event_loop: EventLoop | None = None
         self._in_flight = set[anyio.CancelScope]()
 
     def _check_params(self) -> None:
@@ -113,8 +113,8 @@ class HTTPClient:
         """
         if self._is_closed:
             raise RuntimeError("this AsyncCustomersAPI is closed; make a new one")
-        self._home = self._home or here()
-        if not self._home.is_here:
+        self._event_loop = self._event_loop or current_event_loop()
+        if not self._event_loop.is_current:
             raise RuntimeError("this AsyncCustomersAPI is in use in another event loop or process; make one for each")
 
     async def _open_own(self) -> httpx.AsyncClient:
@@ -127,7 +127,7 @@ class HTTPClient:
     async def _new_client(self) -> httpx.AsyncClient:
         try:
             if self._is_encrypted:
-                # To read the certificates takes tens of milliseconds, and must not block the event loop.
+                # Reading the certificates takes tens of milliseconds, and must not block the event loop.
                 context = await anyio.to_thread.run_sync(httpx.create_ssl_context)
             else:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used; trusts no certificate
@@ -142,7 +142,7 @@ class HTTPClient:
                 trust_env=self._is_encrypted,
             )
         except httpx.InvalidURL:
-            # Neither its text nor itself as the cause: it may hold a part of the proxy's password.
+            # Do not show this exception, not even as the cause: it may contain a part of the proxy's password.
             raise APIConnectionError("the environment variables for proxies contain an address that is not a URL") from None
         except (OSError, ImportError, ValueError) as exc:
             # The environment names certificates or proxies that do not exist, or there are no file descriptors left.
@@ -159,29 +159,29 @@ class HTTPClient:
             RuntimeError: It is in use in another event loop, which is not closed.
         """
         check_stack()
-        if self._home is not None and not self._home.is_here:
-            self._close_elsewhere(self._home)
+        if self._event_loop is not None and not self._event_loop.is_current:
+            self._close_elsewhere(self._event_loop)
             return
 
         self._is_closed = True
-        # The library closes connections that are open, but not those that it is just opening.
+        # The library closes open connections, but not those that it is still opening.
         for scope in tuple(self._in_flight):
             scope.cancel()
         # A cancelled task comes through here too, and must not leave connections behind.
         with anyio.move_on_after(_SECONDS_TO_CLOSE, shield=True):
             await in_child_task(self._close_own)
 
-    def _close_elsewhere(self, home: Home) -> None:
+    def _close_elsewhere(self, event_loop: EventLoop) -> None:
         """Close it after its event loop has ended, or after a fork."""
         if self._is_closed:
             return
-        if not home.has_ended:
+        if not event_loop.has_ended:
             raise RuntimeError("this AsyncCustomersAPI is in use in another event loop, which is not closed; close it there")
 
         self._is_closed = True
         if self._is_own:
-            # Nothing may be sent: the event loop is gone, or another process uses the connections. A socket closes with its
-            # last reference. It warns, because nobody has closed it in time.
+            # Nothing may be sent: the event loop has ended, or another process uses the connections. A socket closes when no
+            # reference is left. It then warns, because it was not closed explicitly.
             self._client = None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
@@ -194,19 +194,19 @@ class HTTPClient:
 
     @asynccontextmanager
     async def get(
-        self, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool = False
+        self, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool = False
     ) -> AsyncGenerator[RawResponse]:
         """
         Send one request and receive its response, for the length of a block: see `Exchange.get`.
 
         Raises:
-            RuntimeError: The client was closed, before or meanwhile.
+            RuntimeError: The client was closed, before the request or while it was in flight.
         """
         client = await self.open()
         with anyio.CancelScope() as scope, redacted_logs(secret):
             self._in_flight.add(scope)
             try:
-                async with self._exchange.get(client, params, secret, past_caches=past_caches) as response:
+                async with self._exchange.get(client, params, secret, no_cache=no_cache) as response:
                     yield response
             finally:
                 self._in_flight.discard(scope)

@@ -28,8 +28,8 @@ class RawResponse:
     Attributes:
         status: The HTTP status.
         headers: The headers, by lower-case name.
-        body: The body after decompression. Of an error, as much as could be read.
-        repeats_token: Whether a 2xx response had the token in its body. It was removed, so the body is not what was sent.
+        body: The body after decompression. For an error status, as much as could be read.
+        repeats_token: Whether the body of a 2xx response contained the token. The token was removed, so the body is changed.
 
     Neither the values of the headers nor the body contain the token.
     """
@@ -46,18 +46,18 @@ class RawResponse:
         return 200 <= self.status < 300
 
     def drop_connection(self) -> None:
-        """Let no other request use the connection of this response."""
+        """Prevent new requests on the connection of this response."""
         end_connection(self._connection)
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """
-    Sends one GET request at a time, and receives its response.
+    Sends a GET request and receives its response.
 
     Attributes:
         library: The library that the client comes from.
-        url: Where to.
+        url: The URL of the endpoint.
         netloc: Host and port of the URL, for messages.
         max_response_bytes: Bytes that a response may have after decompression.
     """
@@ -69,68 +69,68 @@ class Exchange:
 
     @asynccontextmanager
     async def get(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool = False
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool = False
     ) -> AsyncGenerator[RawResponse]:
         """
         Send one GET request and receive its response, for the length of a block.
 
-        The connection returns to the pool when the block ends. Before that the caller can drop it: a connection that is one
-        response behind would give the next request, of any list, the response of this one.
+        The connection returns to the pool when the block ends. Before that, the caller can drop it: if the server sent one
+        response too many, the next request on the connection, of any list, would get the wrong response.
 
         Args:
-            client: Sends it.
-            params: The query.
+            client: Sends the request.
+            params: The query parameters.
             secret: The token.
-            past_caches: Let no cache answer without asking the server (RFC 9111, section 5.2.1.4).
+            no_cache: Ask caches not to respond without asking the server (RFC 9111, section 5.2.1.4).
 
         Raises:
             APIConnectionError: No complete response came.
-            InvalidResponseError: The body is too large, or encoded in a way that was not asked for.
+            InvalidResponseError: The body is too large, or in an encoding that the SDK did not ask for.
         """
-        response, trace = await self._send_until_taken(client, params, secret, past_caches=past_caches)
+        response, trace = await self._send_until_accepted(client, params, secret, no_cache=no_cache)
         try:
             try:
                 received = await self._body_of(response, trace)
             except CustomersError as error:
                 error.status_code = response.status_code
                 raise
-            # Here the bytes become ours. No later code has to remember that a server may repeat the token.
-            body = secret.redact_page(received) if response.is_success else secret.redact_broken_off(received)
+            # Remove the token here, so that no later code has to: a server may repeat it.
+            body = secret.redact_page(received) if response.is_success else secret.redact_partial(received)
             repeats_token = response.is_success and body != received
             del received  # a traceback would show it
             headers = {name: secret.redact(value) for name, value in response.headers.items()}
-            # HTTP/2 numbers its responses, so its connections are never one behind.
+            # HTTP/2 numbers its streams, so a request cannot get the response of another one.
             connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
             yield RawResponse(response.status_code, headers, body, repeats_token, connection)
         finally:
-            # The response is complete, or an error says why not. That closing failed adds nothing.
+            # The response is complete, or an error says why not. An error while closing adds nothing.
             with suppress(Exception):
                 await response.aclose()
 
-    async def _send_until_taken(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, past_caches: bool
+    async def _send_until_accepted(
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool
     ) -> tuple[httpx.Response, ConnectionTrace]:
         """
-        Send a request until the server takes it, or a connection fails.
+        Send a request until the server accepts it, or a connection fails.
 
-        A server may take only a few requests on each connection of HTTP/2, and more may be on their way. Those that it did
-        not process go to the next connection. That is like waiting for a free connection: it is no attempt, and needs no
-        permit. It comes to an end, because each connection takes some.
+        A server may accept only a few requests on each HTTP/2 connection, while more are in flight. Requests that it did not
+        process go to the next connection. That is like waiting for a free connection: it is no attempt, and needs no
+        permit. The loop ends, because each connection accepts some of the requests.
         """
         while True:
             trace = ConnectionTrace()
-            request = self._request(client, params, trace, past_caches=past_caches)
+            request = self._request(client, params, trace, no_cache=no_cache)
             try:
                 return await self._send(client, request, secret, trace), trace
             except APIConnectionError:
-                if not trace.is_crowded_out:
+                if not trace.needs_next_connection:
                     raise
 
     def _request(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, past_caches: bool
+        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, no_cache: bool
     ) -> httpx.Request:
         headers = {"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING}
-        if past_caches:
+        if no_cache:
             headers["Cache-Control"] = "no-cache"
         with self.library.errors_translated(self.netloc, trace):
             return client.build_request(
@@ -138,7 +138,7 @@ class Exchange:
                 self.url,
                 params=list(params),
                 headers=headers,
-                # The caller limits the whole attempt. The library limits each read only: a slow server never exceeds that.
+                # The caller limits the whole attempt. The library limits each read only: a slow server stays below that.
                 timeout=None,
                 extensions={"trace": trace},
             )
@@ -146,16 +146,16 @@ class Exchange:
     async def _send(
         self, client: httpx.AsyncClient, request: httpx.Request, secret: Secret, trace: ConnectionTrace
     ) -> httpx.Response:
-        """Send a request and receive the head of its response."""
+        """Send a request and receive the headers of its response."""
         request.headers["Authorization"] = secret.authorization()
         try:
             with self.library.errors_translated(self.netloc, trace, request):
                 response = await self._answer_to(request, client)
         except APIConnectionError as error:
-            trace.describe(error, had_head=False)
+            trace.describe(error, had_headers=False)
             raise
         finally:
-            # Errors of the library hold the request, and ours hold those errors as their cause.
+            # Errors of the library hold the request, and the errors of the SDK hold them as their cause.
             request.headers.pop("Authorization", None)
 
         response.next_request = None  # the request of a redirect, with a copy of the token
@@ -163,7 +163,7 @@ class Exchange:
 
     async def _answer_to(self, request: httpx.Request, client: httpx.AsyncClient) -> httpx.Response:
         try:
-            # No auth of the user's client: it would replace the token. No redirects: they would send it elsewhere.
+            # The auth of the user's client would replace the token. A redirect would send the token elsewhere.
             return await client.send(request, stream=True, auth=None, follow_redirects=False)
         except self.library.module.HTTPStatusError as exc:
             # A hook of the user's client raised it, for this response or for another request.
@@ -185,7 +185,7 @@ class Exchange:
             await self._read(response, reader, trace)
             return reader.finish()
 
-        # The status is known. Report it even if the body is cut, too long, too slow or unreadable.
+        # The status is known. Report it even if the body is truncated, too long, too slow or unreadable.
         try:
             reader = BodyReader(encoding, limit=_ERROR_BODY_LIMIT)
         except CustomersError:
@@ -207,17 +207,17 @@ class Exchange:
                         await _abandon(stream)
                         raise
         except APIConnectionError as error:
-            trace.describe(error, had_head=True)
+            trace.describe(error, had_headers=True)
             raise
 
 
 async def _abandon(stream: AsyncIterator[bytes]) -> None:
     """
-    Leave the rest of a body unread.
+    Close a body without reading the rest of it.
 
     If a stream is not read to its end, the garbage collector closes its generators, and trio warns about each of them. So
-    this reads what was already buffered, in a cancelled scope. The first wait for more cancels the generators, and they
-    close the connection, or the stream of HTTP/2.
+    this reads what is already buffered, in a cancelled scope. The first wait for more data raises the cancellation in the
+    generators. They then close the connection or the HTTP/2 stream.
     """
     buffered = 0
     with suppress(Exception), anyio.CancelScope() as scope:

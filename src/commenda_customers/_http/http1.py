@@ -1,4 +1,4 @@
-"""What httpcore leaves to do on HTTP/1.1 connections: to notice that a server sends more than it was asked for."""
+"""What httpcore does not do on HTTP/1.1 connections: notice that a server sends more than one response to a request."""
 
 import socket
 import ssl
@@ -15,8 +15,8 @@ class H1Connection:
     The connection of one request.
 
     HTTP/1.1 does not number its responses. If a server sends one too many, for example each response twice, the next request
-    on the connection gets the wrong one, and customers are lost or come twice. httpcore looks at the socket before it uses a
-    connection again. But it does not look at what it has already read, and keeps that for the next response.
+    on the connection gets the wrong one, and customers are lost or come twice. httpcore checks the socket before it reuses a
+    connection. But it does not check the bytes that it has already read: it parses them as the next response.
 
     Attributes:
         connection: The `AsyncHTTP11Connection` of httpcore or httpcore2.
@@ -26,23 +26,23 @@ class H1Connection:
 
     @classmethod
     def of_caller(cls) -> Self | None:
-        """Find the connection that calls the trace extension. `None`: it cannot be found; see `internals.py`."""
+        """Return the connection that calls the trace extension; `None` if it cannot be found, see `internals.py`."""
         connection = calling_connection(H1_NAMES)
         return None if connection is None else cls(connection)
 
     @property
-    def is_behind(self) -> bool:
-        """Whether more has come than a complete response. It may look into TLS, so ask only if the response is closed."""
+    def has_extra_data(self) -> bool:
+        """Whether more bytes than one complete response arrived. It may read from TLS, so use it only after the response."""
         has_more = self.connection._h11_state.trailing_data[0]  # noqa: SLF001 - see the class
         return bool(has_more) or _has_more_in_tls(self._stream.get_extra_info("ssl_object"))
 
-    def end_if_behind(self) -> None:
+    def shut_down_if_extra_data(self) -> None:
         """
-        Let no other request use the connection, if more has come than a complete response.
+        Prevent new requests on the connection, if more bytes than one complete response arrived.
 
-        Call it when the response is closed: earlier, more may still come, and later, another request may use the connection.
+        Call it when the response is closed. Earlier, more bytes may follow. Later, another request may use the connection.
         """
-        if self.is_behind:
+        if self.has_extra_data:
             end_connection(self._stream)
 
     @property
@@ -52,10 +52,10 @@ class H1Connection:
 
 def end_connection(stream: Any) -> None:
     """
-    Let no other request use a connection.
+    Prevent new requests on a connection.
 
-    It is shut down, not closed: the pool then sees that it has ended and closes it. A closed socket makes the pool's check
-    fail on trio. Through a duplicate, because the socket of uvloop cannot be shut down.
+    This shuts the socket down and does not close it: the pool sees that it has ended, and closes it. With a closed socket,
+    the check of the pool fails on trio. It uses a duplicate, because the sockets of uvloop cannot be shut down.
 
     Args:
         stream: The network stream of the connection.
@@ -69,12 +69,12 @@ def end_connection(stream: Any) -> None:
 
 
 def _has_more_in_tls(tls: object) -> bool:
-    """Return whether TLS has decrypted, or can decrypt, more than was read. What this reads is lost to the connection."""
+    """Return whether TLS holds more data than was read. The connection loses the byte that this function reads."""
     if not isinstance(tls, ssl.SSLObject):
         return False
 
     try:
         tls.read(1)
-    except ssl.SSLError as exc:  # any other is about bytes that are not TLS
+    except ssl.SSLError as exc:  # any other error means bytes that are not TLS
         return not isinstance(exc, ssl.SSLWantReadError)
     return True

@@ -1,13 +1,13 @@
 """
-How the SDK reaches behind the public interfaces of httpx and httpcore, where no other way leads.
+The private names of httpx and httpcore that the SDK uses, where no public interface exists.
 
-httpcore leaves things to do. On HTTP/1.1: to notice that a server sends more than it was asked for (`http1.py`). On HTTP/2:
-to end the streams of requests that are cut, and to understand why the server ended a stream or the connection (`http2.py`).
-And httpx does not say whether the transport raised an exception, or a hook of the user (`library.py`).
+Some things httpcore does not do. On HTTP/1.1: notice that a server sends more than one response (`http1.py`). On HTTP/2:
+reset the stream of a request that is cancelled, and say why the server ended a stream or the connection (`http2.py`). And
+httpx does not say whether an exception came from the transport or from a hook of the user (`library.py`).
 
 httpcore calls the trace extension from a method of the connection. So the connection is found in the frames of the callers,
-also behind proxies, and in transports that wrap others. If one of the private names is not there, the connection is not
-found: requests work as before, but these things are not done. Then `tests/unit/test_internals.py` fails. It passes with
+also behind proxies and in transports that wrap others. If a version lacks one of the private names, the connection is not
+found: requests still work, but without these additions. Then `tests/unit/test_internals.py` fails. It passes with
 httpx 0.28, httpcore 1.0, httpcore2 2.7 to 2.16 and h2 4.2 to 4.4.
 """
 
@@ -20,12 +20,12 @@ H1_NAMES = ("_h11_state", "_network_stream")
 H2_NAMES = ("_h2_state", "_events", "_write_outgoing_data", "_read_incoming_data", "_used_all_stream_ids")
 POOLED_NAMES = ("_connect_failed",)
 """
-All private names that are used of `AsyncHTTP11Connection`, `AsyncHTTP2Connection`, and of `AsyncHTTPConnection`, which opens
-them. They are the same in httpcore and httpcore2.
+All private names that the SDK uses of `AsyncHTTP11Connection`, `AsyncHTTP2Connection`, and of `AsyncHTTPConnection`, which
+opens them. They are the same in httpcore and httpcore2.
 """
 
 _OF_TRANSPORT = frozenset({"_send_single_request", "handle_async_request", "aiter_raw", "aclose"})
-"""Functions of httpx through which the exceptions of transports and of bodies come, and those of hooks do not."""
+"""Functions of httpx that exceptions of transports and bodies pass through, and exceptions of hooks do not."""
 _OF_TRACE = "atrace"
 """The function of httpcore that calls a trace extension."""
 
@@ -49,16 +49,16 @@ def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:
 
 
 def is_of_trace(frames: Iterable[FrameType]) -> bool:
-    """Return whether a trace function raised the exception that came through *frames*."""
+    """Return whether a trace function raised the exception with these frames."""
     return any(frame.f_code.co_name == _OF_TRACE for frame in frames)
 
 
 def is_of_transport(frames: Iterable[FrameType], request: Any) -> bool:
-    """Return whether the exception that came through *frames* is of the transport or the body of *request*."""
-    return any(frame.f_code.co_name in _OF_TRANSPORT and _knows(frame, request) for frame in frames)
+    """Return whether the exception with these frames comes from the transport or the body of *request*."""
+    return any(frame.f_code.co_name in _OF_TRANSPORT and _uses(frame, request) for frame in frames)
 
 
-def _knows(frame: FrameType, request: Any) -> bool:
+def _uses(frame: FrameType, request: Any) -> bool:
     """Return whether a function was called with *request*, or is a method of its response."""
     own = getattr(frame.f_locals.get("self"), "_request", None)
     return own is request or any(value is request for value in frame.f_locals.values())

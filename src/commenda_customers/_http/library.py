@@ -1,4 +1,4 @@
-"""Translates the exceptions of the HTTP library into ours."""
+"""Translates the exceptions of the HTTP library into those of the SDK."""
 
 import re
 import ssl
@@ -25,11 +25,11 @@ _MISTAKES = (
     AssertionError,
     Warning,
 )
-"""Mistakes in a program, which do not pass. Others, such as a `KeyError`, leak from libraries if a connection ends."""
+"""Mistakes in a program: a retry cannot help. Others, such as `KeyError`, leak from libraries if a connection ends."""
 
 _STATUS = re.compile(r"[0-9]{3}\b", re.ASCII)
 _SOCKS_REFUSALS = ("Requested ", "Invalid username/password", "Proxy Server could not connect: Connection not allowed")
-"""How the texts about a SOCKS proxy begin that wants another password, or does not allow the address."""
+"""The first words of the message if a SOCKS proxy rejects the password or the address."""
 _LONGEST_REASON = 200
 
 
@@ -59,30 +59,30 @@ class Library:
     @contextmanager
     def errors_translated(self, netloc: str, trace: ConnectionTrace, request: Any = None) -> Generator[None]:
         """
-        Raise our errors in place of all that a library raises.
+        Raise an error of the SDK instead of any exception of a library.
 
-        Which library does not matter: if a connection ends while it is used, httpcore, h2, anyio and ssl raise exceptions of
-        many kinds. All mean the same to the caller.
+        If a connection ends while it is in use, httpcore, h2, anyio and ssl raise exceptions of many types. All of them mean
+        the same to the caller.
 
         Args:
             netloc: Host and port of the request, for messages.
             trace: Knows whether the request could be sent.
-            request: The request. If given, exceptions of hooks of the user's client are raised as they are: all that come
-                neither from the transport of this request nor from the body of its response.
+            request: The request. If given, exceptions of hooks of the user's client are not translated. These are all
+                exceptions that come neither from the transport of this request nor from the body of its response.
         """
         try:
             yield
         except (CustomersError, MemoryError):
             raise
         except Exception as exc:
-            if request is not None and not self._is_about(exc, request):
+            if request is not None and not self._is_caused_by(exc, request):
                 raise
             raise self._translated(exc, netloc, trace) from exc
 
-    def _is_about(self, exc: Any, request: Any) -> bool:
-        """Return whether *exc* says what happened to *request*. If not, a hook of the user's client has raised it."""
+    def _is_caused_by(self, exc: Any, request: Any) -> bool:
+        """Return whether *request* caused *exc*. If not, a hook of the user's client raised it."""
         if isinstance(exc, self.module.RequestError):
-            with suppress(RuntimeError):  # it says of no request
+            with suppress(RuntimeError):  # the exception names no request
                 return exc.request is request
 
         frames = list(frames_of(exc.__traceback__))
@@ -90,7 +90,7 @@ class Library:
             return False
         if is_of_transport(frames, request):
             return True
-        # The client itself refuses some requests and responses, such as a redirect to an address that is none.
+        # httpx itself refuses some requests and responses, such as a redirect to an invalid URL.
         is_of_client = frames[-1].f_globals["__name__"].partition(".")[0] == self.module.__name__
         return is_of_client and isinstance(exc, self.module.RequestError)
 
@@ -114,21 +114,21 @@ class Library:
         )
 
 
-def may_pass(exc: Exception) -> bool:
-    """Return whether *exc*, of a program's own I/O, may pass: an `OSError`, or a transport error of httpx or httpx2."""
+def is_transient_io_error(exc: Exception) -> bool:
+    """Return whether *exc*, from the I/O of a program, is an `OSError` or a transport error: then a retry may succeed."""
     # A program that raises an error of httpx2 has imported it.
     libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
     return isinstance(exc, (OSError, *(library.TransportError for library in libraries)))
 
 
 def _is_tls_failure(exc: BaseException) -> bool:
-    """Return whether the handshake failed permanently. A connection that broke during the handshake does not count."""
+    """Return whether the handshake failed permanently. A connection that was lost during the handshake does not count."""
     broke_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
     return any(isinstance(link, ssl.SSLError) and not isinstance(link, broke_off) for link in chain(exc))
 
 
 def _is_refusal(exc: BaseException) -> bool:
-    """Return whether the server refused our TLS; with TLS 1.3 it says so after the handshake (RFC 8446, section 6.2)."""
+    """Return whether the server refused the TLS of the client. With TLS 1.3, that may come late (RFC 8446, section 6.2)."""
     refused = (
         "ALERT_CERTIFICATE",
         "ALERT_BAD_CERTIFICATE",
@@ -141,9 +141,9 @@ def _is_refusal(exc: BaseException) -> bool:
 
 def _proxy_refusal(exc: Exception, netloc: str, proxy: str | None) -> APIConnectionError:
     """
-    Return the error for a proxy that did not connect us to *netloc*.
+    Return the error for a proxy that did not connect to *netloc*.
 
-    The library gives no more than a text: the proxy's status and reason phrase, or what a SOCKS proxy means by its code.
+    The library gives only a text: the proxy's status and reason phrase, or the meaning of a SOCKS reply code.
     """
     reason = _reason(exc)
     status = _STATUS.match(reason)

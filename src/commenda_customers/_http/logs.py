@@ -1,8 +1,8 @@
 """
-Keeps the token out of the logs of the HTTP library, which write what a server sends.
+Keeps the token out of the logs of the HTTP library, which contain what a server sends.
 
-httpx logs the reason phrase of every response at `INFO`, httpcore all headers at `DEBUG`, before we see the response. Only a
-filter on their loggers comes earlier. It looks at nothing but the records of our own requests.
+httpx logs the reason phrase of every response at `INFO`, and httpcore logs all headers at `DEBUG`, before the SDK gets the
+response. Only a filter on their loggers runs earlier. It changes only the records of the SDK's own requests.
 """
 
 import logging
@@ -14,7 +14,7 @@ from .._secret import Secret
 
 _PARTS = ("connection", "http11", "http2", "proxy", "socks")
 _COMPRESSED = ("hpack.hpack", "hpack.table")
-# A logger does not ask the filters of its parents.
+# A logger does not run the filters of its parents.
 _LOGGERS = ("httpx", "httpx2", *(f"{core}.{part}" for core in ("httpcore", "httpcore2") for part in _PARTS), *_COMPRESSED)
 
 # Only a context variable tells a filter which request a record belongs to.
@@ -29,11 +29,10 @@ class _TokenFilter(logging.Filter):
         if secret is None:
             return True
         if record.name in _COMPRESSED:
-            return False  # hpack logs compressed headers: the token cannot be found in them, but it can be read from them
+            return False  # hpack logs compressed headers: a search does not find the token in them, but it can be decoded
 
-        with suppress(
-            TypeError, ValueError
-        ):  # a text of the program itself, without the right arguments: no handler shows it
+        # Raised if the arguments of a record do not fit its text. Then no handler can format the record either.
+        with suppress(TypeError, ValueError):
             message = record.getMessage()
             redacted = secret.redact(message)
             if redacted != message:
@@ -45,7 +44,7 @@ _filter = _TokenFilter()
 
 
 def filter_logs() -> None:
-    """Filter the logs. A second time, it does nothing."""
+    """Add the filter to the loggers. More calls change nothing."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_filter)
 

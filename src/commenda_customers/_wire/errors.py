@@ -29,17 +29,17 @@ _PHRASES = {
     520: "the edge got no usable response from the server behind it",
     521: "the server behind the edge refuses connections",
     522: "the edge could not connect to the server behind it in time",
-    523: "the edge does not reach the server behind it",
+    523: "the edge cannot reach the server behind it",
     524: "the server behind the edge did not respond in time",
-    525: "the edge and the server behind it agreed on no TLS",
+    525: "the TLS handshake between the edge and the server behind it failed",
     526: "the edge does not trust the certificate of the server behind it",
     527: "the edge lost its connection to the server behind it",
     529: "the server is overloaded",
-    530: "the edge does not find the server behind it",
-    598: "the read timeout of a proxy",
-    599: "the connect timeout of a proxy",
+    530: "the edge cannot find the server behind it",
+    598: "a proxy had a read timeout",
+    599: "a proxy had a connect timeout",
 }
-"""What edges and proxies mean by numbers that no RFC has."""
+"""The meaning of statuses that edges and proxies have invented."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CURSOR_REFUSALS = frozenset({400, 410, 422})
 """How servers refuse a cursor. A 404 is about the corporation."""
@@ -78,7 +78,7 @@ def status_error(
     if status == HTTPStatus.NOT_FOUND:
         message += "; check the corporation's id and base_url"
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        message += "; a proxy on the way asks for a password, not the API"
+        message += "; a proxy asks for a password, not the API"
     if error is CursorRejectedError:
         message += "; most likely it no longer accepts the cursor"
     if body_excerpt:
@@ -95,7 +95,7 @@ def status_error(
 
 
 def with_phrase(status: int) -> str:
-    """Return *status* with what it means, if that is known."""
+    """Return *status* with its meaning, if that is known."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

@@ -61,8 +61,8 @@ def decode_page(
         collect_invalid: Return rows that do not validate as `invalid_customers`, instead of refusing the page.
 
     Raises:
-        InvalidResponseError: The body is not JSON (`transient`: it may have been cut), or it is empty, or it is JSON in
-            neither of the documented envelopes, or a customer is not valid.
+        InvalidResponseError: The body is not JSON (`transient`: it may have been truncated), or it is empty, or it is JSON
+            in neither of the documented envelopes, or a customer is not valid.
     """
     if status in _WITHOUT_CONTENT or (not body and _is_delimited(headers)):
         raise InvalidResponseError(
@@ -80,7 +80,7 @@ def decode_page(
 
     listing = envelope if envelope.data is None else envelope.data
     if "customers" not in listing.model_fields_set:
-        shape = _shape_of(text, parse_json(text) if len(text) <= _LONGEST_LOOKED_INTO else None)
+        shape = _describe_shape(text, parse_json(text) if len(text) <= _LONGEST_LOOKED_INTO else None)
         raise InvalidResponseError(
             f"the response has neither documented envelope: {shape}", **response_fields(status, headers)
         )
@@ -92,7 +92,7 @@ def decode_page(
 
 
 def _is_delimited(headers: Mapping[str, str]) -> bool:
-    """Return whether a response says where its body ends. If it does not, an empty body may have been cut."""
+    """Return whether a response says where its body ends. If it does not, an empty body may have been truncated."""
     return "content-length" in headers or "transfer-encoding" in headers
 
 
@@ -106,7 +106,7 @@ def foreign_corporation(page: CustomerPage) -> str | None:
         if isinstance(raw, dict):
             owner = cast("dict[str, object]", raw).get("corporation_id", page.corporation_id)
             if owner != page.corporation_id:
-                # What is no string may hold anything, so it is not shown.
+                # Any other value than a string may hold any data, so it is not shown.
                 return one_line(owner) if isinstance(owner, str) else f"of type {type(owner).__name__}"
 
     return None
@@ -135,7 +135,7 @@ def _validate(
         envelope = _Envelope.model_validate(content)
         customers, invalid = validate_rows(rows or (), most=most)
     except ValidationError as exc:
-        error = _not_a_list(status, headers, exc, shape=_shape_of(text, content))
+        error = _not_a_list(status, headers, exc, shape=_describe_shape(text, content))
     except RecursionError:
         error = InvalidResponseError("the response is nested too deeply", **response_fields(status, headers))
     except ValueError:
@@ -168,11 +168,11 @@ def _not_a_list(status: int, headers: Mapping[str, str], exc: ValidationError, *
     )
 
 
-def _shape_of(body: bytes, content: object) -> str:
+def _describe_shape(body: bytes, content: object) -> str:
     """
-    Describe a JSON body without its values. *content* is what it was parsed to; `None` if it is long.
+    Describe a JSON body without its values. *content* is the parsed body; `None` if it is long.
 
-    It is not parsed again here: with fewer frames left on the stack, what is nested deeply might fail.
+    This does not parse the body again: with fewer frames left on the stack, a deeply nested body might fail.
     """
     if len(body) > _LONGEST_LOOKED_INTO:
         return f"{len(body):,} bytes of JSON"

@@ -27,19 +27,19 @@ _SURROGATE = re.compile(
     rb"((?:\\\\)++)|\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})"
 )
 """
-A surrogate, or a pair of them; or backslashes that are escaped, after which `u` is only a letter.
+A surrogate, or a pair of them; or escaped backslashes, after which `u` is only a letter.
 
-`++` never goes back, so it keeps no place to go back to for each of millions of backslashes.
+`++` is possessive: it stores no position for backtracking, of which there could be millions.
 """
 
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-"""A string, or what begins or ends an array or an object."""
+"""A string, or the begin or end of an array or an object."""
 
 _DEEPEST = 1000
-"""Levels of JSON that are read. It is Python's own limit, unless the program has raised that."""
+"""Nested levels of JSON that are read. It is Python's default recursion limit."""
 
 _DEEPEST_RAW = 200
-"""Levels of an invalid row that are kept: a program may print, pickle or write the row in the middle of deep calls."""
+"""Nested levels of an invalid row that are kept, so that a program can print, pickle or write it from a deep call stack."""
 
 
 def parse_json(text: bytes) -> object:
@@ -61,7 +61,7 @@ def parse_json(text: bytes) -> object:
 
 
 def _check_depth(text: bytes) -> None:
-    """Refuse what is nested too deeply. Before 3.12, Python's parser crashes if no recursion limit stops it."""
+    """Refuse JSON that is nested too deeply. Before Python 3.12, the parser crashes if the recursion limit is high."""
     depth = 0
     for token in _TOKENS.finditer(text):
         depth += {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}.get(text[token.start()], 0)
@@ -77,7 +77,7 @@ def _whole(text: str) -> float:
 
 
 def _writable(value: object, levels: int = _DEEPEST_RAW) -> object:
-    """Replace by `None`, in place, what cannot be written as JSON: numbers that JSON cannot hold, and what is too deep."""
+    """Replace, in place, numbers that JSON cannot hold, and values that are nested too deeply, by `None`."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if levels == 0 and (_is_object(value) or _is_list(value)):

@@ -194,7 +194,7 @@ class Controller(Breaker):
         """Pause for longer: nothing got through after the last pause."""
         nap = self.nap_after(outcome)
         self.strikes += 1
-        if self.before is not None and self.strikes > OUTAGE:  # no limit: the rate is not to blame
+        if self.before is not None and self.strikes > OUTAGE:  # no limit: the rate is not the cause
             self.rate, self.hold, self.chance, self.trial = self.before
             self.before, self.fallback = None, math.inf
         if self.fallback < self.rate:  # chance does not refuse again and again

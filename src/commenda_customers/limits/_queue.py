@@ -8,12 +8,12 @@ from collections import deque
 import anyio
 
 from .._checks import check_positive, check_type
-from .._event_loops import Home, NotCopied, here
+from .._event_loops import EventLoop, NotCopyable, current_event_loop
 from ..errors import RateLimitError
 from .base import Feedback, Permit
 
 
-class QueueingLimiter(NotCopied, ABC):
+class QueueingLimiter(NotCopyable, ABC):
     """
     A queue of requests. A subclass decides when the request at its head may begin.
 
@@ -24,7 +24,7 @@ class QueueingLimiter(NotCopied, ABC):
     however many waiters there are. A waiter that is cancelled leaves the queue and wakes the next one.
     """
 
-    _instead = "make a limiter where it is used"
+    _advice = "make a limiter where it is used"
 
     def __init__(self, max_in_flight: int) -> None:
         check_positive("max_in_flight", max_in_flight)
@@ -33,7 +33,7 @@ class QueueingLimiter(NotCopied, ABC):
         self._queue: deque[anyio.Event] = deque()
         self._returned = 0  # waiters that are retries
         self._in_flight = 0
-        self._home: Home | None = None
+        self._event_loop: EventLoop | None = None
         self._moved_at = -math.inf  # when the current event loop began to use the limiter
         self._ahead = 0.0  # seconds by which the event loop's clock is ahead of the machine's
 
@@ -79,8 +79,8 @@ class QueueingLimiter(NotCopied, ABC):
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Give a permit back, with the outcome of the request; see `RateLimiter`."""
-        if permit.sent < self._moved_at or self._has_lost_home():
-            return  # of an event loop that has ended; the garbage collector ends its tasks
+        if permit.sent < self._moved_at or self._own_loop_has_ended():
+            return  # the permit is of an event loop that has ended; the garbage collector ends its tasks
 
         self._in_flight -= 1
         self._learn(permit, feedback, anyio.current_time())
@@ -116,28 +116,28 @@ class QueueingLimiter(NotCopied, ABC):
 
     def _now(self) -> float:
         """Return the time of the event loop that uses the limiter. May be called in any thread."""
-        return anyio.current_time() if self._is_at_home() else time.monotonic() + self._ahead
+        return anyio.current_time() if self._is_in_own_loop() else time.monotonic() + self._ahead
 
-    def _is_at_home(self) -> bool:
-        return self._home is not None and self._home.is_here
+    def _is_in_own_loop(self) -> bool:
+        return self._event_loop is not None and self._event_loop.is_current
 
-    def _has_lost_home(self) -> bool:
-        return self._home is not None and not self._home.is_here and self._home.has_ended
+    def _own_loop_has_ended(self) -> bool:
+        return self._event_loop is not None and not self._event_loop.is_current and self._event_loop.has_ended
 
     def _settle_here(self) -> None:
-        if self._is_at_home():
+        if self._is_in_own_loop():
             return
-        if (self._queue or self._in_flight) and not self._has_lost_home():
+        if (self._queue or self._in_flight) and not self._own_loop_has_ended():
             raise RuntimeError(
                 "this limiter is in use in another event loop, which is not closed; make one limiter for each event loop"
             )
 
-        # What was learned in an event loop that has ended still holds. Its waiters and requests are gone.
+        # What the limiter learned in an event loop that has ended still applies. The requests of that loop are gone.
         self._moved_at = anyio.current_time()
         ahead = self._moved_at - time.monotonic()
-        if self._home is not None:
+        if self._event_loop is not None:
             self._shift_times(ahead - self._ahead)
-        self._home, self._ahead = here(), ahead
+        self._event_loop, self._ahead = current_event_loop(), ahead
         self._queue, self._returned, self._in_flight = deque(), 0, 0
 
     async def _wait_in_queue(self, *, again: bool) -> None:
