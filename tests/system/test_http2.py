@@ -260,9 +260,8 @@ async def test_a_connection_whose_opening_another_request_has_left_is_closed(raw
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 
-    no_certificates = {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}  # to read them takes long
     for steps in range(4, 40, 2):
-        async with make_h2(rate_limit=None, client=no_certificates) as api, anyio.create_task_group() as tasks:
+        async with make_h2(rate_limit=None) as api, anyio.create_task_group() as tasks:
             tasks.start_soon(ids_of, api)
             await leave(api, steps)
     del api, tasks

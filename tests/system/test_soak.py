@@ -82,7 +82,8 @@ def alive() -> Counter[str]:
     """Return how many objects of the SDK there are, by class."""
     gc.collect()
     classes = (type(each) for each in gc.get_objects())
-    return Counter(each.__name__ for each in classes if each.__module__.startswith("commenda_customers"))
+    # A class may have a property of this name.
+    return Counter(each.__name__ for each in classes if str(each.__module__).startswith("commenda_customers"))
 
 
 @contextmanager

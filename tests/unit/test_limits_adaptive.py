@@ -26,14 +26,29 @@ class TestQuota:
 
     async def test_a_quota_that_is_used_up_slows_requests_down(self) -> None:
         """A response without remaining quota pauses all, and teaches a rate."""
-        limiter = AdaptiveLimiter()
+        limiter = AdaptiveLimiter(max_in_flight=50)
+        assert repr(limiter) == "<AdaptiveLimiter, no limit known>"
         for remaining in range(25, -1, -1):
             permit = await limiter.acquire()
             await anyio.sleep(0.1)
             limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
         assert limiter.snapshot().paused_for > 0
-        assert limiter.snapshot().rate is not None
-        assert "requests per second" in repr(limiter)
+        rate = limiter.snapshot().rate
+        assert rate is not None
+        assert repr(limiter) == f"<AdaptiveLimiter, {rate:.3g} requests per second>"
+
+    async def test_its_snapshot_says_what_it_knows(self) -> None:
+        """The snapshot has how many may be in flight, what is in flight and waits, and what was let pass."""
+        limiter = AdaptiveLimiter(max_in_flight=5)
+        assert limiter.snapshot().max_in_flight == 4
+        for _ in range(2):
+            limiter.release(await limiter.acquire(), Feedback(is_answered=True, is_throttled=True))
+        permits = [await limiter.acquire() for _ in range(3)]
+        snapshot = limiter.snapshot()
+        assert (snapshot.rate, snapshot.in_flight, snapshot.waiting, snapshot.let_pass) == (None, 3, 0, 2)
+        for permit in permits:
+            limiter.release(permit, OK)
+        assert limiter.snapshot().max_in_flight == 5
 
     async def test_a_pause_is_never_shortened(self) -> None:
         """A later response does not shorten the pause of a 429."""
@@ -121,6 +136,17 @@ class TestQuota:
             await anyio.sleep(0.1)
             limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
             assert limiter.snapshot().paused_for == 0
+
+    @pytest.mark.parametrize(("quota", "pauses"), [(20, False), (21, True)])
+    async def test_small_quotas_need_no_pause_for_each(self, quota: int, pauses: bool) -> None:
+        """The first quota that is used up is a hint, and after it one that lasted for more than twenty responses."""
+        limiter = AdaptiveLimiter()
+        for remaining in [1, 0, *range(quota - 1, -1, -1)]:
+            permit = await limiter.acquire()
+            assert limiter.snapshot().paused_for == 0
+            await anyio.sleep(0.1)
+            limiter.release(permit, Feedback(is_answered=True, remaining=remaining))
+        assert (limiter.snapshot().paused_for > 0) is pauses
 
     async def test_a_failure_is_no_hint(self) -> None:
         """A quota in a response that failed by itself pauses nobody."""

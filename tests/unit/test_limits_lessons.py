@@ -209,7 +209,7 @@ class TestFall:
     def test_what_came_at_once_took_a_round_trip(self) -> None:
         """Responses that arrive together were in flight for a round trip, however short the time since the last lesson."""
         controller = knows(50.0, allowance=0.0, round_trip=0.1, period=Period(10.0, successes=4))
-        feed(controller, REFUSED, now=10.0, every=0.01)
+        controller.observe(Outcome(REFUSED, 10.0, 10.01, 8))
         assert controller.rate == pytest.approx(0.98 * 4 / 0.1)
 
     def test_a_server_that_takes_no_time_is_learned(self) -> None:
@@ -414,9 +414,9 @@ class TestTrials:
 
 def test_the_past_weighs_half() -> None:
     """Half of what happened is forgotten, of successes, refusals and time alike."""
-    period = Period(0.0, successes=60, refusals=4)
+    period = Period(0.0, successes=61, refusals=7)
     period.forget_half(10.0)
-    assert period == Period(5.0, successes=30, refusals=2)
+    assert period == Period(5.0, successes=30, refusals=3)
 
 
 def test_what_is_skipped_is_no_time_of_growth() -> None:
@@ -502,6 +502,7 @@ class TestOutages:
         controller = knows(50.0)
         now = feed(controller, *[OK] * 100, *[REFUSED] * 10, now=0.0)
         assert (controller.rate, now > 20) == (pytest.approx(48, rel=0.05), True)
+        assert controller.period.napped == pytest.approx(0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 6.4 + 8.0 + 8.0)
         now = feed(controller, *[OK] * 100, now=now)
         controller.period.refusals, controller.allowance = 100, 0.0  # too many for a trial
         feed(controller, REFUSED, now=now)

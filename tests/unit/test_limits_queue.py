@@ -168,6 +168,20 @@ class TestQueue:
         assert [name for name, _ in begun] == [0, 1, 2]
         assert min(at for _, at in begun) - released == pytest.approx(20, abs=1e-3)
 
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(100)])
+    async def test_two_clients_do_not_return_at_the_same_moment(self, make: Callable[[], RateLimiter]) -> None:
+        """While the server is shut, limiters to which the same happens pause for different times."""
+        pauses = set[float]()
+        for _ in range(5):
+            limiter = make()
+            for _ in range(8):
+                await throttle(limiter, None)
+                await anyio.sleep(limiter.snapshot().paused_for)
+                limiter.release(await limiter.acquire(), Feedback(is_answered=True, is_throttled=True))
+            pauses.add(limiter.snapshot().paused_for)
+        assert len(pauses) > 1
+        assert max(pauses) - min(pauses) <= 1
+
     @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda **options: FixedRate(100, **options)])
     def test_max_in_flight_is_a_whole_number(self, make: Callable[..., RateLimiter]) -> None:
         """Anything else is refused, and the message begins with the name of the argument."""
