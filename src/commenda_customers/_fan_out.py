@@ -6,7 +6,7 @@ a queue as a `Delivery`, and waits until the consumer has taken it; then it fetc
 most one page that is in flight or ready. When the consumer stops, all workers stop (back-pressure). The corporations
 alternate: the next page of a corporation comes after all pages that are ready. A semaphore limits the number of workers.
 
-The first failure cancels all workers, and `take` raises it as itself, not in a group.
+The first failure cancels all workers, and `take` raises it unchanged, not in a group.
 
 Why not a memory object stream of anyio: `asyncio.Task.cancel` can make it lose an item on its way to the receiver
 (agronholm/anyio pull request 595), and a stream must not lose a page.

@@ -189,10 +189,8 @@ class AsyncCustomersAPI(NotCopyable):
 
     async def aclose(self) -> None:
         """
-        Close the connections. You may call it again. Requests in flight and later calls then raise `RuntimeError`.
-
-        Raises:
-            RuntimeError: The client is in use in another event loop that is not closed.
+        Close the connections. You may call it again. Requests in flight and later calls then raise `RuntimeError`. This
+        method raises it if the client is in use in another event loop that is not closed.
         """
         self._check_owner()
         await self._fetcher.http.aclose()

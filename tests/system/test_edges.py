@@ -76,7 +76,7 @@ async def test_a_success_without_a_body_is_final(headers: list[str], raw_server:
 
 
 async def test_a_forbidden_request_may_come_back(raw_server: RawServer, api: AsyncCustomersAPI) -> None:
-    """A 403 that says when to come back is retried then. One with too long a wait, or with none, is raised at once."""
+    """A 403 that says how long to wait is retried. With too long a wait, or none, it is raised immediately."""
     serve_always(raw_server, response(403, "Retry-After: 0.05"), PAGE)
     assert len(await api.list("corp_1")) == 2
     error, requests = await outcome(raw_server, api, response(403, "Retry-After: 86400"))

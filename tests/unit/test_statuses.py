@@ -154,7 +154,7 @@ def test_a_proxy_that_asks_for_a_password_is_named() -> None:
 
 @pytest.mark.anyio
 class TestRefusedWithAWait:
-    """A 403 that says when to come back."""
+    """A 403 that says how long to wait."""
 
     async def test_it_is_retried_after_its_wait(self) -> None:
         """It is a refusal because of a limit: it is retried after the wait, and uses up no attempt."""

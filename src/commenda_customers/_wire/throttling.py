@@ -36,8 +36,8 @@ class Throttling:
     What a response says about rate limits.
 
     Attributes:
-        is_throttled: Whether the request was refused because of a limit: a 429, or a 403 or 503 that says when to come back
-            (RFC 9110, sections 10.2.3 and 15.6.4). Some servers refuse with a 403; without a time to come back it is final.
+        is_throttled: Whether the request was refused because of a limit: a 429, or a 403 or 503 that says how long to wait
+            (RFC 9110, sections 10.2.3 and 15.6.4). Some servers refuse with a 403; without a wait, it is final.
         retry_after: Seconds that the server asks to wait: `Retry-After`, or else the reset of a quota that is used up.
         remaining: Requests left in the quota; `None` if the server did not say.
     """
