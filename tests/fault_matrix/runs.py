@@ -17,6 +17,7 @@ import anyio
 import httpx2
 
 from commenda_customers import (
+    APIConnectionError,
     AsyncCustomersAPI,
     Checkpoint,
     CustomersError,
@@ -229,7 +230,7 @@ async def while_it_passes(fault: Fault, way: Way) -> tuple[str, str]:
 
     assert fault.is_timed or len(witness.failures) <= fault.times, witness.failures
     failure = witness.failures[0]
-    if getattr(failure, "is_stale_connection", False):
+    if isinstance(failure, APIConnectionError) and (failure.is_stale_connection or failure.is_unprocessed):
         assert witness.waits[0] == 0
         return "resent immediately", type(failure).__name__
     return "throttled" if witness.throttled else "retried", type(failure).__name__
