@@ -98,7 +98,7 @@ class CustomersError(Exception):
         status_code: The HTTP status of the response, if one came.
         request_id: The server's name for the request, if it gave one.
         retry_after: Seconds that the server asked to wait, if it did.
-        body_excerpt: The beginning of the response's body. `None` if the body may hold customers.
+        body_excerpt: The beginning of the response's body. `None` if it is the body of a 2xx that may hold customers.
         transient: Whether the same request may succeed later. The SDK retries only transient errors.
         checkpoint: What the list or stream had yielded when it raised this error. Pass it as `resume=`.
     """

@@ -201,7 +201,9 @@ CONNECTIONS: dict[str, Fault] = {
     "an HTTP/2 connection is reset before the response": h2(sends(then="reset")),
     "an HTTP/2 connection is closed in the body": h2(sends(head(), data(BODY[:50], ends=False), then="close")),
     "an HTTP/2 connection is reset in the body": h2(sends(head(), data(BODY[:50], ends=False), then="reset")),
-    "a hundred HTTP/2 connections in a row are closed before the response": h2(sends(then="close"), times=100, lasts=False),
+    "a hundred HTTP/2 connections in a row are closed before the response, with `max_attempts=None`": h2(
+        sends(then="close"), times=100, lasts=False
+    ),
     "an HTTP/2 connection is closed as soon as it is opened": h2(lambda connection: None, at="connection"),
     "the server responds in HTTP/1.1": h2(lambda raw: raw.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), at="connection"),
     "a whole HTTP/2 connection hangs": h2(_is_silent, timeout=SHORT, attempts=2),
