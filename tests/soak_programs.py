@@ -19,7 +19,7 @@ from commenda_customers import (
     ResumableIterator,
     RetryPolicy,
 )
-from commenda_customers.export import export
+from commenda_customers.export import OutputRefusedError, export
 from commenda_customers.testing import Emulator
 from exports import Kind, held, invalid_held
 from soak import Boom, Ledger, Trouble
@@ -187,15 +187,23 @@ class Exporter(Program):
         """Write a new output."""
         self._folder.mkdir()
         for _ in count():
-            with suppress(CustomersError, Boom), self._moment():
-                sink = self._kind.sink(self._folder)
-                summary = await export(
-                    self._api(), self._names, sink, limit=self._limit(), concurrency=4, commit_every=self._draw.randint(1, 9)
-                )
-                if summary.is_complete:
-                    break
+            try:
+                with suppress(CustomersError, Boom), self._moment():
+                    if await self._is_complete():
+                        break
+            except OutputRefusedError:
+                assert self.interruptions  # the last interruption came when the output was complete
+                break
             self.interruptions += 1
 
         assert (self._kind.rows(self._folder), self._kind.invalid(self._folder)) == self._wanted
         assert self._kind.left_behind(self._folder) == set()
         shutil.rmtree(self._folder)
+
+    async def _is_complete(self) -> bool:
+        """Go on with the export. Return whether it is complete."""
+        sink = self._kind.sink(self._folder)
+        summary = await export(
+            self._api(), self._names, sink, limit=self._limit(), concurrency=4, commit_every=self._draw.randint(1, 9)
+        )
+        return summary.is_complete

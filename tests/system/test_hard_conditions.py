@@ -87,7 +87,7 @@ async def test_clients_leave_nothing(raw_server: RawServer) -> None:
             await anyio.to_thread.run_sync(thread.join)
         del raw_server._threads[1:], raw_server._sockets[:], raw_server.requests[:]
         gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(gc.get_objects())
+        return len(os.listdir("/proc/self/fd")), threading.active_count(), sum(map(_is_of_clients, gc.get_objects()))
 
     await use(50)
     descriptors, threads, objects = await use(50)
@@ -95,6 +95,11 @@ async def test_clients_leave_nothing(raw_server: RawServer) -> None:
     assert after[0] <= descriptors
     assert after[1] <= threads
     assert after[2] < objects + 150
+
+
+def _is_of_clients(each: object) -> bool:
+    """Return whether an object is of the SDK or a library below it. Coverage keeps objects of its own for each thread."""
+    return str(type(each).__module__).partition(".")[0] in {"commenda_customers", "httpx", "httpcore", "h11", "anyio"}
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
