@@ -168,7 +168,7 @@ def audit(session: nox.Session) -> None:
         session.error(f"nothing was audited: cannot reach {service}, which knows the vulnerabilities: {problem}")
 
     session.install("-r", str(LOCKED / "audit.txt"))
-    # The oldest versions that are allowed, in lowest.txt, are for tests. Nobody is told to install them.
+    # The oldest versions that are allowed, in lowest.txt, are for tests only.
     locked = sorted(path for path in LOCKED.glob("*.txt") if path.name != "lowest.txt")
     files = [option for path in locked for option in ("--requirement", str(path))]
     # The files are complete and exact, so there is nothing to resolve. Strict: a package that is not audited fails.

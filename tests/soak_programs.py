@@ -201,7 +201,7 @@ class Exporter(Program):
         shutil.rmtree(self._folder)
 
     async def _is_complete(self) -> bool:
-        """Go on with the export. Return whether it is complete."""
+        """Resume the export. Return whether it is complete."""
         sink = self._kind.sink(self._folder)
         summary = await export(
             self._api(), self._names, sink, limit=self._limit(), concurrency=4, commit_every=self._draw.randint(1, 9)

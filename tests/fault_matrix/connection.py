@@ -71,7 +71,7 @@ def _stages(doing: str, make: Callable[[bytes], Callable[[Connection], None]], *
 
 
 FAULTS: dict[str, Fault] = {
-    "nobody listens on the port: the connection is refused": Fault(at="port"),
+    "no server listens on the port: the connection is refused": Fault(at="port"),
     "the connection is closed as soon as it is opened": Fault(at="connection", strike=breaks_at_once(reset=False)),
     "the connection is reset as soon as it is opened": Fault(at="connection", strike=breaks_at_once(reset=True)),
     **_stages("the connection is closed", breaks),

@@ -164,7 +164,7 @@ class Witness:
         """Learn nothing."""
 
     def estimate_wait(self) -> float:
-        """Return that nobody waits."""
+        """Return 0: no request waits."""
         return 0.0
 
     def snapshot(self) -> LimiterSnapshot:

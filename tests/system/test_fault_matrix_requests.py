@@ -55,7 +55,7 @@ def _shown(seconds: float | None) -> str:
 
 @pytest.fixture
 def elsewhere() -> Iterator[int]:
-    """Listen on a port to which nobody may connect."""
+    """Listen on a port, and check that no connection comes."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         yield listening.getsockname()[1]
@@ -77,7 +77,7 @@ REDIRECTS: dict[str, str] = {
 @pytest.mark.parametrize("row", rows_of("Redirects"), ids=lambda row: row.fault)
 @pytest.mark.parametrize("way", ["list", "stream"])
 async def test_redirects(row: Row, way: Way, raw_server: RawServer, elsewhere: int) -> None:
-    """A redirect is an error at once; no request is sent to anywhere else, so nobody else gets the token."""
+    """A redirect is an error at once; no request is sent to anywhere else, so no other server gets the token."""
     location = REDIRECTS[row.fault].format(port=elsewhere)
     head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
     raw_server.behave(raw_server.answers(*[head.encode()] * 9))

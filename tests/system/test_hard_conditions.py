@@ -171,7 +171,7 @@ threading.Thread(target=lambda: anyio.run(main, backend=BACKEND), daemon=True).s
 started.wait(60)
 sys.exit(3)
 """,
-    "a stream that nobody leaves": """
+    "a stream that is left open": """
 async def main():
     api = AsyncCustomersAPI()
     stream = api.stream(IDS, limit=2)
@@ -180,7 +180,7 @@ async def main():
         sys.exit(3)
 asyncio.run(main())
 """,
-    "an event loop that nobody closes": """
+    "an event loop that is left open": """
 async def main():
     async with AsyncCustomersAPI() as api, api.stream(IDS, limit=2) as stream:
         async for customer in stream:
@@ -194,7 +194,7 @@ sys.exit(3)
 }
 
 
-ON_ASYNCIO = {"a stream that nobody leaves", "an event loop that nobody closes"}
+ON_ASYNCIO = {"a stream that is left open", "an event loop that is left open"}
 """Trio ends what is left open, and closes its event loops itself."""
 
 
