@@ -60,7 +60,7 @@ class CustomerList(NotCopyable):
             CustomersError: A page could not be fetched. Another list resumes from the error's `checkpoint`.
         """
         iteration = self._begin()
-        return ResumableIterator(iteration.next_customer, iteration.checkpoint)
+        return ResumableIterator(iteration.next_customer, iteration.checkpoint, iteration.take_ready)
 
     def pages(self) -> ResumableIterator[CustomerPage]:
         """Iterate over all pages, empty ones included. Raises the same errors as iterating over customers."""

@@ -96,7 +96,7 @@ class CustomerStream(NotCopyable):
             ValueError: The id of a corporation is given twice, or breaks a rule of the API page.
             TypeError: The id of a corporation is not a `str`.
         """
-        return ResumableIterator(self._iteration.next_customer, self._iteration.checkpoint)
+        return ResumableIterator(self._iteration.next_customer, self._iteration.checkpoint, self._iteration.take_ready)
 
     def pages(self) -> ResumableIterator[CustomerPage]:
         """
@@ -191,8 +191,9 @@ class _StreamIteration(Iteration):
         """Make a page the current one."""
         self._buffer = buffer
         progress = self._progress_of(buffer.start.corporation_id)
-        progress.pages += 1
-        self.progress.pages += 1
+        self._counters = (self.progress, progress)
+        for counter in self._counters:
+            counter.pages += 1
         if buffer.page.total_customers is not None:
             progress.total_customers = buffer.page.total_customers
         self._count(0)  # an empty last page ends its corporation
@@ -204,15 +205,13 @@ class _StreamIteration(Iteration):
         if buffer is None:
             return  # an empty last page, which was counted when it came
 
-        corporation_id = buffer.start.corporation_id
-        self._corporations[corporation_id].customers += customers
-        self._corporations[corporation_id].invalid += invalid
-        self.progress.customers += customers
-        self.progress.invalid += invalid
+        for counter in self._counters:
+            counter.customers += customers
+            counter.invalid += invalid
         if buffer.is_used_up and buffer.page.cursor is None:
             self._buffer = None
             self._builder.finish(buffer.end)
-            self._end(corporation_id, CorporationState.FINISHED)
+            self._end(buffer.start.corporation_id, CorporationState.FINISHED)
             self.progress.finished += 1
 
     def _fail(self, corporation_id: str, error: CustomersError) -> None:

@@ -211,7 +211,10 @@ class _PageRequest:
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
         self._report.emit(RequestSent(**fields))
         with anyio.move_on_after(timeout):
-            received = await in_child_task(partial(self._exchange, secret))
+            if self._fetcher.http.needs_child_task:
+                received = await in_child_task(partial(self._exchange, secret))
+            else:
+                received = await self._exchange(secret)
             elapsed = received.at - attempt.in_flight_since
             self._report.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
             return received

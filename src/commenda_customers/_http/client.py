@@ -3,6 +3,7 @@
 import errno
 import gc
 import ssl
+import urllib.request
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any, Protocol, cast
 
 import anyio
 import anyio.to_thread
+import httpcore
 import httpx
 
 from .._cancellation import in_child_task
@@ -21,6 +23,7 @@ from .._version import __version__
 from ..errors import APIConnectionError
 from ..query import PARAMETERS
 from .base_url import PATH, customers_url
+from .connections import ConnectionStack
 from .exchange import Exchange, RawResponse
 from .library import Library
 from .logs import filter_logs, redacted_logs
@@ -71,6 +74,7 @@ class HTTPClient:
         url = customers_url(base_url)
         self.base_url = str(url).removesuffix(PATH)
         self._is_encrypted = url.scheme == "https"
+        self._origin = httpcore.Origin(url.raw_scheme, url.raw_host, url.port or (443 if self._is_encrypted else 80))
         self.connections = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
         self._exchange = Exchange(
             Library.of(httpx.AsyncClient if client is None else type(client)),
@@ -83,6 +87,7 @@ class HTTPClient:
         self._check_params()
         filter_logs()
         self._is_own = client is None
+        self.needs_child_task = True
         self._is_closed = False
         self._opening = anyio.Lock()
         self._event_loop: EventLoop | None = None
@@ -132,8 +137,14 @@ class HTTPClient:
             else:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used; trusts no certificate
 
+            transport = None
+            if not (self._is_encrypted and {"https", "all"} & urllib.request.getproxies().keys()):
+                transport = httpx.AsyncHTTPTransport(verify=context)
+                transport._pool = ConnectionStack(self._origin, context)
+                self.needs_child_task = False
             return httpx.AsyncClient(
                 verify=context,
+                transport=transport,
                 limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
                 headers={"User-Agent": f"commenda-customers/{__version__}"},
                 # No cookies are kept: a server that sets a new one with each response would make requests grow for ever.

@@ -1,0 +1,104 @@
+"""
+The connections of the SDK's own client, in place of httpcore's pool.
+
+At each request, httpcore's pool looks at all of its connections, and asks the system about each idle one. With 64 requests in
+flight that takes half of the client's time. One server and HTTP/1.1 need less: a free connection, whichever it is.
+"""
+
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, cast
+
+import anyio
+import httpcore
+
+SECONDS_IDLE = 5.0
+"""A connection that was idle for longer is closed. It is the default of httpx."""
+
+
+class ConnectionStack:
+    """
+    HTTP/1.1 connections to one server, as httpx's transport expects its pool. The one used last is used next.
+
+    It does not limit the number of connections: `HTTPClient.connections` does.
+
+    Its state is right at each `await`, whatever is raised there. That is not so with httpcore's pool if a task is cancelled
+    with `asyncio.Task.cancel` (encode/httpcore issue 1093), so its requests need a child task.
+    """
+
+    def __init__(self, origin: httpcore.Origin, ssl_context: ssl.SSLContext) -> None:
+        self._origin = origin
+        self._ssl_context = ssl_context
+        self._idle: deque[httpcore.AsyncHTTPConnection] = deque()  # the one used last is at the right
+        self._in_use: set[httpcore.AsyncHTTPConnection] = set()
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send a request and receive the headers of its response."""
+        connection = await self._take()
+        self._in_use.add(connection)
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await self._release(connection)
+            raise
+
+        body = _Body(response.stream, partial(self._release, connection))
+        return httpcore.Response(response.status, headers=response.headers, content=body, extensions=response.extensions)
+
+    async def _take(self) -> httpcore.AsyncHTTPConnection:
+        """Return an idle connection, or else a new one. Close those that the server has closed, or that were idle for long."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.has_expired():
+                break
+            await _close(connection)
+        else:
+            return httpcore.AsyncHTTPConnection(self._origin, self._ssl_context, keepalive_expiry=SECONDS_IDLE)
+
+        while self._idle and self._idle[0].has_expired():
+            await _close(self._idle.popleft())
+        return connection
+
+    async def _release(self, connection: httpcore.AsyncHTTPConnection) -> None:
+        """Keep a connection if its response is complete, else close it."""
+        if connection not in self._in_use:
+            return
+
+        self._in_use.discard(connection)
+        if connection.is_available():
+            self._idle.append(connection)
+        else:
+            await _close(connection)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        connections = [*self._idle, *self._in_use]
+        self._idle.clear()
+        self._in_use.clear()
+        for connection in connections:
+            await _close(connection)
+
+
+class _Body:
+    """The body of a response. Releases the connection when it is closed."""
+
+    def __init__(self, stream: Any, release: Callable[[], Awaitable[None]]) -> None:
+        self._stream = stream
+        self._release = release
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return cast("AsyncIterator[bytes]", aiter(self._stream))
+
+    async def aclose(self) -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+        finally:
+            await self._release()
+
+
+async def _close(connection: httpcore.AsyncHTTPConnection) -> None:
+    with anyio.CancelScope(shield=True):
+        await connection.aclose()
