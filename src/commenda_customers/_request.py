@@ -14,7 +14,6 @@ from typing import NamedTuple
 import anyio
 
 from ._attempt import Attempt
-from ._cancellation import in_child_task
 from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
@@ -211,10 +210,7 @@ class _PageRequest:
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
         self._report.emit(RequestSent(**fields))
         with anyio.move_on_after(timeout):
-            if self._fetcher.http.needs_child_task:
-                received = await in_child_task(partial(self._exchange, secret))
-            else:
-                received = await self._exchange(secret)
+            received = await self._fetcher.http.call(partial(self._exchange, secret))
             elapsed = received.at - attempt.in_flight_since
             self._report.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
             return received

@@ -251,21 +251,24 @@ async def call_with_retries(
     """
     retries = _Retries(policy, max_wait, on_retry)
 
-    failed: list[CustomersError] = []
+    first: CustomersError | None = None
 
     async def attempt_once() -> T:
-        if failed:
-            raise failed.pop()
-        return await call(retries.next_attempt())
+        nonlocal first
+        if first is None:
+            return await call(retries.next_attempt())
+
+        failure, first = first, None
+        raise failure
 
     with retries.attempt.deadline.scope:
         try:
-            # Nearly every first attempt succeeds, and needs no tenacity: that saves 2 to 4 % of the time of a page.
+            # Nearly every first attempt succeeds. Without tenacity, that takes 2 to 4 % less of the time of a page.
             return await attempt_once()
-        except CustomersError as error:
-            failed.append(error)
+        except CustomersError as failure:
+            first = failure
         try:
-            return await retries.retrying()(attempt_once)  # begins with the error of the first attempt
+            return await retries.retrying()(attempt_once)  # begins with that failure
         except CustomersError:
             if retries.held_back is None:
                 raise

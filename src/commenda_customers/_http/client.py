@@ -2,34 +2,28 @@
 
 import errno
 import gc
-import ssl
-import urllib.request
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-import httpcore
 import httpx
 
 from .._cancellation import in_child_task
 from .._checks import check_stack
 from .._event_loops import EventLoop, current_event_loop
 from .._secret import Secret
-from .._version import __version__
 from ..errors import APIConnectionError
 from ..query import PARAMETERS
 from .base_url import PATH, customers_url
-from .connections import ConnectionStack
 from .exchange import Exchange, RawResponse
 from .library import Library
 from .logs import filter_logs, redacted_logs
+from .senders import MAX_CONNECTIONS, ClientSender, Sender, own_sender
 
-MAX_CONNECTIONS = 100
-"""The most connections, and so the most requests in flight. It is the size of httpx's default pool."""
+T = TypeVar("T")
 
 _SECONDS_TO_CLOSE = 5.0
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE}
@@ -71,43 +65,30 @@ class HTTPClient:
             ValueError: A token must not be sent to *base_url*, or *client* has parameters of the API.
             TypeError: *client* is not an `AsyncClient` of httpx or httpx2.
         """
-        url = customers_url(base_url)
-        self.base_url = str(url).removesuffix(PATH)
-        self._is_encrypted = url.scheme == "https"
-        self._origin = httpcore.Origin(url.raw_scheme, url.raw_host, url.port or (443 if self._is_encrypted else 80))
+        self._url = customers_url(base_url)
+        self.base_url = str(self._url).removesuffix(PATH)
         self.connections = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
         self._exchange = Exchange(
-            Library.of(httpx.AsyncClient if client is None else type(client)),
-            url=str(url),
-            netloc=url.netloc.decode("ascii"),
-            max_response_bytes=max_response_bytes,
+            url=str(self._url), netloc=self._url.netloc.decode("ascii"), max_response_bytes=max_response_bytes
         )
         # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
-        self._client = cast("httpx.AsyncClient | None", client)
-        self._check_params()
+        self._sender: Sender | None = None if client is None else ClientSender(_checked(cast("httpx.AsyncClient", client)))
         filter_logs()
         self._is_own = client is None
-        self.needs_child_task = True
         self._is_closed = False
         self._opening = anyio.Lock()
         self._event_loop: EventLoop | None = None
         self._in_flight = set[anyio.CancelScope]()
 
-    def _check_params(self) -> None:
-        """Refuse a user's client that would add parameters of the API to every request."""
-        for name in PARAMETERS:
-            if self._client is not None and name in self._client.params:
-                raise ValueError(f"http_client: its params contain {name!r}; pass it to list() or stream() instead")
-
-    async def open(self) -> httpx.AsyncClient:
+    async def open(self) -> Sender:
         """
-        Return the HTTP client; open it if that was not done yet.
+        Return what sends requests; make it if that was not done yet.
 
         Raises:
             RuntimeError: It was closed, or it is in use in another event loop or process.
         """
         self.check_usable()
-        return self._client or await self._open_own()
+        return self._sender or await self._open_own()
 
     def check_usable(self) -> None:
         """
@@ -122,36 +103,17 @@ class HTTPClient:
         if not self._event_loop.is_current:
             raise RuntimeError("this AsyncCustomersAPI is in use in another event loop or process; make one for each")
 
-    async def _open_own(self) -> httpx.AsyncClient:
+    async def _open_own(self) -> Sender:
         async with self._opening:
             self.check_usable()
-            if self._client is None:
-                self._client = await self._new_client()
-            return self._client
+            if self._sender is None:
+                self._sender = await self._new_sender()
+            return self._sender
 
-    async def _new_client(self) -> httpx.AsyncClient:
+    async def _new_sender(self) -> Sender:
         try:
-            if self._is_encrypted:
-                # Reading the certificates takes tens of milliseconds, and must not block the event loop.
-                context = await anyio.to_thread.run_sync(httpx.create_ssl_context)
-            else:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used; trusts no certificate
-
-            transport = None
-            if not (self._is_encrypted and {"https", "all"} & urllib.request.getproxies().keys()):
-                transport = httpx.AsyncHTTPTransport(verify=context)
-                transport._pool = ConnectionStack(self._origin, context)
-                self.needs_child_task = False
-            return httpx.AsyncClient(
-                verify=context,
-                transport=transport,
-                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
-                headers={"User-Agent": f"commenda-customers/{__version__}"},
-                # No cookies are kept: a server that sets a new one with each response would make requests grow for ever.
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                # Plain http is for loopback: no proxy of the environment may see the token.
-                trust_env=self._is_encrypted,
-            )
+            # It must not block the event loop.
+            return await anyio.to_thread.run_sync(own_sender, self._url)
         except httpx.InvalidURL:
             # Do not show this exception, not even as the cause: it may contain a part of the proxy's password.
             raise APIConnectionError("the environment variables for proxies contain an address that is not a URL") from None
@@ -193,15 +155,20 @@ class HTTPClient:
         if self._is_own:
             # Nothing may be sent: the event loop has ended, or another process uses the connections. A socket closes when no
             # reference is left. It then warns, because it was not closed explicitly.
-            self._client = None
+            self._sender = None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
 
     async def _close_own(self) -> None:
         async with self._opening:
-            if self._is_own and self._client is not None:
-                await self._client.aclose()
+            if self._is_own and self._sender is not None:
+                await self._sender.aclose()
+
+    async def call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Await *call*, which uses `get`: in a child task, if a cancellation could otherwise do harm."""
+        sender = await self.open()
+        return await (in_child_task(call) if sender.needs_child_task else call())
 
     @asynccontextmanager
     async def get(
@@ -213,13 +180,22 @@ class HTTPClient:
         Raises:
             RuntimeError: The client was closed, before the request or while it was in flight.
         """
-        client = await self.open()
+        sender = await self.open()
         with anyio.CancelScope() as scope, redacted_logs(secret):
             self._in_flight.add(scope)
             try:
-                async with self._exchange.get(client, params, secret, no_cache=no_cache) as response:
+                async with self._exchange.get(sender, params, secret, no_cache=no_cache) as response:
                     yield response
             finally:
                 self._in_flight.discard(scope)
         if scope.cancelled_caught:
             self.check_usable()
+
+
+def _checked(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """Refuse a user's client that is of another library, or that would add parameters of the API to every request."""
+    Library.of(type(client))
+    for name in PARAMETERS:
+        if name in client.params:
+            raise ValueError(f"http_client: its params contain {name!r}; pass it to list() or stream() instead")
+    return client

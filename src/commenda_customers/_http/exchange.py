@@ -13,6 +13,7 @@ from ..errors import APIConnectionError, CustomersError
 from .body import ACCEPT_ENCODING, BodyReader
 from .http1 import end_connection
 from .library import Library
+from .senders import Sender
 from .trace import ConnectionTrace
 
 _ERROR_BODY_LIMIT = 64 * 1024
@@ -56,20 +57,18 @@ class Exchange:
     Sends a GET request and receives its response.
 
     Attributes:
-        library: The library that the client comes from.
         url: The URL of the endpoint.
         netloc: Host and port of the URL, for messages.
         max_response_bytes: Bytes that a response may have after decompression.
     """
 
-    library: Library
     url: str
     netloc: str
     max_response_bytes: int
 
     @asynccontextmanager
     async def get(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool = False
+        self, sender: Sender, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool = False
     ) -> AsyncGenerator[RawResponse]:
         """
         Send one GET request and receive its response, for the length of a block.
@@ -78,7 +77,7 @@ class Exchange:
         response too many, the next request on the connection, of any list, would get the wrong response.
 
         Args:
-            client: Sends the request.
+            sender: Sends the request.
             params: The query parameters.
             secret: The token.
             no_cache: Ask caches not to respond without asking the server (RFC 9111, section 5.2.1.4).
@@ -87,10 +86,10 @@ class Exchange:
             APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or in an encoding that the SDK did not ask for.
         """
-        response, trace = await self._send_until_accepted(client, params, secret, no_cache=no_cache)
+        response, trace = await self._send_until_accepted(sender, params, secret, no_cache=no_cache)
         try:
             try:
-                received = await self._body_of(response, trace)
+                received = await self._body_of(response, sender.library, trace)
             except CustomersError as error:
                 error.status_code = response.status_code
                 raise
@@ -108,7 +107,7 @@ class Exchange:
                 await response.aclose()
 
     async def _send_until_accepted(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool
+        self, sender: Sender, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool
     ) -> tuple[httpx.Response, ConnectionTrace]:
         """
         Send a request until the server accepts it, or a connection fails.
@@ -119,38 +118,28 @@ class Exchange:
         """
         while True:
             trace = ConnectionTrace()
-            request = self._request(client, params, trace, no_cache=no_cache)
+            request = self._request(sender, params, trace, no_cache=no_cache)
             try:
-                return await self._send(client, request, secret, trace), trace
+                return await self._send(sender, request, secret, trace), trace
             except APIConnectionError:
                 if not trace.needs_next_connection:
                     raise
 
     def _request(
-        self, client: httpx.AsyncClient, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, no_cache: bool
+        self, sender: Sender, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, no_cache: bool
     ) -> httpx.Request:
         headers = {"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING}
         if no_cache:
             headers["Cache-Control"] = "no-cache"
-        with self.library.errors_translated(self.netloc, trace):
-            return client.build_request(
-                "GET",
-                self.url,
-                params=list(params),
-                headers=headers,
-                # The caller limits the whole attempt. The library limits each read only: a slow server stays below that.
-                timeout=None,
-                extensions={"trace": trace},
-            )
+        with sender.library.errors_translated(self.netloc, trace):
+            return sender.request(self.url, params, headers, {"trace": trace})
 
-    async def _send(
-        self, client: httpx.AsyncClient, request: httpx.Request, secret: Secret, trace: ConnectionTrace
-    ) -> httpx.Response:
+    async def _send(self, sender: Sender, request: httpx.Request, secret: Secret, trace: ConnectionTrace) -> httpx.Response:
         """Send a request and receive the headers of its response."""
         request.headers["Authorization"] = secret.authorization()
         try:
-            with self.library.errors_translated(self.netloc, trace, request):
-                response = await self._answer_to(request, client)
+            with sender.library.errors_translated(self.netloc, trace, request):
+                response = await sender.send(request)
         except APIConnectionError as error:
             trace.describe(error, had_headers=False)
             raise
@@ -161,28 +150,18 @@ class Exchange:
         response.next_request = None  # the request of a redirect, with a copy of the token
         return response
 
-    async def _answer_to(self, request: httpx.Request, client: httpx.AsyncClient) -> httpx.Response:
-        try:
-            # The auth of the user's client would replace the token. A redirect would send the token elsewhere.
-            return await client.send(request, stream=True, auth=None, follow_redirects=False)
-        except self.library.module.HTTPStatusError as exc:
-            # A hook of the user's client raised it, for this response or for another request.
-            if exc.response.request is not request:
-                raise
-            return cast("httpx.Response", exc.response)
-
-    async def _body_of(self, response: httpx.Response, trace: ConnectionTrace) -> bytes:
+    async def _body_of(self, response: httpx.Response, library: Library, trace: ConnectionTrace) -> bytes:
         if response.is_closed:
             # A hook of the user's client has read or closed it.
             try:
                 return response.content
-            except self.library.module.ResponseNotRead:
+            except library.module.ResponseNotRead:
                 return b""
 
         encoding = response.headers.get("Content-Encoding", "")
         if response.is_success:
             reader = BodyReader(encoding, limit=self.max_response_bytes)
-            await self._read(response, reader, trace)
+            await self._read(response, reader, library, trace)
             return reader.finish()
 
         # The status is known. Report it even if the body is truncated, too long, too slow or unreadable.
@@ -192,13 +171,13 @@ class Exchange:
             return b""
         time_left = anyio.current_effective_deadline() - anyio.current_time()
         with suppress(CustomersError), anyio.move_on_after(min(_SECONDS_FOR_ERROR_BODY, time_left / 2)):
-            await self._read(response, reader, trace)
+            await self._read(response, reader, library, trace)
         return reader.so_far
 
-    async def _read(self, response: httpx.Response, reader: BodyReader, trace: ConnectionTrace) -> None:
+    async def _read(self, response: httpx.Response, reader: BodyReader, library: Library, trace: ConnectionTrace) -> None:
         trace.is_sendable = True
         try:
-            with self.library.errors_translated(self.netloc, trace):
+            with library.errors_translated(self.netloc, trace):
                 stream = aiter(cast("httpx.AsyncByteStream", response.stream))
                 async for chunk in stream:
                     try:

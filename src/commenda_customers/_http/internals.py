@@ -24,6 +24,9 @@ All private names that the SDK uses of `AsyncHTTP11Connection`, `AsyncHTTP2Conne
 opens them. They are the same in httpcore and httpcore2.
 """
 
+POOL_NAME = "_pool"
+"""The attribute of `httpx.AsyncHTTPTransport` that holds its connections."""
+
 _OF_TRANSPORT = frozenset({"_send_single_request", "handle_async_request", "aiter_raw", "aclose"})
 """Functions of httpx that exceptions of transports and bodies pass through, and exceptions of hooks do not."""
 _OF_TRACE = "atrace"
