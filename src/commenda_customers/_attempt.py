@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -24,11 +24,11 @@ class Deadline:
     """
 
     def __init__(self, seconds: float | None, *, max_wait: float | None = None) -> None:
-        self.scope = anyio.CancelScope(deadline=math.inf if seconds is None else anyio.current_time() + seconds)
+        self._began = anyio.current_time()
+        self.scope = anyio.CancelScope(deadline=math.inf if seconds is None else self._began + seconds)
         self.waited = 0.0
         self.came_at_limiter = False
         self._max_wait = max_wait
-        self._began = anyio.current_time()
 
     @property
     def elapsed(self) -> float:
@@ -46,27 +46,34 @@ class Deadline:
     @contextmanager
     def at_limiter(self, *, again: bool) -> Generator[None]:
         """Count the time of a block as a wait for the limiter, for the first permit of the page or *again*."""
-        began = anyio.current_time()
+        began, deadline = anyio.current_time(), self.scope.deadline
+        if not again:
+            self._suspend()
         try:
-            with nullcontext() if again else self.suspended():
-                yield
+            yield
         finally:
-            self.waited += anyio.current_time() - began
+            waited = anyio.current_time() - began
+            self.waited += waited
+            if not again:
+                self._resume(deadline, waited)
             self.came_at_limiter = self._max_wait is not None and self.scope.cancel_called
 
     @contextmanager
     def suspended(self) -> Generator[None]:
         """Do not count the time of a block, unless somebody waits for the page."""
-        if self._max_wait is not None:
-            yield
-            return
-
-        suspended_at, deadline = anyio.current_time(), self.scope.deadline
-        self.scope.deadline = math.inf
+        began, deadline = anyio.current_time(), self.scope.deadline
+        self._suspend()
         try:
             yield
         finally:
-            waited = anyio.current_time() - suspended_at
+            self._resume(deadline, anyio.current_time() - began)
+
+    def _suspend(self) -> None:
+        if self._max_wait is None:
+            self.scope.deadline = math.inf
+
+    def _resume(self, deadline: float, waited: float) -> None:
+        if self._max_wait is None:
             self.scope.deadline = deadline + waited
             self._began += waited
 

@@ -7,6 +7,8 @@ from typing import TypeVar, cast
 import anyio
 from anyio.abc import TaskGroup
 
+from ._checks import check_stack
+
 T = TypeVar("T")
 
 
@@ -59,6 +61,7 @@ async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:
     1093), which `asyncio.timeout` and asyncio's task groups use: that leaves a connection in the pool that can neither be
     used nor removed. In a child task, every cancellation arrives as that of a scope.
     """
+    check_stack()
     outcome: list[T] = []
     failure: list[BaseException] = []
 

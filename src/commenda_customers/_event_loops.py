@@ -1,7 +1,6 @@
 """Event loops and processes: which one owns an object, whether it has ended, and objects that must not be copied."""
 
 import os
-from contextlib import suppress
 from typing import NamedTuple, Never
 
 from anyio.lowlevel import EventLoopToken, current_token
@@ -22,10 +21,10 @@ class EventLoop(NamedTuple):
     @property
     def is_current(self) -> bool:
         """Whether this is the event loop that runs in this thread."""
-        with suppress(RuntimeError):  # not always anyio's `NoEventLoopError`: in `asyncio.to_thread`, anyio detects asyncio
+        try:
             return self.process == os.getpid() and self.loop == current_token()
-
-        return False
+        except RuntimeError:  # not always anyio's `NoEventLoopError`: in `asyncio.to_thread`, anyio detects asyncio
+            return False
 
     @property
     def has_ended(self) -> bool:

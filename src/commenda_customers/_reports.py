@@ -14,7 +14,17 @@ import anyio
 
 from ._attempt import Attempt
 from .errors import CustomersError
-from .events import Event, Hook, PageFailed, PageFetched, RequestFailed, RetryScheduled
+from .events import (
+    Event,
+    Hook,
+    PageFailed,
+    PageFetched,
+    RequestFailed,
+    RequestSent,
+    ResponseReceived,
+    RetryScheduled,
+    Throttled,
+)
 
 _logger = logging.getLogger("commenda_customers")
 _logger.addHandler(logging.NullHandler())
@@ -43,7 +53,7 @@ def show_log() -> None:
         _logger.warning("COMMENDA_LOG: must be debug, info or warning; warnings are shown")
 
 
-class EventFields(TypedDict):
+class _EventFields(TypedDict):
     """Which page and attempt an event is about."""
 
     corporation_id: str
@@ -51,7 +61,7 @@ class EventFields(TypedDict):
     attempt: int
 
 
-class _PageFields(EventFields):
+class _PageFields(_EventFields):
     """What the events that end a page have in common."""
 
     elapsed: float
@@ -74,11 +84,23 @@ class PageReporter:
         self._hooks = hooks
         self._began = anyio.current_time()
 
-    def emit(self, event: Event) -> None:
-        """Report an event."""
+    def sent(self, attempt: Attempt) -> None:
+        """Report that an attempt is sent."""
+        self._emit(RequestSent(**self._fields(attempt.number)))
+
+    def received(self, attempt: Attempt, status: int, size: int, *, elapsed: float) -> None:
+        """Report that a complete response came."""
+        fields = self._fields(attempt.number)
+        self._emit(ResponseReceived(**fields, status_code=status, size=size, elapsed=elapsed))
+
+    def throttled(self, attempt: Attempt, *, pause: float, rate: float | None) -> None:
+        """Report that the server refused an attempt because of a limit."""
+        self._emit(Throttled(**self._fields(attempt.number), pause=pause, rate=rate))
+
+    def _emit(self, event: Event) -> None:
         report(event, self._hooks)
 
-    def fields(self, attempt: int) -> EventFields:
+    def _fields(self, attempt: int) -> _EventFields:
         """Return the fields that all events have."""
         return {"corporation_id": self._corporation_id, "cursor": self._cursor, "attempt": attempt}
 
@@ -93,23 +115,23 @@ class PageReporter:
         if attempt.in_flight_since is not None:
             elapsed = anyio.current_time() - attempt.in_flight_since
             attempt.in_flight_since = None
-            self.emit(RequestFailed(**self.fields(attempt.number), error=error, elapsed=elapsed))
+            self._emit(RequestFailed(**self._fields(attempt.number), error=error, elapsed=elapsed))
 
     def retry(self, attempt: Attempt, error: CustomersError, wait: float) -> None:
         """Report that another attempt follows."""
-        self.emit(RetryScheduled(**self.fields(attempt.number), error=error, wait=wait))
+        self._emit(RetryScheduled(**self._fields(attempt.number), error=error, wait=wait))
 
     def page_fetched(self, attempts: int, request_id: str | None, customers: int) -> None:
         """Report that the page came."""
-        self.emit(PageFetched(**self._page_fields(attempts, request_id), customers=customers))
+        self._emit(PageFetched(**self._page_fields(attempts, request_id), customers=customers))
 
     def page_failed(self, error: CustomersError) -> None:
         """Report that the page failed."""
-        self.emit(PageFailed(**self._page_fields(error.attempts, error.request_id), error=error))
+        self._emit(PageFailed(**self._page_fields(error.attempts, error.request_id), error=error))
 
     def _page_fields(self, attempts: int, request_id: str | None) -> _PageFields:
         elapsed = anyio.current_time() - self._began
-        return {**self.fields(attempts), "elapsed": elapsed, "waited": self.waited, "request_id": request_id}
+        return {**self._fields(attempts), "elapsed": elapsed, "waited": self.waited, "request_id": request_id}
 
 
 def report(event: Event, hooks: Sequence[Hook]) -> None:

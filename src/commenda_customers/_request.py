@@ -14,7 +14,6 @@ from typing import NamedTuple
 import anyio
 
 from ._attempt import Attempt
-from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
 from ._secret import Secret, drop_tracebacks
@@ -30,12 +29,11 @@ from ._wire import (
 from .auth import TokenAuth
 from .errors import (
     APIConnectionError,
-    APITimeoutError,
     AuthenticationError,
     CustomersError,
     InvalidResponseError,
 )
-from .events import Event, Hook, RequestSent, ResponseReceived, Throttled
+from .events import Event, Hook
 from .limits import Feedback, LimiterSnapshot, RateLimiter
 from .models import CustomerPage
 from .query import CustomersQuery
@@ -71,7 +69,6 @@ class PageFetcher:
         Raises:
             CustomersError: No usable page came, in all the attempts that the retry policy allows.
         """
-        check_stack()
         return await _PageRequest(self, query, cursor, max_wait).fetch()
 
 
@@ -175,19 +172,19 @@ class _PageRequest:
             raise
         finally:
             limiter.release(permit, feedback)
-            self._note_outcome(limiter.snapshot(), feedback, attempt)
+            if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
+                self._note_failure(limiter.snapshot(), feedback, attempt)
         return received
 
-    def _note_outcome(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
+    def _note_failure(self, now: LimiterSnapshot, feedback: Feedback, attempt: Attempt) -> None:
         """Tell the retry policy how the limiter has reacted to an attempt that failed."""
-        if feedback.is_throttled or feedback.is_rejected or feedback.is_failed:
-            # If others have succeeded since the last attempt, it is not an outage that fails this one.
-            is_outage = now.is_half_open and now.succeeded_at <= attempt.failed_at
-            attempt.failed_at, attempt.paused_for = anyio.current_time(), now.paused_for
-            attempt.failing_since = min(attempt.failing_since, attempt.failed_at)
-            attempt.is_exempt = feedback.is_throttled or is_outage
+        # If others have succeeded since the last attempt, it is not an outage that fails this one.
+        is_outage = now.is_half_open and now.succeeded_at <= attempt.failed_at
+        attempt.failed_at, attempt.paused_for = anyio.current_time(), now.paused_for
+        attempt.failing_since = min(attempt.failing_since, attempt.failed_at)
+        attempt.is_exempt = feedback.is_throttled or is_outage
         if feedback.is_throttled:
-            self._report.emit(Throttled(**self._report.fields(attempt.number), pause=now.paused_for, rate=now.rate))
+            self._report.throttled(attempt, pause=now.paused_for, rate=now.rate)
 
     async def _with_connection(self, attempt: Attempt) -> _Received:
         """Send when a connection is free. Waiting for one is not a failure: it is no part of the timeout. See `Deadline`."""
@@ -203,33 +200,31 @@ class _PageRequest:
             connections.release()
 
     async def _send(self, attempt: Attempt) -> _Received:
-        """Send, and report it in the context of the caller: the child task has a copy of it."""
-        timeout, fields = self._fetcher.timeout, self._report.fields(attempt.number)
+        """Send, and report it."""
         # Another request may have renewed the token while this one waited.
         attempt.secret = secret = self._fetcher.auth.newest()
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
-        self._report.emit(RequestSent(**fields))
-        with anyio.move_on_after(timeout):
-            received = await self._fetcher.http.call(partial(self._exchange, secret))
-            elapsed = received.at - attempt.in_flight_since
-            self._report.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
-            return received
+        self._report.sent(attempt)
+        received = await self._fetcher.http.get(
+            self._params,
+            secret,
+            partial(self._receive, secret),
+            time_limit=self._fetcher.timeout,
+            # A cache may have stored the unusable page, and would serve it again.
+            no_cache=self._unusable_page_came,
+        )
+        self._report.received(attempt, received.status, received.size, elapsed=received.at - attempt.in_flight_since)
+        return received
 
-        # Reached only when the timeout has cancelled the attempt.
-        raise APITimeoutError(f"no complete response within the timeout of {timeout:g} s", transient=True)
-
-    async def _exchange(self, secret: Secret) -> _Received:
-        """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
-        # A cache may have stored the unusable page, and would serve it again.
-        no_cache = self._unusable_page_came
-        async with self._fetcher.http.get(self._params, secret, no_cache=no_cache) as response:
-            at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
-            name = request_id(response.headers)
-            try:
-                result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
-            except CustomersError as error:
-                result = error
-            return _Received(response.status, len(response.body), at, name, throttling, result)
+    async def _receive(self, secret: Secret, response: RawResponse) -> _Received:
+        """Decode a response. The connection is held until the response is known to be ours: see `Exchange.get`."""
+        at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
+        name = request_id(response.headers)
+        try:
+            result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
+        except CustomersError as error:
+            result = error
+        return _Received(response.status, len(response.body), at, name, throttling, result)
 
     def _feedback_of(self, received: _Received, attempt: Attempt) -> Feedback:
         """Return what a limiter can learn. A wait that is too long fails this request; no other request waits for it."""

@@ -10,6 +10,7 @@ from an error before the program sees it (`drop_tracebacks`, `Secret.redact_erro
 
 import html
 import re
+from collections.abc import Mapping
 from typing import Never, Self, cast
 
 from pydantic import SecretStr
@@ -71,6 +72,12 @@ class Secret:
     def redact(self, text: str) -> str:
         """Return *text* without the token."""
         return self.redact_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+
+    def redact_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return *headers* without the token in their values."""
+        plain = dict(headers.items())
+        values = "\n".join(plain.values())  # one search for all: nearly always, none has the token
+        return plain if self.redact(values) == values else {name: self.redact(value) for name, value in plain.items()}
 
     def redact_error(self, error: CustomersError) -> None:
         """Remove the token from *error*: the server may have repeated it."""

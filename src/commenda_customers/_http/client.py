@@ -3,8 +3,8 @@
 import errno
 import gc
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import anyio
@@ -15,7 +15,7 @@ from .._cancellation import in_child_task
 from .._checks import check_stack
 from .._event_loops import EventLoop, current_event_loop
 from .._secret import Secret
-from ..errors import APIConnectionError
+from ..errors import APIConnectionError, APITimeoutError
 from ..query import PARAMETERS
 from .base_url import PATH, customers_url
 from .exchange import Exchange, RawResponse
@@ -165,31 +165,34 @@ class HTTPClient:
             if self._is_own and self._sender is not None:
                 await self._sender.aclose()
 
-    async def call(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Await *call*, which uses `get`: in a child task, if a cancellation could otherwise do harm."""
-        sender = await self.open()
-        return await (in_child_task(call) if sender.needs_child_task else call())
-
-    @asynccontextmanager
     async def get(
-        self, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool = False
-    ) -> AsyncGenerator[RawResponse]:
+        self,
+        params: Sequence[tuple[str, str]],
+        secret: Secret,
+        use: Callable[[RawResponse], Awaitable[T]],
+        *,
+        time_limit: float | None,
+        no_cache: bool = False,
+    ) -> T:
         """
-        Send one request and receive its response, for the length of a block: see `Exchange.get`.
+        Send one request, receive its response, and return what *use* returns: see `Exchange.get`.
 
         Raises:
+            APITimeoutError: All that took longer than *time_limit*, in seconds.
             RuntimeError: The client was closed, before the request or while it was in flight.
         """
         sender = await self.open()
-        with anyio.CancelScope() as scope, redacted_logs(secret):
+        exchange = partial(self._exchange.get, sender, params, secret, use, no_cache=no_cache)
+        with anyio.move_on_after(time_limit) as scope, redacted_logs(secret):
             self._in_flight.add(scope)
             try:
-                async with self._exchange.get(sender, params, secret, no_cache=no_cache) as response:
-                    yield response
+                return await (in_child_task(exchange) if sender.needs_child_task else exchange())
             finally:
                 self._in_flight.discard(scope)
-        if scope.cancelled_caught:
-            self.check_usable()
+
+        # Reached only when the scope was cancelled.
+        self.check_usable()
+        raise APITimeoutError(f"no complete response within the timeout of {time_limit:g} s", transient=True)
 
 
 def _checked(client: httpx.AsyncClient) -> httpx.AsyncClient:

@@ -1,9 +1,9 @@
 """One request and its response, through a client of the HTTP library."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import httpx
@@ -15,6 +15,8 @@ from .http1 import end_connection
 from .library import Library
 from .senders import Sender
 from .trace import ConnectionTrace
+
+T = TypeVar("T")
 
 _ERROR_BODY_LIMIT = 64 * 1024
 _MOST_BUFFERED = 1024 * 1024
@@ -66,20 +68,26 @@ class Exchange:
     netloc: str
     max_response_bytes: int
 
-    @asynccontextmanager
     async def get(
-        self, sender: Sender, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool = False
-    ) -> AsyncGenerator[RawResponse]:
+        self,
+        sender: Sender,
+        params: Sequence[tuple[str, str]],
+        secret: Secret,
+        use: Callable[[RawResponse], Awaitable[T]],
+        *,
+        no_cache: bool = False,
+    ) -> T:
         """
-        Send one GET request and receive its response, for the length of a block.
+        Send one GET request, receive its response, and return what *use* returns.
 
-        The connection returns to the pool when the block ends. Before that, the caller can drop it: if the server sent one
-        response too many, the next request on the connection, of any list, would get the wrong response.
+        Another request gets the connection only after that. Before, *use* can drop it: if the server sent one response too
+        many, the next request on the connection, of any list, would get the wrong response.
 
         Args:
             sender: Sends the request.
             params: The query parameters.
             secret: The token.
+            use: Is called with the response.
             no_cache: Ask caches not to respond without asking the server (RFC 9111, section 5.2.1.4).
 
         Raises:
@@ -97,10 +105,10 @@ class Exchange:
             body = secret.redact_page(received) if response.is_success else secret.redact_partial(received)
             repeats_token = response.is_success and body != received
             del received  # a traceback would show it
-            headers = {name: secret.redact(value) for name, value in response.headers.items()}
+            headers = secret.redact_headers(response.headers)
             # HTTP/2 numbers its streams, so a request cannot get the response of another one.
             connection = None if response.http_version == "HTTP/2" else response.extensions.get("network_stream")
-            yield RawResponse(response.status_code, headers, body, repeats_token, connection)
+            return await use(RawResponse(response.status_code, headers, body, repeats_token, connection))
         finally:
             # The response is complete, or an error says why not. An error while closing adds nothing.
             with suppress(Exception):

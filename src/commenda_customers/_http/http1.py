@@ -5,8 +5,12 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 from .internals import H1_NAMES, calling_connection
+
+_tls_of: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+"""The TLS of each connection; `None` for plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class H1Connection:
     def has_extra_data(self) -> bool:
         """Whether more bytes than one complete response arrived. It may read from TLS, so use it only after the response."""
         has_more = self.connection._h11_state.trailing_data[0]  # noqa: SLF001 - see the class
-        return bool(has_more) or _has_more_in_tls(self._stream.get_extra_info("ssl_object"))
+        return bool(has_more) or _has_more_in_tls(self._tls)
 
     def shut_down_if_extra_data(self) -> None:
         """
@@ -44,6 +48,13 @@ class H1Connection:
         """
         if self.has_extra_data:
             end_connection(self._stream)
+
+    @property
+    def _tls(self) -> object:
+        # Asking for it takes 1 % of the time of a page.
+        if self.connection not in _tls_of:
+            _tls_of[self.connection] = self._stream.get_extra_info("ssl_object")
+        return _tls_of[self.connection]
 
     @property
     def _stream(self) -> Any:

@@ -11,7 +11,7 @@ found: requests still work, but without these additions. Then `tests/unit/test_i
 httpx 0.28, httpcore 1.0, httpcore2 2.7 to 2.16 and h2 4.2 to 4.4.
 """
 
-import inspect
+import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
@@ -35,7 +35,8 @@ _OF_TRACE = "atrace"
 
 def calling_connection(names: Iterable[str]) -> Any:
     """Return the innermost caller's `self` that has all these attributes; `None` if there is none."""
-    frame = inspect.currentframe()
+    # Not this function's own frame, which would then hold itself: only the garbage collector could free all these frames.
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - `inspect.currentframe` has no argument
     while frame is not None:
         caller = frame.f_locals.get("self")
         if all(hasattr(caller, name) for name in names):

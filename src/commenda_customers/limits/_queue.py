@@ -70,12 +70,14 @@ class QueueingLimiter(NotCopyable, ABC):
         if max_wait is not None:
             check_positive("max_wait", max_wait, or_zero=True)
         self._settle_here()
-        if not self._can_start():
+        now = anyio.current_time()
+        if self._queue or self._time_to_start(now) > 0:
             error = await self._wait(again=again, max_wait=max_wait)
             if error is not None:
                 raise error
+            now = anyio.current_time()
 
-        return self._start()
+        return self._start(now)
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Give a permit back, with the outcome of the request; see `RateLimiter`."""
@@ -172,8 +174,7 @@ class QueueingLimiter(NotCopyable, ABC):
 
         return self._delay(anyio.current_time() if now is None else now)
 
-    def _start(self) -> Permit:
-        now = anyio.current_time()
+    def _start(self, now: float) -> Permit:
         self._begin(now)
         self._in_flight += 1
         return Permit(now, self._in_flight)
