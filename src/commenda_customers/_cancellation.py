@@ -1,4 +1,4 @@
-"""What asyncio and trio do differently when a task is cancelled."""
+"""Tasks: how asyncio and trio differ when one is cancelled, and what must be checked before one starts."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
@@ -6,8 +6,6 @@ from typing import TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-
-from ._checks import check_stack
 
 T = TypeVar("T")
 
@@ -51,6 +49,16 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
         return
     for member in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
         yield from _leaves(member)
+
+
+def check_stack(calls: int = 100) -> None:
+    """
+    Raise `RecursionError` if the stack has no room for so many nested calls.
+
+    Call it before anything else. If an event loop reaches the recursion limit while it starts a task, it may wait for ever.
+    """
+    if calls:
+        check_stack(calls - 1)
 
 
 async def in_child_task(call: Callable[[], Awaitable[T]]) -> T:

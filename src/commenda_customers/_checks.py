@@ -4,6 +4,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -60,11 +61,13 @@ def is_collect(name: str, choice: str) -> bool:
     return choice == "collect"
 
 
-def check_stack(calls: int = 100) -> None:
-    """
-    Raise `RecursionError` if the stack has no room for so many nested calls.
+class Unchanged(Enum):
+    """What an option of `with_options` is that is not given: `None` has a meaning of its own."""
 
-    Call it before anything else. If an event loop reaches the recursion limit while it starts a task, it may wait for ever.
-    """
-    if calls:
-        check_stack(calls - 1)
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+UNCHANGED = Unchanged.UNCHANGED

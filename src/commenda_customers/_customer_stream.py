@@ -8,8 +8,7 @@ from typing import Literal, Self
 import anyio
 from anyio.lowlevel import checkpoint as let_others_run
 
-from ._cancellation import ChildTasks, is_cancellation
-from ._checks import check_stack
+from ._cancellation import ChildTasks, check_stack, is_cancellation
 from ._event_loops import NotCopyable
 from ._fan_out import FanOut
 from ._iteration import RESUME_ADVICE, Iteration, ResumableIterator

@@ -8,5 +8,6 @@ becomes one of ours here.
 from .client import AnyAsyncClient, HTTPClient
 from .exchange import RawResponse
 from .library import is_transient_io_error
+from .senders import Transport
 
-__all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse", "is_transient_io_error"]
+__all__ = ["AnyAsyncClient", "HTTPClient", "RawResponse", "Transport", "is_transient_io_error"]

@@ -11,8 +11,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from .._cancellation import in_child_task
-from .._checks import check_stack
+from .._cancellation import check_stack, in_child_task
 from .._event_loops import EventLoop, current_event_loop
 from .._secret import Secret
 from ..errors import APIConnectionError, APITimeoutError
@@ -21,7 +20,7 @@ from .base_url import PATH, customers_url
 from .exchange import Exchange, RawResponse
 from .library import Library
 from .logs import filter_logs, redacted_logs
-from .senders import MAX_CONNECTIONS, ClientSender, Sender, own_sender
+from .senders import MAX_CONNECTIONS, ClientSender, Sender, Transport, check_transport, own_sender
 
 T = TypeVar("T")
 
@@ -57,7 +56,9 @@ class HTTPClient:
             where the wait would count as part of an attempt.
     """
 
-    def __init__(self, base_url: str, client: AnyAsyncClient | None, *, max_response_bytes: int) -> None:
+    def __init__(
+        self, base_url: str, client: AnyAsyncClient | None, *, max_response_bytes: int, transport: Transport = "httpx"
+    ) -> None:
         """
         Check the arguments; open nothing yet.
 
@@ -73,6 +74,7 @@ class HTTPClient:
         )
         # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
         self._sender: Sender | None = None if client is None else ClientSender(_checked(cast("httpx.AsyncClient", client)))
+        self._transport = check_transport(transport, client)
         filter_logs()
         self._is_own = client is None
         self._is_closed = False
@@ -113,7 +115,7 @@ class HTTPClient:
     async def _new_sender(self) -> Sender:
         try:
             # It must not block the event loop.
-            return await anyio.to_thread.run_sync(own_sender, self._url)
+            return await anyio.to_thread.run_sync(own_sender, self._url, self._transport)
         except httpx.InvalidURL:
             # Do not show this exception, not even as the cause: it may contain a part of the proxy's password.
             raise APIConnectionError("the environment variables for proxies contain an address that is not a URL") from None

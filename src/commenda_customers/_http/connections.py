@@ -15,9 +15,6 @@ import anyio
 import httpcore
 import httpx
 
-SECONDS_IDLE = 5.0
-"""A connection that was idle for longer is closed. It is the default of httpx."""
-
 
 class ConnectionStack:
     """
@@ -29,10 +26,11 @@ class ConnectionStack:
     with `asyncio.Task.cancel` (encode/httpcore issue 1093), so its requests need a child task.
     """
 
-    def __init__(self, url: httpx.URL, ssl_context: ssl.SSLContext) -> None:
+    def __init__(self, url: httpx.URL, ssl_context: ssl.SSLContext, *, seconds_idle: float) -> None:
         port = url.port or (443 if url.scheme == "https" else 80)
         self._origin = httpcore.Origin(url.raw_scheme, url.raw_host, port)
         self._ssl_context = ssl_context
+        self._seconds_idle = seconds_idle
         self._idle: deque[httpcore.AsyncHTTPConnection] = deque()  # the one used last is at the right
         self._in_use: set[httpcore.AsyncHTTPConnection] = set()
 
@@ -57,7 +55,7 @@ class ConnectionStack:
                 break
             await _close(connection)
         else:
-            return httpcore.AsyncHTTPConnection(self._origin, self._ssl_context, keepalive_expiry=SECONDS_IDLE)
+            return httpcore.AsyncHTTPConnection(self._origin, self._ssl_context, keepalive_expiry=self._seconds_idle)
 
         while self._idle and self._idle[0].has_expired():
             await _close(self._idle.popleft())

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from .._checks import check_not_async, check_type
+
 DEFAULT_MAX_IN_FLIGHT = 100
 """The number of connections of a client."""
 
@@ -121,3 +123,12 @@ class RateLimiter(Protocol):
     def snapshot(self) -> LimiterSnapshot:
         """Return the current state. You may call it from any thread."""
         ...
+
+
+def check_limiter(name: str, limiter: RateLimiter) -> None:
+    """Refuse what is not a limiter, or has async methods that must not be async."""
+    check_type(name, limiter, RateLimiter)
+    if isinstance(limiter, type):
+        raise TypeError(f"{name}: expected a limiter, got its class; write {limiter.__name__}(...)")
+    for method in ("release", "snapshot", "estimate_wait"):
+        check_not_async(f"{name}.{method}", getattr(limiter, method))
