@@ -75,9 +75,16 @@ class ClientSender:
         self, url: str, params: Sequence[tuple[str, str]], headers: Mapping[str, str], extensions: dict[str, Any]
     ) -> httpx.Request:
         """Make a GET request with what the client adds to all of its requests."""
-        # The caller limits the whole attempt. The library limits each read only: a slow server stays below that.
+        # With parameters apart, httpx parses the URL twice: 3 % of the time of a page. But it can add those of the client.
+        has_params = bool(self._client.params)
         return self._client.build_request(
-            "GET", url, params=list(params), headers=headers, timeout=None, extensions=extensions
+            "GET",
+            url if has_params else f"{url}?{urlencode(params)}",
+            params=list(params) if has_params else None,
+            headers=headers,
+            # The caller limits the whole attempt. The library limits each read only: a slow server stays below that.
+            timeout=None,
+            extensions=extensions,
         )
 
     async def send(self, request: httpx.Request) -> httpx.Response:
@@ -110,7 +117,6 @@ class TransportSender:
         self, url: str, params: Sequence[tuple[str, str]], headers: Mapping[str, str], extensions: dict[str, Any]
     ) -> httpx.Request:
         """Make a GET request."""
-        # If httpx got the parameters separately, it would parse the URL twice: 3 % of the time of a page.
         request = httpx.Request("GET", f"{url}?{urlencode(params)}", headers=self._headers, extensions=extensions)
         request.headers.update(headers)
         return request
