@@ -27,6 +27,11 @@ class EventLoop(NamedTuple):
             return False
 
     @property
+    def is_asyncio(self) -> bool:
+        """Whether this is an event loop of asyncio, and not of trio."""
+        return hasattr(self.loop.native_token, "is_closed")
+
+    @property
     def has_ended(self) -> bool:
         """Whether the event loop was closed, or belongs to the parent of this forked process."""
         return self.process != os.getpid() or _has_ended(self.loop.native_token)

@@ -113,6 +113,9 @@ class HTTPClient:
             return self._sender
 
     async def _new_sender(self) -> Sender:
+        if self._transport == "pyreqwest" and not current_event_loop().is_asyncio:
+            raise RuntimeError("transport: pyreqwest works on asyncio only; on trio, leave it out")
+
         try:
             # It must not block the event loop.
             return await anyio.to_thread.run_sync(own_sender, self._url, self._transport)

@@ -8,7 +8,6 @@ the SDK uses. Without it, a page takes 10 % less time. Only if the environment n
 import ssl
 import urllib.request
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol, cast, get_args
@@ -162,20 +161,24 @@ def own_sender(url: httpx.URL, transport: Transport) -> Sender:
         ImportError: The environment contains a proxy that needs another package.
         ValueError: The environment contains a proxy of another kind.
     """
-    return _pyreqwest_sender(url) if transport == "pyreqwest" else _httpx_sender(url)
+    # Plain http is for loopback: no proxy of the environment may see the token.
+    may_need_proxy = url.scheme == "https" and not _SCHEMES_OF_PROXIES.isdisjoint(urllib.request.getproxies())
+    if transport == "pyreqwest":
+        from .pyreqwest_transport import PyreqwestTransport  # noqa: PLC0415 - an extra
+
+        return TransportSender(PyreqwestTransport(may_need_proxy=may_need_proxy, seconds_idle=SECONDS_IDLE))
+
+    return _httpx_sender(url, may_need_proxy=may_need_proxy)
 
 
-def _httpx_sender(url: httpx.URL) -> Sender:
+def _httpx_sender(url: httpx.URL, *, may_need_proxy: bool) -> Sender:
     from .connections import ConnectionStack  # noqa: PLC0415 - imports httpcore
 
-    is_encrypted = url.scheme == "https"
     # A context for plain http is not used; it trusts no certificate.
-    context = httpx.create_ssl_context() if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Plain http is for loopback: no proxy of the environment may see the token.
-    may_need_proxy = is_encrypted and not _SCHEMES_OF_PROXIES.isdisjoint(urllib.request.getproxies())
+    context = httpx.create_ssl_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     transport = httpx.AsyncHTTPTransport(verify=context)
     if may_need_proxy or not hasattr(transport, POOL_NAME):
-        return ClientSender(_own_client(context, trust_env=is_encrypted))
+        return ClientSender(_own_client(context, trust_env=may_need_proxy))
 
     setattr(transport, POOL_NAME, ConnectionStack(url, context, seconds_idle=SECONDS_IDLE))
     return TransportSender(transport)
@@ -190,15 +193,3 @@ def _own_client(context: ssl.SSLContext, *, trust_env: bool) -> httpx.AsyncClien
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         trust_env=trust_env,
     )
-
-
-def _pyreqwest_sender(url: httpx.URL) -> Sender:
-    from pyreqwest.client import ClientBuilder  # noqa: PLC0415 - an extra
-    from pyreqwest.compatibility.httpx import HttpxTransport  # noqa: PLC0415
-
-    builder = ClientBuilder().http1_only().follow_redirects(False).default_cookie_store(False)
-    # `BodyReader` decompresses, with a limit.
-    builder = builder.gzip(False).deflate(False).brotli(False).zstd(False)
-    builder = builder.pool_idle_timeout(timedelta(seconds=SECONDS_IDLE))
-    # Plain http is for loopback: no proxy of the environment may see the token.
-    return TransportSender(HttpxTransport((builder if url.scheme == "https" else builder.no_proxy()).build()))
