@@ -1,6 +1,7 @@
 """The faster transport: pyreqwest, which is written in Rust. Only this file imports it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+import ssl
+from collections.abc import AsyncGenerator, Awaitable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -8,17 +9,22 @@ import anyio
 import httpx
 from anyio.lowlevel import checkpoint_if_cancelled
 from pyreqwest.client import ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
+from pyreqwest.exceptions import ConnectError, DetailedPyreqwestError, PyreqwestError
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
 
 T = TypeVar("T")
+
+_UNTRUSTED = "invalid peer certificate"
+"""How Rust's TLS begins its message about a certificate."""
 
 
 class PyreqwestTransport(httpx.AsyncBaseTransport):
     """
     Sends through pyreqwest, with the settings of the SDK: HTTP/1.1, no redirects, no cookies.
 
-    If a scope of anyio cancels a task, pyreqwest replaces the cancellation by one of its own. anyio then takes it for a
-    cancellation of the task, and the task ends without a word. So this raises the cancellation of the scope again.
+    pyreqwest has a transport for httpx of its own. That one decompresses without a limit, follows redirects, waits for the
+    first 64 KB of a body before it returns the status, and is not made for the scopes of anyio, see `_of_scope`.
     """
 
     def __init__(self, *, may_need_proxy: bool, seconds_idle: float) -> None:
@@ -33,37 +39,54 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
         # `BodyReader` decompresses, with a limit.
         builder = builder.gzip(False).deflate(False).brotli(False).zstd(False)
         builder = builder.pool_idle_timeout(timedelta(seconds=seconds_idle))
-        self._transport = HttpxTransport((builder if may_need_proxy else builder.no_proxy()).build())
+        self._client = (builder if may_need_proxy else builder.no_proxy()).build()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and receive the headers of its response."""
-        response = await _of_scope(self._transport.handle_async_request(request))
-        response.stream = _Body(response.stream)
-        return response
+        builder = self._client.get(str(request.url)).headers(request.headers.multi_items()).streamed_read_buffer_limit(0)
+        exchange = builder.build_streamed()
+        response = await _of_scope(exchange.__aenter__())
+        return httpx.Response(response.status, headers=[*response.headers.items()], stream=_Body(exchange, response))
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        await self._client.close()
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
-        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - for type checkers
-        self._stream = stream
+    def __init__(self, exchange: StreamRequest, response: Response) -> None:
+        self._exchange = exchange
+        self._reader = response.body_reader
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        chunks: AsyncIterator[bytes] = aiter(self._stream)
-        while (chunk := await _of_scope(anext(chunks, None))) is not None:
-            yield chunk
+        while (chunk := await _of_scope(self._reader.read_chunk())) is not None:
+            yield bytes(chunk)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self._exchange.__aexit__(None, None, None)
 
 
 async def _of_scope(call: Awaitable[T]) -> T:
-    """Await a call of pyreqwest. If a scope has cancelled it, raise the cancellation of that scope."""
+    """
+    Await a call of pyreqwest.
+
+    If a scope of anyio cancels the task, pyreqwest replaces the cancellation by one of its own. anyio then takes it for a
+    cancellation of the task, and the task ends without a word. So this raises the cancellation of the scope.
+    """
     try:
         return await call
     except anyio.get_cancelled_exc_class():
         await checkpoint_if_cancelled()
         raise
+    except PyreqwestError as exc:
+        error = _translated(exc)
+    raise error  # here, because in the block above the other one, whose text is a long structure, would be its context
+
+
+def _translated(exc: PyreqwestError) -> httpx.TransportError:
+    causes = (exc.details["causes"] or []) if isinstance(exc, DetailedPyreqwestError) else []
+    reason = causes[-1]["message"] if causes else exc.message
+    error = (httpx.ConnectError if isinstance(exc, ConnectError) else httpx.NetworkError)(reason)
+    if reason.startswith(_UNTRUSTED):
+        error.__cause__ = ssl.SSLError(reason)
+    return error
