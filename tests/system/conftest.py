@@ -23,7 +23,7 @@ NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 @pytest.fixture(autouse=True, scope="module")
 def _only_the_command_line_is_measured(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Measure the coverage of no other processes: they would take twice as long, and run nothing that no other test runs."""
+    """Do not measure the coverage of other processes: it takes twice as long, and other tests run the same lines."""
     with pytest.MonkeyPatch.context() as patch:
         if not request.module.__name__.startswith("test_cli"):
             for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
