@@ -46,32 +46,36 @@ MEASURED = PYTHONS[-1] if PYTHONS[-1] != "3.11" else None
 """The Python on which the coverage of branches is measured."""
 
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
-"""Options of pytest that run tests in two processes, because half of the time is waiting."""
+"""Options of pytest that run tests in two processes."""
+WAITING = ("-n", "4", "--dist", "worksteal")
+"""The same for tests that wait half of the time, for sockets and processes."""
 
 
 @nox.session(python=PYTHONS, tags=["tests"])
 def unit(session: nox.Session) -> None:
     """Run the fast tests: no network, no processes, virtual time. Takes the options of pytest."""
-    run_tests(session, "unit", "tests/unit")
+    run_tests(session, "unit", *SIDE_BY_SIDE, "tests/unit")
 
 
 @nox.session(python=sorted({PYTHONS[0], PYTHONS[-1]}, key=PYTHONS.index), tags=["tests"])
 def system(session: nox.Session) -> None:
     """Run all other tests: real sockets, processes, terminals, the examples. On the oldest and the newest Python."""
-    run_tests(session, "system", "tests/system")
+    run_tests(session, "system", *WAITING, "tests/system")
 
 
-def run_tests(session: nox.Session, name: str, *tests: str) -> None:
+def run_tests(session: nox.Session, name: str, *options: str) -> None:
     """Test the installed package. If there are several Pythons, the oldest gets the oldest libraries that are allowed."""
     is_oldest = session.python == PYTHONS[0] != PYTHONS[-1]
     install_tested(session, "lowest.txt" if is_oldest else "tests.txt")
+    if session.python != PYTHONS[-1]:
+        options = ("-m", "not one_python", *options)
     if session.python != MEASURED or session.posargs:
-        session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *tests, *session.posargs)
+        session.run("python", "-m", "pytest", *options, *session.posargs)
         return
 
     data = {"COVERAGE_FILE": f".coverage-{name}"}
     session.run("coverage", "erase", env=data)
-    session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *tests, env=data)
+    session.run("coverage", "run", "-m", "pytest", *options, env=data)
     session.run("coverage", "combine", "--quiet", env=data)
 
 

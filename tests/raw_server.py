@@ -1,5 +1,6 @@
 """A server that sends exactly the bytes that a test gives it, for faults that no HTTP server would produce."""
 
+import errno
 import json
 import os
 import socket
@@ -182,11 +183,14 @@ class RawServer:
             thread.join(5)
 
     def _accept(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             try:
                 accepted, _ = self._listening.accept()
-            except OSError:
-                return
+            except OSError as exc:
+                if exc.errno != errno.EMFILE:
+                    return
+                self._stopped.wait(0.01)  # until there are file descriptors again
+                continue
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             behaviour = self._behaviours[min(self.connections, len(self._behaviours) - 1)]
             self.connections += 1

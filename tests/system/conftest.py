@@ -1,7 +1,8 @@
-"""Fixtures for the tests of HTTP/2."""
+"""Fixtures for the tests with processes, and for those of HTTP/2."""
 
+import os
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,16 @@ from raw_server import TOKEN, RawServer
 
 NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Reading the certificates of the system takes long."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _only_the_command_line_is_measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Do not measure the coverage of other processes: it takes twice as long, and other tests run the same lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.module.__name__.startswith("test_cli"):
+            for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(params=[httpx, httpx2], ids=["httpx", "httpx2"])

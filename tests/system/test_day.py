@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.one_python
+
 DAY = Path(__file__).parent.parent.parent / "benchmarks" / "day.py"
 
 

@@ -1,5 +1,6 @@
 """README and documentation keep their promises: every code block is run, as a reader would run it."""
 
+import ast
 import os
 import re
 import subprocess
@@ -116,14 +117,20 @@ def environment() -> Iterator[dict[str, str]]:
     """The terminal of a reader: the environment is active, and the lines that the emulator prints are pasted."""
     with Emulator({"corp_123": 1000, "corp_456": 500}) as server:
         yield {
-            # To measure the coverage of these programs as well would take twice as long, and adds nothing.
-            **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+            **os.environ,
             "PATH": os.pathsep.join([SCRIPTS, os.environ["PATH"]]),
             "COMMENDA_BASE_URL": server.base_url,
             "COMMENDA_API_TOKEN": server.token,
         }
 
 
+@pytest.mark.parametrize("block", [block for block in RUN if block.kind != "sh"], ids=lambda block: block.name)
+def test_code_blocks_have_the_syntax_of_every_python(block: Block) -> None:
+    """Each block compiles, also on the Pythons on which it is not run."""
+    compile(block.code, block.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.one_python
 @pytest.mark.parametrize("block", RUN, ids=lambda block: block.name)
 def test_code_blocks_run(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
     """Each block runs as it stands, without a warning, and prints what the page says."""

@@ -89,7 +89,8 @@ def test_an_unknown_value_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_the_library_alone_adds_only_a_null_handler() -> None:
     """Without the environment variable nothing is written, and no level is set."""
-    assert [type(handler) for handler in LOGGER.handlers] == [logging.NullHandler]
+    # Tests that import the library anew add one each.
+    assert {type(handler) for handler in LOGGER.handlers} == {logging.NullHandler}
     assert LOGGER.level == logging.NOTSET
 
 
