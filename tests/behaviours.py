@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from commenda_customers import (
     AsyncCustomersAPI,
@@ -21,6 +22,13 @@ BODY = json.dumps(listing("a", "b")).encode()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def connections_of(api: AsyncCustomersAPI) -> list[Any]:
+    """Return the connections that a client has made for itself, and not closed."""
+    sender: Any = api._fetcher.http._sender
+    connections: list[Any] = sender._transport._pool.connections
+    return connections
 
 
 def sends(*parts: bytes, reset: bool = False) -> Behaviour:

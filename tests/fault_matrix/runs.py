@@ -33,12 +33,13 @@ from commenda_customers import (
 )
 from raw_server import TOKEN, Connection, RawServer, listing, ok
 
-Way = Literal["list", "stream"]
+Way = Literal["list", "stream", "pyreqwest"]
 WAYS: dict[str, tuple[Way, Way]] = {"asyncio": ("list", "stream"), "trio": ("stream", "list")}
 """
 How a fault is met on each event loop: while it passes, and while it lasts.
 
-So each two of list or stream, asyncio or trio, and passing or lasting come together once.
+So each two of list or stream, asyncio or trio, and passing or lasting come together once. The way `pyreqwest` is a list too,
+through that transport.
 """
 
 QUICK = {"initial_wait": 0.001, "max_wait": 0.002}
@@ -178,7 +179,7 @@ async def read(
     """Read the list as far as it goes. Return the ids of its customers, and the error at which it ended."""
     ids: list[str] = []
     try:
-        if way == "list":
+        if way != "stream":
             async for customer in api.list("corp_1", resume=resume):
                 ids.append(customer.id)
         else:
@@ -192,8 +193,8 @@ async def read(
 
 
 def _user_client(way: Way) -> AbstractAsyncContextManager[Any]:
-    """Read lists with the client's own connections, and streams with those of a client of httpx2."""
-    return nullcontext() if way == "list" else httpx2.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    """Read streams with a client of httpx2, all else with what the client makes for itself."""
+    return nullcontext() if way != "stream" else httpx2.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @asynccontextmanager
@@ -204,6 +205,8 @@ async def meet(
     with RawServer(listens=fault.at != "port") as server:
         site = Site(fault, server, times=times)
         options = {**fault.options, **options, "timeout": fault.timeout, "hooks": [*hooks, site.note]}
+        if way == "pyreqwest":
+            options["transport"] = way
         async with (
             _user_client(way) if fault.client is None else fault.client(server.url) as client,
             AsyncCustomersAPI(TOKEN, base_url=fault.base_url(server.url), http_client=client, **options) as api,

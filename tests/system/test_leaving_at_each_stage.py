@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
+from behaviours import connections_of
 from commenda_customers import AsyncCustomersAPI, FixedRate
 from commenda_customers.events import Event, RetryScheduled
 from raw_server import TOKEN, Connection, RawServer, listing, ok
@@ -244,7 +245,7 @@ async def nothing_left(stalled: Stalled) -> AsyncGenerator[None]:
         assert (snapshot.in_flight, snapshot.waiting) == (0, 0)
     http: Any = api._fetcher.http
     assert http.connections.value == 100
-    assert all(connection.is_idle() for connection in http._client._transport._pool.connections)
+    assert all(connection.is_idle() for connection in connections_of(api))
     if stalled.recover is not None:
         stalled.recover()
         assert len(await api.list("corp_2")) == 1
@@ -319,8 +320,7 @@ async def test_the_client_is_closed_meanwhile(stage: str, use: Use) -> None:
             tasks.start_soon(read, stalled.api)
             await until(stalled.is_reached)
             await stalled.api.aclose()
-        http: Any = stalled.api._fetcher.http
-        assert http._client._transport._pool.connections == []
+        assert connections_of(stalled.api) == []
     gc.collect()
 
 

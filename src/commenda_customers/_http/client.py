@@ -160,9 +160,9 @@ class HTTPClient:
         if self._is_own:
             # Nothing may be sent: the event loop has ended, or another process uses the connections. A socket closes when no
             # reference is left. It then warns, because it was not closed explicitly.
-            self._sender = None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
+                self._sender = None
                 gc.collect()
 
     async def _close_own(self) -> None:

@@ -8,12 +8,15 @@ in flight, that takes a fifth of the client's time. One server and HTTP/1.1 need
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 import anyio
 import httpcore
 import httpx
+
+from .._cancellation import in_child_task
 
 
 class ConnectionStack:
@@ -23,7 +26,8 @@ class ConnectionStack:
     It does not limit the number of connections: `HTTPClient.connections` does.
 
     Its state is right at each `await`, whatever is raised there. That is not so with httpcore's pool if a task is cancelled
-    with `asyncio.Task.cancel` (encode/httpcore issue 1093), so its requests need a child task.
+    with `asyncio.Task.cancel` (encode/httpcore issue 1093), so its requests need a child task. Here, only those that open a
+    connection have one: on trio, the exceptions of several addresses come in a group.
     """
 
     def __init__(self, url: httpx.URL, ssl_context: ssl.SSLContext, *, seconds_idle: float) -> None:
@@ -36,10 +40,11 @@ class ConnectionStack:
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send a request and receive the headers of its response."""
-        connection = await self._take()
+        connection = await self._take_idle() or self._new()
         self._in_use.add(connection)
         try:
-            response = await connection.handle_async_request(request)
+            send = partial(connection.handle_async_request, request)
+            response = await (send() if connection.is_available() else in_child_task(send))
         except BaseException:
             await self._release(connection)
             raise
@@ -47,19 +52,19 @@ class ConnectionStack:
         body = _Body(response.stream, partial(self._release, connection))
         return httpcore.Response(response.status, headers=response.headers, content=body, extensions=response.extensions)
 
-    async def _take(self) -> httpcore.AsyncHTTPConnection:
-        """Return an idle connection, or else a new one. Close those that have expired."""
+    def _new(self) -> httpcore.AsyncHTTPConnection:
+        return httpcore.AsyncHTTPConnection(self._origin, self._ssl_context, keepalive_expiry=self._seconds_idle)
+
+    async def _take_idle(self) -> httpcore.AsyncHTTPConnection | None:
+        """Return an idle connection, if there is one. Close those that have expired."""
+        while self._idle and self._idle[0].has_expired():
+            await _close(self._idle.popleft())
         while self._idle:
             connection = self._idle.pop()
             if not connection.has_expired():
-                break
+                return connection
             await _close(connection)
-        else:
-            return httpcore.AsyncHTTPConnection(self._origin, self._ssl_context, keepalive_expiry=self._seconds_idle)
-
-        while self._idle and self._idle[0].has_expired():
-            await _close(self._idle.popleft())
-        return connection
+        return None
 
     async def _release(self, connection: httpcore.AsyncHTTPConnection) -> None:
         """Keep a connection if its response is complete, else close it."""
@@ -72,9 +77,14 @@ class ConnectionStack:
         else:
             await _close(connection)
 
+    @property
+    def connections(self) -> list[httpcore.AsyncHTTPConnection]:
+        """All connections, idle or in use."""
+        return [*self._idle, *self._in_use]
+
     async def aclose(self) -> None:
         """Close all connections."""
-        connections = [*self._idle, *self._in_use]
+        connections = self.connections
         self._idle.clear()
         self._in_use.clear()
         for connection in connections:
@@ -100,5 +110,5 @@ class _Body:
 
 
 async def _close(connection: httpcore.AsyncHTTPConnection) -> None:
-    with anyio.CancelScope(shield=True):
+    with suppress(Exception), anyio.CancelScope(shield=True):
         await connection.aclose()

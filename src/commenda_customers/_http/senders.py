@@ -122,7 +122,11 @@ class TransportSender:
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         """Send it, and receive the headers of its response."""
-        return await self._transport.handle_async_request(request)
+        try:
+            return await self._transport.handle_async_request(request)
+        except httpx.RequestError as exc:
+            exc.request = request  # as a client of httpx does
+            raise
 
     async def aclose(self) -> None:
         """Close all connections."""
