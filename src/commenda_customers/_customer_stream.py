@@ -17,9 +17,9 @@ from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import AuthenticationError, CustomersError, TokenError, chain
 from .events import Event
-from .models import Customer, CustomerPage
+from .models import Customer, CustomerPage, share_field_names
 from .progress import CorporationProgress, CorporationState, StreamProgress
-from .query import Selection
+from .query import CustomersQuery, Selection
 
 __all__ = ["CustomerStream"]
 
@@ -266,9 +266,14 @@ class _Readers:
             self._seen.add(key)
             start = self._builder.start(corporation_id)
             if start is not None:
-                return PageReader(self._fetch, query, start)
+                return PageReader(self._fetch_small, query, start)
 
         raise StopAsyncIteration
+
+    async def _fetch_small(self, query: CustomersQuery, cursor: str | None) -> CustomerPage:
+        page = await self._fetch(query, cursor)
+        share_field_names(page)
+        return page
 
     async def aclose(self) -> None:
         await _close(self._ids)
