@@ -8,11 +8,9 @@ way only:
 
 - If a piece in brackets is JSON, it is a sequence of complete rows. Several such pieces, with commas between them, are the
   items of one array.
-- A quote that no backslash precedes begins or ends a string. If it ended one, no JSON could follow it with `customers`. So
-  if the envelope with `[]` in place of the array is JSON, `"customers":` before it is a key, and `[]` its value. Any other
-  array may stand there.
-- If pydantic notices whether `[]` or `null` is in that place, it is the array that counts: not one at another level, and not
-  the first of two with the same name.
+- The envelope is read with `[]` and with `null` in place of the array. If pydantic finds no customers in the first, and
+  nothing in the second, the array is the one that counts. It is no part of a string, nor at another level, nor the first of
+  two with the same name. pydantic then reads any other array there, too.
 
 If a piece or the envelope is not valid, the next guess is tried. After a few of them, the page must be read at once.
 """
@@ -40,7 +38,7 @@ _MOST_GUESSES = 4
 
 _ROWS_AT_ONCE = 100
 
-_ARRAY = re.compile(rb'(?<!\\)"customers"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
+_ARRAY = re.compile(rb'"customers"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _FIRST_KEY = re.compile(rb'\[[ \t\r\n]*(\{(?:[ \t\r\n]*"[^"\\]{0,100}")?)')
 
 
