@@ -23,6 +23,9 @@ from .query import CustomersQuery, Selection
 
 __all__ = ["CustomerStream"]
 
+_MOST_AT_ONCE = 1000
+"""Customers of a large page that are made smaller before other tasks run again."""
+
 
 class CustomerStream(NotCopyable):
     """
@@ -272,7 +275,10 @@ class _Readers:
 
     async def _fetch_small(self, query: CustomersQuery, cursor: str | None) -> CustomerPage:
         page = await self._fetch(query, cursor)
-        share_field_names(page)
+        for first in range(0, len(page), _MOST_AT_ONCE):
+            if first:
+                await let_others_run()
+            share_field_names(page.customers[first : first + _MOST_AT_ONCE])
         return page
 
     async def aclose(self) -> None:

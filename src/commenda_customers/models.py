@@ -6,7 +6,7 @@ other field may be absent or null; both become `None`. `model_extra` has the und
 undocumented values stay unchanged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -177,14 +177,13 @@ class CustomerPage:
         return len(self.customers)
 
 
-def share_field_names(page: CustomerPage) -> None:
+def share_field_names(customers: Sequence[Customer]) -> None:
     """
-    Let the models of *page* share equal sets of field names, for a page that waits for its consumer.
+    Let *customers* share equal sets of field names, if they wait for their consumer.
 
     pydantic makes a set for each model. They are more than half of the memory of a page, and nearly half of the objects that
     the garbage collector visits. This takes 50 microseconds a page. With 64 pages alive, it saves the collector 100 to 250.
     """
-    customers = page.customers
     addresses = [customer.shipping_address for customer in customers if customer.shipping_address is not None]
     exemptions = [customer.exemption_metadata for customer in customers if customer.exemption_metadata is not None]
     shared: dict[tuple[str, ...], set[str]] = {}

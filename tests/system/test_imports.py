@@ -47,7 +47,7 @@ WITHOUT_A_CALL = {
     "dataclasses, which have no function of their own": {"events", "limits.base", "progress"},
     "the limiter that a program may choose: `limits` has its name": {"limits.fixed_rate"},
     "the method `stream`: the event loop shall not wait for 4 ms of imports": {"_customer_stream", "_fan_out"},
-    "pages that cannot be read at once: the same": {"_wire.rows"},
+    "pages that are large, or cannot be read at once: the same": {"_wire.pieces", "_wire.rows"},
 }
 """Modules of the package that are there at the first page although none of their functions was called, by the reason."""
 
