@@ -4,6 +4,7 @@ One page: permit, token, send, decode, retry.
 `PageFetcher` is what all requests of a client share; `_PageRequest` is the request for one page, over all its attempts.
 """
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from ._checks import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
 from ._secret import Secret, drop_tracebacks
+from ._steps import in_steps
 from ._wire import (
     Throttling,
-    decode_page,
+    decode_in_steps,
     foreign_corporation,
     parse_throttling,
     request_id,
@@ -210,8 +212,8 @@ class _PageRequest:
         attempt.secret = secret = self._fetcher.auth.newest()
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
         self._report.emit(RequestSent(**fields))
-        with anyio.move_on_after(timeout):
-            received = await in_child_task(partial(self._exchange, secret))
+        with anyio.move_on_after(timeout) as scope:
+            received = await in_child_task(partial(self._exchange, secret, scope))
             elapsed = received.at - attempt.in_flight_since
             self._report.emit(ResponseReceived(**fields, status_code=received.status, size=received.size, elapsed=elapsed))
             return received
@@ -219,15 +221,16 @@ class _PageRequest:
         # Reached only when the timeout has cancelled the attempt.
         raise APITimeoutError(f"no complete response within the timeout of {timeout:g} s", transient=True)
 
-    async def _exchange(self, secret: Secret) -> _Received:
+    async def _exchange(self, secret: Secret, scope: anyio.CancelScope) -> _Received:
         """Send, receive and decode. The connection is held until the response is known to be ours: see `HTTPClient.get`."""
         # A cache may have stored the unusable page, and would serve it again.
         no_cache = self._unusable_page_came
         async with self._fetcher.http.get(self._params, secret, no_cache=no_cache) as response:
+            scope.deadline = math.inf  # the response is complete; while a large one is decoded, other tasks run
             at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
             name = request_id(response.headers)
             try:
-                result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
+                result: CustomerPage | CustomersError = await self._accept(response, throttling, secret)
             except CustomersError as error:
                 result = error
             return _Received(response.status, len(response.body), at, name, throttling, result)
@@ -251,12 +254,12 @@ class _PageRequest:
             remaining=throttling.remaining,
         )
 
-    def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
+    async def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
         status, headers = response.status, response.headers
         if not response.is_success:
             raise status_error(status, headers, response.body, throttling=throttling, cursor=self._cursor)
 
-        page = decode_page(
+        decoding = decode_in_steps(
             status,
             headers,
             response.body,
@@ -264,6 +267,7 @@ class _PageRequest:
             redact=secret.redact_bytes,
             collect_invalid=self._collect_invalid,
         )
+        page = await in_steps(decoding)
         if response.repeats_token:
             raise InvalidResponseError(
                 "the response contains the token, in a customer or in the cursor; it is refused to keep the token secret",
