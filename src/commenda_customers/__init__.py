@@ -46,6 +46,45 @@ if TYPE_CHECKING:
     from .progress import CorporationProgress, CorporationState, StreamProgress
     from .query import CustomerFilters
     from .retry import RetryPolicy
+else:  # a type checker that saw this would accept any name
+
+    def __getattr__(name: str) -> object:
+        for module, names in _NAMES_BY_MODULE.items():
+            if name in names.split():
+                value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+                return value
+
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+# A name is imported when it is first used, as in pydantic. So a program that imports the emulator, or only this package,
+# does not wait for the client: 85 ms, half of it for pydantic's own classes. A program that imports the client at the top of
+# a module waits then, and not in its event loop.
+_NAMES_BY_MODULE = {
+    "_customer_list": "CustomerList",
+    "_customer_stream": "CustomerStream",
+    "_iteration": "ResumableIterator",
+    "auth": "Token TokenProvider",
+    "checkpoint": "Checkpoint Position",
+    "client": "AsyncCustomersAPI",
+    "errors": (
+        "APIConnectionError APIStatusError APITimeoutError AuthenticationError BadRequestError "
+        "CursorLoopError CursorRejectedError CustomersError InvalidResponseError ListChangedError "
+        "NotFoundError PermissionDeniedError RateLimitError ServerError TokenError"
+    ),
+    "events": (
+        "Event Hook InvalidCustomerReceived PageFailed PageFetched RequestFailed RequestSent ResponseReceived "
+        "RetryScheduled Throttled"
+    ),
+    "limits": "AdaptiveLimiter Feedback FixedRate LimiterSnapshot Permit RateLimiter",
+    "models": "Address Customer CustomerPage ExemptionMetadata InvalidCustomer",
+    "progress": "CorporationProgress CorporationState StreamProgress",
+    "query": "CustomerFilters",
+    "retry": "RetryPolicy",
+}
 
 __all__ = [  # by the file they live in
     # client.py, query.py, _customer_list.py, _customer_stream.py, _iteration.py
@@ -107,42 +146,3 @@ __all__ = [  # by the file they live in
     # _version.py
     "__version__",
 ]
-
-# A name is imported when it is first used, as pydantic does it. All of them take 85 ms, of which pydantic's own classes take
-# half. The command line, the exports and the emulator are imported sooner, and `from commenda_customers import ...` at the
-# top of a module takes this time when no event loop waits for it.
-_NAMES_BY_MODULE = {
-    "_customer_list": "CustomerList",
-    "_customer_stream": "CustomerStream",
-    "_iteration": "ResumableIterator",
-    "auth": "Token TokenProvider",
-    "checkpoint": "Checkpoint Position",
-    "client": "AsyncCustomersAPI",
-    "errors": (
-        "APIConnectionError APIStatusError APITimeoutError AuthenticationError BadRequestError "
-        "CursorLoopError CursorRejectedError CustomersError InvalidResponseError ListChangedError "
-        "NotFoundError PermissionDeniedError RateLimitError ServerError TokenError"
-    ),
-    "events": (
-        "Event Hook InvalidCustomerReceived PageFailed PageFetched RequestFailed RequestSent ResponseReceived "
-        "RetryScheduled Throttled"
-    ),
-    "limits": "AdaptiveLimiter Feedback FixedRate LimiterSnapshot Permit RateLimiter",
-    "models": "Address Customer CustomerPage ExemptionMetadata InvalidCustomer",
-    "progress": "CorporationProgress CorporationState StreamProgress",
-    "query": "CustomerFilters",
-    "retry": "RetryPolicy",
-}
-
-if not TYPE_CHECKING:  # or type checkers would accept any name
-
-    def __getattr__(name: str) -> object:
-        for module, names in _NAMES_BY_MODULE.items():
-            if name in names.split():
-                value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
-                return value
-
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
