@@ -6,6 +6,7 @@ An input is bytes, in the form of the files in `corpus/<target>/`.
 
 import gzip
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,15 @@ from pydantic import ValidationError
 
 from commenda_customers import APIConnectionError, Checkpoint, CustomerPage, CustomersError, InvalidResponseError
 from commenda_customers._http.body import BodyReader
-from commenda_customers._wire import decode_page, foreign_corporation, parse_throttling, request_id, status_error
+from commenda_customers._wire import (
+    decode_in_steps,
+    decode_page,
+    foreign_corporation,
+    parse_throttling,
+    request_id,
+    status_error,
+)
+from commenda_customers._wire.pieces import PIECE
 from commenda_customers.checkpoint import CheckpointBuilder, totals
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -59,6 +68,39 @@ def _decode(body: bytes, *, collect: bool) -> CustomerPage | InvalidResponseErro
         check_message(error)
         assert error.__context__ is None, "it would hold the body"  # noqa: PT017
         return error
+
+
+def check_steps(body: bytes, piece: int) -> None:
+    """It does not matter in which pieces a body is read."""
+    for collect in (False, True):
+        at_once, (in_steps, _) = _decode(body, collect=collect), decode_by_steps(body, piece=piece, collect=collect)
+        assert _all_of(in_steps) == _all_of(at_once)
+
+
+def decode_by_steps(
+    body: bytes, *, piece: int = PIECE, collect: bool = False
+) -> tuple[CustomerPage | InvalidResponseError, list[float]]:
+    """Return what a body gives if it is read in steps, and the seconds of CPU time that each step takes."""
+    steps = decode_in_steps(200, {}, body, corporation_id="corp_1", redact=bytes, collect_invalid=collect, piece=piece)
+    took: list[float] = []
+    while True:
+        began = time.thread_time()
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value, [*took, time.thread_time() - began]
+        except InvalidResponseError as error:
+            assert error.__context__ is None, "it would hold the body"  # noqa: PT017
+            return error, [*took, time.thread_time() - began]
+        took.append(time.thread_time() - began)
+
+
+def _all_of(outcome: CustomerPage | InvalidResponseError) -> object:
+    """Return all that a program can see. Two values that are not a number are the same here."""
+    if isinstance(outcome, CustomerPage):
+        return repr(outcome), [repr(row.raw) for row in outcome.invalid_customers]
+
+    return str(outcome), outcome.transient, outcome.body_excerpt, outcome.status_code
 
 
 def _check_rows(body: bytes, page: CustomerPage) -> None:

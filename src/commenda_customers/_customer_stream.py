@@ -16,11 +16,14 @@ from ._pages import Fetch, PageBuffer, PageReader
 from .checkpoint import Checkpoint, CheckpointBuilder, corporation_key
 from .errors import AuthenticationError, CustomersError, TokenError, chain
 from .events import Event
-from .models import Customer, CustomerPage
+from .models import Customer, CustomerPage, share_field_names
 from .progress import CorporationProgress, CorporationState, StreamProgress
-from .query import Selection
+from .query import CustomersQuery, Selection
 
 __all__ = ["CustomerStream"]
+
+_MOST_AT_ONCE = 1000
+"""Customers of a large page that are made smaller before other tasks run again."""
 
 
 class CustomerStream(NotCopyable):
@@ -264,9 +267,17 @@ class _Readers:
             self._seen.add(key)
             start = self._builder.start(corporation_id)
             if start is not None:
-                return PageReader(self._fetch, query, start)
+                return PageReader(self._fetch_small, query, start)
 
         raise StopAsyncIteration
+
+    async def _fetch_small(self, query: CustomersQuery, cursor: str | None) -> CustomerPage:
+        page = await self._fetch(query, cursor)
+        for first in range(0, len(page), _MOST_AT_ONCE):
+            if first:
+                await let_others_run()
+            share_field_names(page.customers[first : first + _MOST_AT_ONCE])
+        return page
 
     async def aclose(self) -> None:
         await _close(self._ids)

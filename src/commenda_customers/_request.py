@@ -17,9 +17,10 @@ from ._attempt import Attempt
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
 from ._secret import Secret, drop_tracebacks
+from ._steps import in_steps
 from ._wire import (
     Throttling,
-    decode_page,
+    decode_in_steps,
     foreign_corporation,
     parse_throttling,
     request_id,
@@ -221,7 +222,7 @@ class _PageRequest:
         at, throttling = anyio.current_time(), parse_throttling(response.status, response.headers, now=time.time())
         name = request_id(response.headers)
         try:
-            result: CustomerPage | CustomersError = self._accept(response, throttling, secret)
+            result: CustomerPage | CustomersError = await self._accept(response, throttling, secret)
         except CustomersError as error:
             result = error
         return _Received(response.status, len(response.body), at, name, throttling, result)
@@ -245,12 +246,12 @@ class _PageRequest:
             remaining=throttling.remaining,
         )
 
-    def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
+    async def _accept(self, response: RawResponse, throttling: Throttling, secret: Secret) -> CustomerPage:
         status, headers = response.status, response.headers
         if not response.is_success:
             raise status_error(status, headers, response.body, throttling=throttling, cursor=self._cursor)
 
-        page = decode_page(
+        decoding = decode_in_steps(
             status,
             headers,
             response.body,
@@ -258,6 +259,7 @@ class _PageRequest:
             redact=secret.redact_bytes,
             collect_invalid=self._collect_invalid,
         )
+        page = await in_steps(decoding)
         if response.repeats_token:
             raise InvalidResponseError(
                 "the response contains the token, in a customer or in the cursor; it is refused to keep the token secret",

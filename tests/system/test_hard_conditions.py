@@ -12,13 +12,16 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
+import httpx
 import pytest
 
 from commenda_customers import APIConnectionError, AsyncCustomersAPI, RetryPolicy
 from commenda_customers.events import Event, RetryScheduled
 from emulated import ServeEmulator
 from raw_server import TOKEN, Connection, RawServer, listing, ok
+from script import Script
 from waiting import until
 
 GOOD = ok(listing("a"))
@@ -128,6 +131,27 @@ def test_a_blocked_event_loop(raw_server: RawServer, backend: str) -> None:
         ):
             tasks.start_soon(block)
             assert len(await api.list("corp_1")) == 1
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_large_page_among_slow_tasks(backend: str) -> None:
+    """A page of a megabyte that came in time is read, although other tasks run for longer than the timeout meanwhile."""
+    rows = [{"id": f"{number}", "corporation_id": "corp_1", "name": "N" * 400} for number in range(2500)]
+    script = Script(httpx.Response(200, json={"customers": rows}))
+
+    async def block_often() -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            if script.requests:
+                time.sleep(0.2)
+
+    async def main() -> None:
+        async with script.api(timeout=2) as api, anyio.create_task_group() as tasks:
+            tasks.start_soon(block_often)
+            assert len(await api.list("corp_1")) == len(rows)
+            tasks.cancel_scope.cancel()
 
     anyio.run(main, backend=backend)
 

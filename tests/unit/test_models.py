@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from commenda_customers import Address, Customer, CustomerPage, ExemptionMetadata
+from commenda_customers.models import share_field_names
 
 OPTIONAL = [name for name, field in Customer.model_fields.items() if not field.is_required()]
 
@@ -136,6 +137,21 @@ def test_customers_are_values() -> None:
     assert len({one, pickle.loads(pickle.dumps(one))}) == 1
     with pytest.raises(ValidationError):
         one.name = "other"  # type: ignore[misc]  # what the type checker forbids must fail
+
+
+def test_models_that_share_their_field_names_are_the_same() -> None:
+    """Sharing field names changes no customer: each still says which of its fields were sent, and so does a copy."""
+    parts = {"shipping_address": {"city": "Berlin", "planet": 3}, "exemption_metadata": {"total_certificates": None}}
+    made = [customer(), customer(name="B"), customer(name="C", **parts), customer(name="D", **parts), customer()]
+    page = CustomerPage("corp_1", tuple(each.model_copy(deep=True) for each in made))
+    share_field_names(page.customers)
+    assert list(page) == made
+    assert [each.model_dump(exclude_unset=True) for each in page] == [each.model_dump(exclude_unset=True) for each in made]
+    assert pickle.loads(pickle.dumps(page)) == page
+    assert len({id(each.model_fields_set) for each in page}) == 3
+    changed = page.customers[0].model_copy(update={"email": "e"})
+    assert "email" in changed.model_fields_set
+    assert page.customers[-1].model_fields_set == {"id", "corporation_id"}
 
 
 def test_a_page_is_iterable_and_sized() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import math
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -183,11 +184,16 @@ class HTTPClient:
         Send one request, receive its response, and return what *use* returns: see `Exchange.get`.
 
         Raises:
-            APITimeoutError: All that took longer than *time_limit*, in seconds.
+            APITimeoutError: The response was not complete after *time_limit* seconds.
             RuntimeError: The client was closed, before the request or while it was in flight.
         """
+
+        async def use_complete(response: RawResponse) -> T:
+            scope.deadline = math.inf  # while a large response is decoded, other tasks run
+            return await use(response)
+
         sender = await self.open()
-        exchange = partial(self._exchange.get, sender, params, secret, use, no_cache=no_cache)
+        exchange = partial(self._exchange.get, sender, params, secret, use_complete, no_cache=no_cache)
         with anyio.move_on_after(time_limit) as scope, redacted_logs(secret):
             self._in_flight.add(scope)
             try:

@@ -5,11 +5,12 @@ Pure functions: no clock, no network. Where the API's documentation is incomplet
 """
 
 from .errors import request_id, response_fields, status_error
-from .page import decode_page, foreign_corporation
+from .page import decode_in_steps, decode_page, foreign_corporation
 from .throttling import Throttling, parse_throttling
 
 __all__ = [
     "Throttling",
+    "decode_in_steps",
     "decode_page",
     "foreign_corporation",
     "parse_throttling",

@@ -5,15 +5,17 @@ The documentation shows two envelopes, and three ways to end a list; all are rea
 """
 
 import codecs
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from http import HTTPStatus
-from typing import Annotated, cast
+from typing import cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from ..errors import InvalidResponseError
-from ..models import Customer, CustomerPage, InvalidCustomer
+from ..models import CustomerPage, InvalidCustomer
+from .envelope import Envelope
 from .errors import excerpt, one_line, response_fields, with_phrase
+from .pieces import PIECE, validate_in_pieces
 from .rows import MOST_INVALID, MOST_NAMED, describe, message_of, parse_json, take_rows, validate_rows
 
 _LONGEST_LOOKED_INTO = 100_000
@@ -23,21 +25,6 @@ _MOST_NAMES = 5
 _WITHOUT_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 
 Redact = Callable[[bytes], bytes]
-
-
-class _Listing(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    # Fails at the first bad row: a small body can hold a million of them, each with an error to collect.
-    customers: Annotated[tuple[Customer, ...], Field(fail_fast=True)] | None = None
-    total_customers: int | None = None
-    cursor: str | None = None
-
-
-class _Envelope(_Listing):
-    """Both documented envelopes, validated in one pass: the bare listing, and the one wrapped in `data`."""
-
-    data: _Listing | None = None
 
 
 def decode_page(
@@ -73,19 +60,68 @@ def decode_page(
     text = body.removeprefix(codecs.BOM_UTF8)
     most = MOST_INVALID if collect_invalid else MOST_NAMED
     envelope, invalid = _validate(status, headers, text, most=most, redact=redact)
-    if len(invalid) > most or (invalid and not collect_invalid):
-        raise InvalidResponseError(
-            f"customers of the page are not valid: {describe(invalid)}", **response_fields(status, headers)
-        )
-
-    listing = envelope if envelope.data is None else envelope.data
-    if "customers" not in listing.model_fields_set:
+    _check_rows(status, headers, invalid, collect_invalid=collect_invalid)
+    if "customers" not in envelope.listing.model_fields_set:
         shape = _describe_shape(text, parse_json(text) if len(text) <= _LONGEST_LOOKED_INTO else None)
         raise InvalidResponseError(
             f"the response has neither documented envelope: {shape}", **response_fields(status, headers)
         )
 
+    return _page_of(envelope, invalid, corporation_id)
+
+
+def decode_in_steps(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    corporation_id: str,
+    redact: Redact,
+    collect_invalid: bool = False,
+    piece: int = PIECE,
+) -> Generator[None, None, CustomerPage]:
+    """
+    Return the page as `decode_page` does, or raise the same error. Yields between the steps of a large page.
+
+    A step takes about a millisecond. One is longer: that of a large page which is not JSON, or whose customers are not in a
+    documented place, or more than 64 KB apart.
+
+    Args:
+        status: The status.
+        headers: The headers, by lower-case name.
+        body: The body.
+        corporation_id: The corporation that was asked for.
+        redact: Removes from the body what no error may show.
+        collect_invalid: Return rows that do not validate as `invalid_customers`, instead of refusing the page.
+        piece: Bytes that are read in one step. A body of up to twice the size is read in one step, as it costs least.
+
+    Raises:
+        InvalidResponseError: As for `decode_page`.
+    """
+    if len(body) > 2 * piece and status not in _WITHOUT_CONTENT:
+        text = body.removeprefix(codecs.BOM_UTF8)
+        most = MOST_INVALID if collect_invalid else MOST_NAMED
+        found = yield from validate_in_pieces(text, most=most, piece=piece)
+        if found is not None:
+            envelope, invalid = found
+            _check_rows(status, headers, invalid, collect_invalid=collect_invalid)
+            return _page_of(envelope, invalid, corporation_id)
+
+    return decode_page(status, headers, body, corporation_id=corporation_id, redact=redact, collect_invalid=collect_invalid)
+
+
+def _check_rows(
+    status: int, headers: Mapping[str, str], invalid: tuple[InvalidCustomer, ...], *, collect_invalid: bool
+) -> None:
+    if len(invalid) > (MOST_INVALID if collect_invalid else 0):
+        raise InvalidResponseError(
+            f"customers of the page are not valid: {describe(invalid)}", **response_fields(status, headers)
+        )
+
+
+def _page_of(envelope: Envelope, invalid: tuple[InvalidCustomer, ...], corporation_id: str) -> CustomerPage:
     # A field that is missing in `data` may be next to `data`. Without this cursor, the list would end too early.
+    listing = envelope.listing
     total = envelope.total_customers if listing.total_customers is None else listing.total_customers
     cursor = listing.cursor or envelope.cursor or None
     return CustomerPage(corporation_id, listing.customers or (), total, cursor, invalid)
@@ -112,16 +148,16 @@ def foreign_corporation(page: CustomerPage) -> str | None:
     return None
 
 
-def _validate_at_once(text: bytes) -> _Envelope | None:
+def _validate_at_once(text: bytes) -> Envelope | None:
     try:
-        return _Envelope.model_validate_json(text)
+        return Envelope.model_validate_json(text)
     except ValidationError:
         return None
 
 
 def _validate(
     status: int, headers: Mapping[str, str], text: bytes, *, most: int, redact: Redact
-) -> tuple[_Envelope, tuple[InvalidCustomer, ...]]:
+) -> tuple[Envelope, tuple[InvalidCustomer, ...]]:
     """Return the listing with its valid rows, and the others."""
     envelope = _validate_at_once(text)
     if envelope is not None:
@@ -132,7 +168,7 @@ def _validate(
     try:
         content = parse_json(text)
         rows = take_rows(content)
-        envelope = _Envelope.model_validate(content)
+        envelope = Envelope.model_validate(content)
         customers, invalid = validate_rows(rows or (), most=most)
     except ValidationError as exc:
         error = _not_a_list(status, headers, exc, shape=_describe_shape(text, content))
@@ -141,9 +177,8 @@ def _validate(
     except ValueError:
         error = _not_json(status, headers, text, redact=redact)
     else:
-        listing = envelope if envelope.data is None else envelope.data
         if rows is not None:
-            listing.customers = customers
+            envelope.listing.customers = customers
         return envelope, invalid
 
     raise error  # outside of the block: its cause would hold the whole body, customers included

@@ -113,11 +113,13 @@ def _is_list(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
 
-def validate_rows(rows: Sequence[Any], *, most: int) -> tuple[tuple[Customer, ...], tuple[InvalidCustomer, ...]]:
-    """Return the rows that validate, and the others; stop if there are more of them than *most*."""
+def validate_rows(
+    rows: Sequence[Any], *, most: int, first: int = 0
+) -> tuple[tuple[Customer, ...], tuple[InvalidCustomer, ...]]:
+    """Return the rows that validate, and the others; stop if there are more of them than *most*. Count from *first*."""
     customers: list[Customer] = []
     invalid: list[InvalidCustomer] = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(rows, first):
         try:
             customer = Customer.model_validate(row)
             customer.model_dump_json()

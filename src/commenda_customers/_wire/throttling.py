@@ -28,6 +28,9 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
 _DATE = re.compile(r"[A-Za-z]{3,9}, [^,]+")
 _PARAMETER = re.compile(r"\b(remaining|reset|r|t)=([0-9]{1,15})\b", re.ASCII)
 _SHORT_NAMES = {"remaining": "r", "reset": "t"}
+_QUOTA_HEADERS = tuple(
+    (f"{prefix}remaining", f"{prefix}reset") for prefix in ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +110,13 @@ def _parse_quota(headers: Mapping[str, str], *, now: float) -> _Quota:
         return _tightest(field)
 
     known = _Quota()
-    for prefix in ("ratelimit-", "x-ratelimit-", "x-rate-limit-"):
+    for remaining, reset in _QUOTA_HEADERS:
+        if remaining not in headers and reset not in headers:
+            continue
+
         # A header that was sent twice is one list: use the smaller remaining count, and the longer reset.
-        left = min(_numbers(headers.get(f"{prefix}remaining")), default=None)
-        resets = (number - now if number >= _EPOCH else number for number in _numbers(headers.get(f"{prefix}reset")))
+        left = min(_numbers(headers.get(remaining, "")), default=None)
+        resets = (number - now if number >= _EPOCH else number for number in _numbers(headers.get(reset, "")))
         quota = _Quota(None if left is None else int(left), _sensible(max(resets, default=None)))
         if left is not None:
             return quota
@@ -132,8 +138,8 @@ def _tightest(field: str) -> _Quota:
     return min(known or policies, key=lambda quota: (quota.remaining or 0, -(quota.reset or 0.0)), default=_Quota())
 
 
-def _numbers(value: str | None) -> list[float]:
-    parts = (part.strip() for part in (value or "").split(","))
+def _numbers(value: str) -> list[float]:
+    parts = (part.strip() for part in value.split(","))
     return [float(part) for part in parts if _NUMBER.fullmatch(part)]
 
 
