@@ -28,6 +28,7 @@ class Job:
         times: How often everything is read.
         backend: The event loop.
         is_frozen: The program calls `gc.freeze()` at its start.
+        is_first_use: The client is new: there is no warm-up.
     """
 
     measure: str
@@ -39,6 +40,7 @@ class Job:
     times: int = 1
     backend: str = "asyncio"
     is_frozen: bool = False
+    is_first_use: bool = False
 
     @property
     def all_pages(self) -> int:

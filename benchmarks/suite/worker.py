@@ -5,8 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,9 +12,10 @@ import anyio
 from .bodies import PER_PAGE, corporations
 from .contenders import CONTENDERS
 from .jobs import Job
+from .memory import growth, peak
+from .read_ahead import ahead, in_a_loop
 from .server import run_on_core
-
-A_THOUSAND, A_HUNDRED_THOUSAND = 1000, 100_000
+from .steps import steps
 
 Result = dict[str, Any]
 
@@ -40,40 +39,7 @@ async def cpu(job: Job) -> Result:
     return {"cpu": 1e6 * used / job.all_pages, "wall": 1e6 * seconds / job.all_pages, "customers": count, "mib": peak() - before}
 
 
-async def growth(job: Job) -> Result:
-    """Measure by how many MiB memory grows after the first thousand customers of a stream."""
-    from commenda_customers import AsyncCustomersAPI  # noqa: PLC0415
-
-    ids, count, first = corporations(job.corporations, job.pages), 0, 0.0
-    async with AsyncCustomersAPI("t" * 40, base_url=job.url) as api, api.stream(ids, concurrency=job.in_flight) as stream:
-        async for _customer in stream:
-            count += 1
-            if count == A_THOUSAND:
-                first = resident()
-            if count % A_HUNDRED_THOUSAND == 0:
-                print(f"\r  {count:,} customers, {resident() - first:.1f} MiB more", end="", file=sys.stderr)
-    print("\r\033[K", end="", file=sys.stderr)
-    return {"mib": peak() - first, "customers": count}
-
-
-def resident() -> float:
-    """Return the MiB of memory that the process has now; 0 where the system does not say."""
-    return _status("VmRSS")
-
-
-def peak() -> float:
-    """Return the MiB that it had at the most. `getrusage` would count those of the process that started it."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    with suppress(OSError):
-        text = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(text.partition(f"{name}:")[2].split()[0]) / 2**10
-    return 0.0
-
-
-MEASURES: dict[str, Callable[[Job], Awaitable[Result]]] = {"cpu": cpu, "growth": growth}
+MEASURES: dict[str, Callable[[Job], Awaitable[Result]]] = {"cpu": cpu, "steps": steps, "growth": growth, "ahead": ahead, "in_a_loop": in_a_loop}
 
 
 def main() -> None:
