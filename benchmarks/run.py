@@ -2,43 +2,49 @@
 What does a page of 100 customers cost the client, beside other clients? CPU time over real HTTP on loopback.
 
 The server has a process, and if there are two, a core of its own. Contenders alternate in rounds, each time in a fresh process. A
-result is the median of the ratios to the baseline of the same round.
+result is the median of the ratios to the baseline of the same round. Contenders that are not installed are left out.
 
-    python benchmarks/run.py                        # everything
-    python benchmarks/run.py --quick                # about two minutes
+    python benchmarks/run.py                        # everything: about an hour
+    python benchmarks/run.py --quick                # the most important: about two minutes
     python benchmarks/run.py --only one,many --contenders commenda,raw --rounds 5
+    python benchmarks/run.py --from .benchmarks/results.json --write-docs
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from suite.jobs import Job
+from suite.others import Other, others
 from suite.races import Race, races
 from suite.server import Server, serving
-from suite.tables import race_table
+from suite.versions import sentence, versions
+
+QUICK = ("one", "many", "imports", "steps", "memory")
 
 
 def main() -> int:
     options = parse()
-    found = races(is_quick=options.quick, is_full=options.full)
-    wanted = set(options.only) or {race.name for race in (found[:2] if options.quick else found)}
-    if unknown := wanted - {race.name for race in found}:
-        print(f"no measurement is named {', '.join(sorted(unknown))}", file=sys.stderr)
-        return 2
+    if options.read is not None:
+        results = json.loads(options.read.read_text(encoding="utf-8"))
+    else:
+        compared = {race.name: race for race in races(is_quick=options.quick, is_full=options.full)}
+        measured = others(is_quick=options.quick)
+        names = options.only or (QUICK if options.quick else [*compared, *measured])
+        if unknown := set(names) - compared.keys() - measured.keys():
+            known = ", ".join([*compared, *measured])
+            print(f"no measurement is named {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
+            return 2
+        chosen = [compared[name].of(options.contenders) if name in compared else measured[name] for name in names]
+        results = measure(chosen, options.rounds or (3 if options.quick else 9))
+        save(results, options.output)
+    if options.write_docs:
+        from suite import docs  # noqa: PLC0415 - needs matplotlib
 
-    rounds = options.rounds or (3 if options.quick else 9)
-    results: dict[str, Any] = {"races": {}}
-    with serving() as server:
-        for race in found:
-            if race.name in wanted:
-                results["races"][race.name] = run_race(race.of(options.contenders), server, rounds)
-                print(race_table(results["races"][race.name]), end="\n\n", flush=True)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        docs.write(results)
     return 0
 
 
@@ -50,7 +56,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="9, or 3 with --quick")
     parser.add_argument("--only", type=words, default=[], help="measurements, by name and separated by commas")
     parser.add_argument("--contenders", type=words, default=[], help="parts of names, separated by commas")
-    parser.add_argument("--json", type=Path, default=Path(".benchmarks/results.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path(".benchmarks"), help="a folder for results (default: %(default)s)"
+    )
+    parser.add_argument("--from", dest="read", type=Path, help="measure nothing, take these results")
+    parser.add_argument("--write-docs", action="store_true", help="write tables and plots into docs/")
     return parser.parse_args()
 
 
@@ -58,11 +68,25 @@ def words(text: str) -> Sequence[str]:
     return [word.strip() for word in text.split(",")]
 
 
+def measure(chosen: Sequence[Race | Other], rounds: int) -> dict[str, Any]:
+    """Run the measurements, and print the table of each as soon as it is there."""
+    results: dict[str, Any] = {"versions": versions(), "rounds": rounds, "races": {}}
+    print(sentence(results["versions"]), end="\n\n", flush=True)
+    with serving() as server:
+        for each in chosen:
+            if isinstance(each, Race):
+                found = results["races"][each.name] = run_race(each, server, rounds)
+            else:
+                found = results[each.name] = each.run(server, rounds, note)
+            note("")
+            print(each.table(found), end="\n\n", flush=True)
+    return results
+
+
 def run_race(race: Race, server: Server, rounds: int) -> dict[str, Any]:
     """Run a race, and measure the server meanwhile."""
     before = server.usage()
     entries = race.run(server, rounds, note)
-    note("")
     after = server.usage()
     cost = 1e6 * (after.seconds - before.seconds) / (after.served - before.served)
     return {"title": race.title, "baseline": race.baseline, "server": cost, "entries": entries}
@@ -74,6 +98,17 @@ def note(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
     elif text:
         print(text, file=sys.stderr, flush=True)
+
+
+def save(results: Mapping[str, Any], folder: Path) -> None:
+    """Write the results, and plots of them if matplotlib is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with suppress(ImportError):
+        from suite.plots import plot_all  # noqa: PLC0415
+
+        plot_all(results, folder)
+    print(f"written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
 
 
 if __name__ == "__main__":

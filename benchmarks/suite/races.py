@@ -1,12 +1,13 @@
 """Races: contenders that alternate, round after round, each time in a fresh process."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .contenders import CONTENDERS, HAND, OURS, OURS_PYREQWEST, Contender
 from .jobs import Job
 from .server import Server
+from .tables import race_table
 
 Results = dict[str, list[dict[str, Any]]]
 """The rounds of each contender."""
@@ -70,6 +71,11 @@ class Race:
                 results[entry.label].append(replace(entry.job, url=url, contender=entry.contender.name).run())
         return results
 
+    @staticmethod
+    def table(results: dict[str, Any]) -> str:
+        """Return the results as Markdown."""
+        return race_table(results)
+
 
 def of_shape(shape: str, job: Job, contenders: Collection[str]) -> tuple[Entry, ...]:
     """Let all of *contenders* that can do it do the same job."""
@@ -115,8 +121,3 @@ def by_length(most: int) -> Race:
         for size in (100, 10_000, most)
     ]
     return Race("length", "Longer lists", entries[0].label, tuple(entries))
-
-
-def names(of: Sequence[Race]) -> list[str]:
-    """Return their names."""
-    return [race.name for race in of]

@@ -31,9 +31,11 @@ def race_table(race: dict[str, Any]) -> str:
         low, median, high = quartiles(ratios(race, label))
         wall, mib = median_of(race, label, "wall"), median_of(race, label, "mib")
         spread = f"{low:.2f} to {high:.2f}"
-        rows.append([label, f"{median:.2f}", spread, f"{median_of(race, label, 'cpu'):,.0f}", f"{1e8 / wall:,.0f}", f"{mib:.0f}"])
-    head = ["", "ratio", "quartiles", "CPU, µs/page", "customers/s", "memory, MiB"]
-    note = f"\n\nThe server needed {race['server']:,.0f} µs of CPU time for a page."
+        rows.append(
+            [label, f"{median:.2f}", spread, f"{median_of(race, label, 'cpu'):,.0f}", f"{1e8 / wall:,.0f}", f"{mib:.0f}"]
+        )
+    head = ["", "ratio", "quartiles", "CPU, us a page", "customers/s", "memory, MiB"]
+    note = f"\n\nThe server needed {race['server']:,.0f} microseconds of CPU time for a page."
     return f"### {race['title']}\n\n{table(head, rows)}{note}"
 
 
@@ -43,6 +45,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(
-        "| " + " | ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(line, widths, strict=True))) + " |"
+        "| "
+        + " | ".join(
+            cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        + " |"
         for line in [lines[0], rule, *lines[1:]]
     )

@@ -36,10 +36,21 @@ async def cpu(job: Job) -> Result:
         used, seconds = time.process_time() - used, time.perf_counter() - began
     if count != PER_PAGE * job.all_pages:
         raise ValueError(f"{job.contender} read {count} customers of {PER_PAGE * job.all_pages}")
-    return {"cpu": 1e6 * used / job.all_pages, "wall": 1e6 * seconds / job.all_pages, "customers": count, "mib": peak() - before}
+    return {
+        "cpu": 1e6 * used / job.all_pages,
+        "wall": 1e6 * seconds / job.all_pages,
+        "customers": count,
+        "mib": peak() - before,
+    }
 
 
-MEASURES: dict[str, Callable[[Job], Awaitable[Result]]] = {"cpu": cpu, "steps": steps, "growth": growth, "ahead": ahead, "in_a_loop": in_a_loop}
+MEASURES: dict[str, Callable[[Job], Awaitable[Result]]] = {
+    "cpu": cpu,
+    "steps": steps,
+    "growth": growth,
+    "ahead": ahead,
+    "in_a_loop": in_a_loop,
+}
 
 
 def main() -> None:
@@ -49,7 +60,9 @@ def main() -> None:
         gc.collect()
         gc.freeze()
     options = {"use_uvloop": True} if job.backend == "uvloop" else {}
-    result = anyio.run(MEASURES[job.measure], job, backend="trio" if job.backend == "trio" else "asyncio", backend_options=options)
+    result = anyio.run(
+        MEASURES[job.measure], job, backend="trio" if job.backend == "trio" else "asyncio", backend_options=options
+    )
     print(json.dumps(result))
 
 

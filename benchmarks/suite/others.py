@@ -1,0 +1,152 @@
+"""What is measured beside races: the import, the longest step of the event loop, memory, and what fetching ahead gains."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from .contenders import CONTENDERS, HAND, OURS, OURS_PYREQWEST
+from .jobs import Job, run_python
+from .races import Note
+from .server import Server
+from .tables import quartiles, table
+
+Results = dict[str, Any]
+
+IMPORTS = {
+    "ours": "import commenda_customers",
+    "its dependencies": "import httpx, pydantic, tenacity, anyio",
+}
+_TIMED = (
+    "import time; wall, cpu = time.perf_counter(), time.process_time(); {}; import json; "
+    "print(json.dumps(dict(wall=1e3 * (time.perf_counter() - wall), cpu=1e3 * (time.process_time() - cpu))))"
+)
+
+STEPS: dict[str, tuple[str, Job]] = {
+    "construction and first use": ("commenda", Job("steps", is_first_use=True)),
+    "pages of 100 customers": ("commenda", Job("steps", pages=50)),
+    "a stream of 64 corporations": ("commenda", Job("steps", corporations=64, pages=10, in_flight=64)),
+    "pages of 1,000 customers": ("thousand", Job("steps", pages=5)),
+    "pages of 4 MiB": ("4MiB", Job("steps", pages=3)),
+}
+"""What is read: the kind of pages, and the job."""
+
+MILLION = Job("growth", corporations=200, pages=50)
+READ_AHEAD = {"stream": Job("ahead", pages=20), "loop": Job("in_a_loop", pages=20)}
+
+
+def run_imports(_server: Server, rounds: int, note: Note) -> Results:
+    """Return the milliseconds of each import, in fresh processes that alternate."""
+    results: dict[str, list[Any]] = {name: [] for name in IMPORTS}
+    for number in range(2 * rounds + 1):
+        note(f"imports, {number} of {2 * rounds}")
+        for name, statement in IMPORTS.items():
+            result = run_python(["-c", _TIMED.format(statement)])
+            if number:  # the first ones may compile
+                results[name].append(result)
+    return results
+
+
+def imports_table(results: Results) -> str:
+    """Return what the SDK adds, which is the difference of two imports of the same round."""
+    rows = []
+    for what, name in (("cpu", "CPU time"), ("wall", "wall time")):
+        own, others = ([each[what] for each in results[which]] for which in IMPORTS)
+        low, median, high = quartiles([each - other for each, other in zip(own, others, strict=True)])
+        rows.append(
+            [name, f"{quartiles(own)[1]:.0f}", f"{quartiles(others)[1]:.0f}", f"{median:.0f}", f"{low:.0f} to {high:.0f}"]
+        )
+    return table(["milliseconds", *(f"`{statement}`" for statement in IMPORTS.values()), "difference", "quartiles"], rows)
+
+
+def run_steps(server: Server, rounds: int, note: Note) -> Results:
+    """Return the longest step of each round, by contender and case."""
+    results: Results = {}
+    for number in range(rounds):
+        for name in (OURS, OURS_PYREQWEST, HAND):
+            if not CONTENDERS[name].is_installed:
+                continue
+            for case, (kind, job) in STEPS.items():
+                for is_frozen in (False, True):
+                    note(f"steps, round {number + 1} of {rounds}: {name}, {case}")
+                    run = replace(job, url=server.url(kind), contender=name, is_frozen=is_frozen)
+                    found = results.setdefault(name, {}).setdefault(case, {"plain": [], "frozen": []})
+                    found["frozen" if is_frozen else "plain"].append(run.run())
+    return results
+
+
+def steps_table(results: Results) -> str:
+    """Return the medians of the longest steps."""
+    rows = []
+    for name, cases in results.items():
+        for case, found in cases.items():
+            cells = [
+                _spread([each[what] for each in found[how]]) for what in ("step", "iteration") for how in ("plain", "frozen")
+            ]
+            rows.append([name, case, *cells])
+    return table(["", "read", "longest step, ms", "with `gc.freeze()`", "longest iteration, ms", "with `gc.freeze()`"], rows)
+
+
+def _spread(values: list[float]) -> str:
+    low, median, high = quartiles(values)
+    return f"{median:.1f} ({low:.1f} to {high:.1f})"
+
+
+def run_memory(server: Server, _rounds: int, note: Note, job: Job = MILLION) -> Results:
+    """Return the growth of memory, by the number of requests in flight."""
+    results: Results = {}
+    for in_flight in (16, 64):
+        note(f"memory, {in_flight} in flight: {100 * job.all_pages:,} customers")
+        results[str(in_flight)] = replace(job, url=server.url("commenda"), in_flight=in_flight).run()
+    return results
+
+
+def memory_table(results: Results) -> str:
+    """Return by how much memory grew."""
+    rows = [[in_flight, f"{found['customers']:,}", f"{found['mib']:.1f}"] for in_flight, found in results.items()]
+    return table(["in flight", "customers", "MiB more at the peak than after the first thousand"], rows)
+
+
+def run_ahead(server: Server, _rounds: int, note: Note) -> Results:
+    """Return the seconds of a stream and of a loop."""
+    note("ahead: 20 pages, 50 ms of the server and 50 ms of work for each")
+    return {name: replace(job, url=server.url("slow")).run() for name, job in READ_AHEAD.items()}
+
+
+def ahead_table(results: Results) -> str:
+    """Return them as a table."""
+    return table(["", "seconds"], [[name, f"{found['seconds']:.2f}"] for name, found in results.items()])
+
+
+@dataclass(frozen=True)
+class Other:
+    """
+    A measurement.
+
+    Attributes:
+        name: For `--only`.
+        title: For its table.
+        run: Measures, given the server, the number of rounds, and who is told what runs.
+        rows: Shows the results.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Server, int, Note], Results]
+    rows: Callable[[Results], str]
+
+    def table(self, results: Results) -> str:
+        """Return the results as Markdown."""
+        return f"### {self.title}\n\n{self.rows(results)}"
+
+
+def others(*, is_quick: bool) -> dict[str, Other]:
+    """Return them by name."""
+    memory = partial(run_memory, job=replace(MILLION, pages=5)) if is_quick else run_memory
+    found = (
+        Other("imports", "Import", run_imports, imports_table),
+        Other("steps", "The longest step of the event loop", run_steps, steps_table),
+        Other("memory", "Memory of a stream", memory, memory_table),
+        Other("ahead", "20 pages, 50 ms of the server and 50 ms of work for each", run_ahead, ahead_table),
+    )
+    return {each.name: each for each in found}
