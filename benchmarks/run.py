@@ -1,8 +1,8 @@
 """
 What does a page of 100 customers cost the client, beside other clients? CPU time over real HTTP on loopback.
 
-The server has a process, and if there are two, a core of its own. Contenders alternate in rounds, each time in a fresh process. A
-result is the median of the ratios to the baseline of the same round. Contenders that are not installed are left out.
+The server has a process, and if there are two, a core of its own. Contenders alternate in rounds, each time in a fresh
+process. A result is the median of the ratios to the baseline of the same round. Contenders that are not installed are left out.
 
     python benchmarks/run.py                        # everything: about an hour
     python benchmarks/run.py --quick                # the most important: about two minutes

@@ -1,8 +1,8 @@
 """
 The responses that the server sends, made in advance.
 
-A corporation is named after its number and its number of pages, so the server knows every corporation, and stores none. A page
-is a template with the name of the corporation and the number of the page in it: each customer of each page has another id.
+A corporation is named after its number and its number of pages, so the server knows every corporation, and stores none. A
+page is a template with the name of the corporation and the number of the page in it: every customer has an id of its own.
 """
 
 import gzip

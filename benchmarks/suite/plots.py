@@ -42,7 +42,7 @@ def bars(*races: dict[str, Any]) -> Figure:
         for label, rounds in race["entries"].items():
             low, median, high = (each / 1000 for each in quartiles([each["cpu"] for each in rounds]))
             axis.barh(label, median, xerr=[[median - low], [high - median]], color=color_of(label), ecolor="#222222")
-            axis.text(median, label, f"  {median:.1f}", va="center")
+            axis.text(high, label, f"  {median:.1f}", va="center")
         axis.set_title(race["title"])
         axis.set_xlabel("CPU time for a page of 100 customers, ms")
         axis.margins(x=0.15)

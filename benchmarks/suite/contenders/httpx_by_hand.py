@@ -1,7 +1,8 @@
-"""What a good engineer writes without an SDK: a loop over httpx or httpx2, and a gather of such loops.
+"""
+What a good engineer writes without an SDK: a loop over httpx or httpx2, and a gather of such loops.
 
-The client is httpx's default one, which closes all but 20 idle connections. If it keeps more of them, the pool of httpx needs
-half as much time again for 64 requests in flight.
+The client is httpx's default one, which closes all but 20 idle connections. If it kept more of them, the pool of httpx would
+need half as much time again for 64 requests in flight.
 """
 
 import asyncio  # noqa: TID251 - a program for asyncio uses its gather
