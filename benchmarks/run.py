@@ -2,22 +2,23 @@
 What does a page of 100 customers cost the client, beside other clients? CPU time over real HTTP on loopback.
 
 The server has a process, and if there are two, a core of its own. Contenders alternate in rounds, each time in a fresh
-process. A result is the median of the ratios to the baseline of the same round. Contenders that are not installed are left out.
+process. A result is the median of the ratios to the baseline of the same round. Those that are not installed are left out.
 
     python benchmarks/run.py                        # everything: about an hour
     python benchmarks/run.py --quick                # the most important: about two minutes
-    python benchmarks/run.py --only one,many --contenders commenda,raw --rounds 5
+    python benchmarks/run.py --only one,many --contenders "customers$,raw" --rounds 5
     python benchmarks/run.py --from .benchmarks/results.json --write-docs
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from suite import docs
 from suite.others import Other, others
 from suite.races import Race, races
 from suite.server import Server, serving
@@ -42,8 +43,6 @@ def main() -> int:
         results = measure(chosen, options.rounds or (3 if options.quick else 9))
         save(results, options.output)
     if options.write_docs:
-        from suite import docs  # noqa: PLC0415 - needs matplotlib
-
         docs.write(results)
     return 0
 
@@ -55,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="also a list of a million customers")
     parser.add_argument("--rounds", type=int, help="9, or 3 with --quick")
     parser.add_argument("--only", type=words, default=[], help="measurements, by name and separated by commas")
-    parser.add_argument("--contenders", type=words, default=[], help="parts of names, separated by commas")
+    parser.add_argument("--contenders", type=words, default=[], help="regular expressions of names, separated by commas")
     parser.add_argument(
         "--output", type=Path, default=Path(".benchmarks"), help="a folder for results (default: %(default)s)"
     )
@@ -100,7 +99,7 @@ def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def save(results: Mapping[str, Any], folder: Path) -> None:
+def save(results: dict[str, Any], folder: Path) -> None:
     """Write the results, and plots of them if matplotlib is installed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,7 @@
 """
 The responses that the server sends, made in advance.
 
-A corporation is named after its number and its number of pages, so the server knows every corporation, and stores none. A
-page is a template with the name of the corporation and the number of the page in it: every customer has an id of its own.
+A page is a template with the name of the corporation and the number of the page in it: every customer has an id of its own.
 """
 
 import gzip
@@ -14,21 +13,10 @@ from typing import Any
 
 from commenda_customers.testing._data import make_customer, to_wire
 
-PER_PAGE = 100
-EXTENSIONS = ("shipping_address", "exemption_metadata")
+from .corporations import EXTENSIONS, PER_PAGE, pages_of
 
 _CORPORATION, _PAGE = "~corporation~~~", "~page"
 """What stands in a template for the name of a corporation and the number of a page. As long as these, which is fast."""
-
-
-def corporations(number: int, pages: int) -> list[str]:
-    """Return the names of so many corporations of so many pages."""
-    return [f"corp_{each:04}_{pages:05}" for each in range(number)]
-
-
-def pages_of(corporation_id: str) -> int:
-    """Return how many pages a corporation has."""
-    return int(corporation_id[-5:])
 
 
 @dataclass(frozen=True)

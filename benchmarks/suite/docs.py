@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from .others import others
-from .plots import plot_all
 from .tables import race_table
 from .versions import sentence
 
@@ -36,4 +35,6 @@ def write(results: dict[str, Any]) -> None:
     after = rest.partition(END)[2]
     PAGE.write_text(before + section(results) + after, encoding="utf-8")
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    from .plots import plot_all  # noqa: PLC0415 - only this needs matplotlib
+
     plot_all(results, DOCS)

@@ -19,7 +19,7 @@ class Job:
     What one process measures.
 
     Attributes:
-        measure: Of what: see `worker.py`.
+        measure: The function that measures, as `file:function`.
         url: The address of the API.
         contender: Who reads.
         corporations: How many.

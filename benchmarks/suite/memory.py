@@ -5,10 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from commenda_customers import AsyncCustomersAPI
-
-from .bodies import corporations
 from .contenders import TOKEN
+from .corporations import corporations
 from .jobs import Job
 
 A_THOUSAND, A_HUNDRED_THOUSAND = 1000, 100_000
@@ -16,6 +14,8 @@ A_THOUSAND, A_HUNDRED_THOUSAND = 1000, 100_000
 
 async def growth(job: Job) -> dict[str, Any]:
     """Measure by how many MiB memory grows after the first thousand customers of a stream."""
+    from commenda_customers import AsyncCustomersAPI  # noqa: PLC0415 - every process imports this file
+
     ids, count, first = corporations(job.corporations, job.pages), 0, 0.0
     async with AsyncCustomersAPI(TOKEN, base_url=job.url) as api, api.stream(ids, concurrency=job.in_flight) as stream:
         async for _customer in stream:

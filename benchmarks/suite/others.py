@@ -13,50 +13,47 @@ from .tables import quartiles, table
 
 Results = dict[str, Any]
 
-IMPORTS = {
-    "ours": "import commenda_customers",
-    "its dependencies": "import httpx, pydantic, tenacity, anyio",
-}
+DEPENDENCIES = "import httpx, pydantic, tenacity, anyio"
+IMPORTS = (DEPENDENCIES, "import commenda_customers", "from commenda_customers import AsyncCustomersAPI")
 _TIMED = (
     "import time; wall, cpu = time.perf_counter(), time.process_time(); {}; import json; "
     "print(json.dumps(dict(wall=1e3 * (time.perf_counter() - wall), cpu=1e3 * (time.process_time() - cpu))))"
 )
 
 STEPS: dict[str, tuple[str, Job]] = {
-    "construction and first use": ("commenda", Job("steps", is_first_use=True)),
-    "pages of 100 customers": ("commenda", Job("steps", pages=50)),
-    "a stream of 64 corporations": ("commenda", Job("steps", corporations=64, pages=10, in_flight=64)),
-    "pages of 1,000 customers": ("thousand", Job("steps", pages=5)),
-    "pages of 4 MiB": ("4MiB", Job("steps", pages=3)),
+    "construction and first use": ("commenda", Job("steps:steps", is_first_use=True)),
+    "pages of 100 customers": ("commenda", Job("steps:steps", pages=50)),
+    "a stream of 64 corporations": ("commenda", Job("steps:steps", corporations=64, pages=10, in_flight=64)),
+    "pages of 1,000 customers": ("thousand", Job("steps:steps", pages=5)),
+    "pages of 4 MiB": ("4MiB", Job("steps:steps", pages=3)),
 }
 """What is read: the kind of pages, and the job."""
 
-MILLION = Job("growth", corporations=200, pages=50)
-READ_AHEAD = {"stream": Job("ahead", pages=20), "loop": Job("in_a_loop", pages=20)}
+MILLION = Job("memory:growth", corporations=200, pages=50)
+READ_AHEAD = {"stream": Job("read_ahead:ahead", pages=20), "loop": Job("read_ahead:in_a_loop", pages=20)}
 
 
 def run_imports(_server: Server, rounds: int, note: Note) -> Results:
     """Return the milliseconds of each import, in fresh processes that alternate."""
-    results: dict[str, list[Any]] = {name: [] for name in IMPORTS}
+    results: dict[str, list[Any]] = {statement: [] for statement in IMPORTS}
     for number in range(2 * rounds + 1):
         note(f"imports, {number} of {2 * rounds}")
-        for name, statement in IMPORTS.items():
+        for statement in IMPORTS:
             result = run_python(["-c", _TIMED.format(statement)])
             if number:  # the first ones may compile
-                results[name].append(result)
+                results[statement].append(result)
     return results
 
 
 def imports_table(results: Results) -> str:
-    """Return what the SDK adds, which is the difference of two imports of the same round."""
+    """Return what each import costs, and by how much more than the dependencies of the same round."""
     rows = []
-    for what, name in (("cpu", "CPU time"), ("wall", "wall time")):
-        own, others = ([each[what] for each in results[which]] for which in IMPORTS)
-        low, median, high = quartiles([each - other for each, other in zip(own, others, strict=True)])
-        rows.append(
-            [name, f"{quartiles(own)[1]:.0f}", f"{quartiles(others)[1]:.0f}", f"{median:.0f}", f"{low:.0f} to {high:.0f}"]
-        )
-    return table(["milliseconds", *(f"`{statement}`" for statement in IMPORTS.values()), "difference", "quartiles"], rows)
+    for statement, own in results.items():
+        more = [each["cpu"] - other["cpu"] for each, other in zip(own, results[DEPENDENCIES], strict=True)]
+        low, median, high = quartiles(more)
+        cpu, wall = (f"{quartiles([each[what] for each in own])[1]:.0f}" for what in ("cpu", "wall"))
+        rows.append([f"`{statement}`", cpu, wall, f"{median:.0f}", f"{low:.0f} to {high:.0f}"])
+    return table(["", "CPU time, ms", "wall time, ms", "more CPU time, ms", "quartiles"], rows)
 
 
 def run_steps(server: Server, rounds: int, note: Note) -> Results:

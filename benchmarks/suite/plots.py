@@ -12,7 +12,7 @@ from .tables import median_of, quartiles
 COLORS = {OURS: "#2f8f6b", HAND: "#555555"}
 OTHER = "#9db4c0"
 
-STYLE = {"svg.hashsalt": "commenda-customers", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+STYLE: Any = {"svg.hashsalt": "commenda-customers", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
 
 
 def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:

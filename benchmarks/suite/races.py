@@ -1,5 +1,6 @@
 """Races: contenders that alternate, round after round, each time in a fresh process."""
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
@@ -52,12 +53,12 @@ class Race:
     is_compressed: bool = False
 
     def of(self, wanted: Collection[str]) -> "Race":
-        """Return the race of those that are installed and wanted, by a part of their name. The baseline stays."""
+        """Return the race of those that are installed and wanted, by patterns of their label. The baseline stays."""
         entries = (
             each
             for each in self.entries
             if each.contender.is_installed
-            and (each.label == self.baseline or not wanted or any(part in each.label for part in wanted))
+            and (each.label == self.baseline or not wanted or any(re.search(pattern, each.label) for pattern in wanted))
         )
         return replace(self, entries=tuple(entries))
 
@@ -85,7 +86,7 @@ def of_shape(shape: str, job: Job, contenders: Collection[str]) -> tuple[Entry, 
 
 def races(*, is_quick: bool, is_full: bool) -> list[Race]:
     """Return all races. *is_quick*: the most important contenders; *is_full*: also a list of a million customers."""
-    one, many = Job("cpu", pages=100 if is_quick else 200), Job("cpu", corporations=64, pages=10, in_flight=64)
+    one, many = Job("cost:cpu", pages=100 if is_quick else 200), Job("cost:cpu", corporations=64, pages=10, in_flight=64)
     main = {HAND, OURS, OURS_PYREQWEST, "commenda-customers, httpx-aiohttp", "raw: httptools + pydantic"}
     everybody = main if is_quick else set(CONTENDERS)
     found = [
@@ -106,7 +107,7 @@ def by_corporations() -> Race:
         Entry(
             f"{name}, {number} in flight",
             CONTENDERS[name],
-            Job("cpu", corporations=number, pages=10, in_flight=number, times=max(1, 16 // number)),
+            Job("cost:cpu", corporations=number, pages=10, in_flight=number, times=max(1, 16 // number)),
         )
         for name in (OURS, OURS_PYREQWEST, HAND)
         for number in (1, 16, 64, 256)
@@ -117,7 +118,9 @@ def by_corporations() -> Race:
 def by_length(most: int) -> Race:
     """What does a page cost in a longer list?"""
     entries = [
-        Entry(f"{OURS}, a list of {size:,}", CONTENDERS[OURS], Job("cpu", pages=size // 100, times=max(1, 20_000 // size)))
+        Entry(
+            f"{OURS}, a list of {size:,}", CONTENDERS[OURS], Job("cost:cpu", pages=size // 100, times=max(1, 20_000 // size))
+        )
         for size in (100, 10_000, most)
     ]
     return Race("length", "Longer lists", entries[0].label, tuple(entries))

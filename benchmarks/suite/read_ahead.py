@@ -7,8 +7,8 @@ import anyio
 
 from commenda_customers import AsyncCustomersAPI
 
-from .bodies import corporations
 from .contenders import TOKEN
+from .corporations import corporations
 from .jobs import Job
 
 WORK = 0.05

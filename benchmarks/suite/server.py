@@ -135,11 +135,13 @@ def run_on_core(number: int) -> None:
 
 def main() -> None:
     run_on_core(1)
+    run = asyncio.run
     with suppress(ImportError):
         import uvloop  # noqa: PLC0415 - works without
 
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.run(serve())
+        run = uvloop.run
+    with suppress(KeyboardInterrupt):
+        run(serve())
 
 
 if __name__ == "__main__":

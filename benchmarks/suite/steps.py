@@ -4,10 +4,10 @@ import asyncio  # noqa: TID251 - it is asyncio's loop that is measured
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
-from .bodies import corporations
 from .contenders import CONTENDERS
+from .corporations import corporations
 from .jobs import Job
 
 
@@ -56,14 +56,13 @@ class Watch:
 @contextmanager
 def watched() -> Iterator[Watch]:
     """Watch the running loop for the length of a block."""
-    watch, loop, handle = Watch(), asyncio.get_running_loop(), asyncio.Handle
-    selector = loop._selector  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public hook
-    run, select = handle._run, selector.select  # type: ignore[attr-defined]  # noqa: SLF001
-    handle._run, selector.select = watch.timed(run), watch.select(select)  # type: ignore[attr-defined]  # noqa: SLF001
+    watch, handle, selector = Watch(), cast("Any", asyncio.Handle), cast("Any", asyncio.get_running_loop())._selector
+    run, select = handle._run, selector.select  # there is no public hook
+    handle._run, selector.select = watch.timed(run), watch.select(select)
     try:
         yield watch
     finally:
-        handle._run, selector.select = run, select  # type: ignore[attr-defined]  # noqa: SLF001
+        handle._run, selector.select = run, select
 
 
 async def steps(job: Job) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def ratios(race: dict[str, Any], label: str) -> list[float]:
 
 def median_of(race: dict[str, Any], label: str, what: str) -> float:
     """Return the median of the rounds."""
-    return statistics.median(each[what] for each in race["entries"][label])
+    values: list[float] = [each[what] for each in race["entries"][label]]
+    return statistics.median(values)
 
 
 def race_table(race: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from commenda_customers import Customer
 
-from ..bodies import EXTENSIONS, PER_PAGE
+from ..corporations import EXTENSIONS, PER_PAGE
 from . import TOKEN, Read
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

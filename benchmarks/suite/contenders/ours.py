@@ -7,7 +7,7 @@ import httpx
 
 from commenda_customers import AsyncCustomersAPI
 
-from ..bodies import EXTENSIONS
+from ..corporations import EXTENSIONS
 from . import TOKEN, Read
 
 

@@ -52,7 +52,8 @@ class Connection(asyncio.Protocol):
 @asynccontextmanager
 async def open_raw(url: str) -> AsyncIterator[Read]:
     parts = urlsplit(url)
-    assert parts.hostname is not None
+    assert parts.hostname
+    assert parts.port
     host, port = parts.hostname, parts.port
     idle: list[Connection] = []
     headers = f"Host: {parts.netloc}\r\nAuthorization: Bearer {TOKEN}\r\nAccept-Encoding: gzip\r\n"

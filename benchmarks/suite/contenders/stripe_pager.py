@@ -12,12 +12,13 @@ from .httpx_by_hand import gather, query_of
 
 @asynccontextmanager
 async def open_stripe(url: str) -> AsyncIterator[Read]:
-    http_client = stripe.HTTPXClient()
-    client = stripe.StripeClient(TOKEN, base_addresses={"api": url}, http_client=http_client)
+    http_client: Any = stripe.HTTPXClient()
+    client: Any = stripe.StripeClient(TOKEN, base_addresses={"api": url}, http_client=http_client)
 
     async def customers_of(corporation_id: str) -> AsyncIterator[Any]:
         page = await client.v1.customers.list_async(query_of(corporation_id))
-        return page.auto_paging_iter()
+        pager: AsyncIterator[Any] = page.auto_paging_iter()
+        return pager
 
     async def collect(corporation_id: str) -> list[Any]:
         return [customer async for customer in await customers_of(corporation_id)]
