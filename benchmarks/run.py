@@ -40,8 +40,7 @@ def main() -> int:
             print(f"no measurement is named {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
             return 2
         chosen = [compared[name].of(options.contenders) if name in compared else measured[name] for name in names]
-        results = measure(chosen, options.rounds or (3 if options.quick else 9))
-        save(results, options.output)
+        results = measure(chosen, options.rounds or (3 if options.quick else 9), options.output)
     if options.write_docs:
         docs.write(results)
     return 0
@@ -67,8 +66,8 @@ def words(text: str) -> Sequence[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def measure(chosen: Sequence[Race | Other], rounds: int) -> dict[str, Any]:
-    """Run the measurements, and print the table of each as soon as it is there."""
+def measure(chosen: Sequence[Race | Other], rounds: int, output: Path) -> dict[str, Any]:
+    """Run the measurements. Print the table of each as soon as it is there, and write what there is by then."""
     results: dict[str, Any] = {"versions": versions(), "rounds": rounds, "races": {}}
     print(sentence(results["versions"]), end="\n\n", flush=True)
     with serving() as server:
@@ -79,6 +78,8 @@ def measure(chosen: Sequence[Race | Other], rounds: int) -> dict[str, Any]:
                 found = results[each.name] = each.run(server, rounds, note)
             note("")
             print(each.table(found), end="\n\n", flush=True)
+            save(results, output)
+    print(f"written: {', '.join(str(path) for path in sorted(output.iterdir()))}")
     return results
 
 
@@ -107,7 +108,6 @@ def save(results: dict[str, Any], folder: Path) -> None:
         from suite.plots import plot_all  # noqa: PLC0415
 
         plot_all(results, folder)
-    print(f"written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
 
 
 if __name__ == "__main__":

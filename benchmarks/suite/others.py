@@ -30,7 +30,7 @@ STEPS: dict[str, tuple[str, Job]] = {
 """What is read: the kind of pages, and the job."""
 
 MILLION = Job("memory:growth", corporations=200, pages=50)
-READ_AHEAD = {"stream": Job("read_ahead:ahead", pages=20), "loop": Job("read_ahead:in_a_loop", pages=20)}
+READ_AHEAD = {"`api.stream`": Job("read_ahead:ahead"), "`api.list`": Job("read_ahead:in_a_loop")}
 
 
 def run_imports(_server: Server, rounds: int, note: Note) -> Results:
@@ -104,15 +104,19 @@ def memory_table(results: Results) -> str:
     return table(["in flight", "customers", "MiB more at the peak than after the first thousand"], rows)
 
 
-def run_ahead(server: Server, _rounds: int, note: Note) -> Results:
-    """Return the seconds of a stream and of a loop."""
-    note("ahead: 20 pages, 50 ms of the server and 50 ms of work for each")
-    return {name: replace(job, url=server.url("slow")).run() for name, job in READ_AHEAD.items()}
+def run_ahead(server: Server, _rounds: int, note: Note, pages: int = 20) -> Results:
+    """Return the seconds of a stream and of a loop, for pages that take the server as long as the program."""
+    results: Results = {}
+    for name, job in READ_AHEAD.items():
+        note(f"ahead: {pages} pages, {name}")
+        results[name] = replace(job, url=server.url("slow"), pages=pages).run() | {"pages": pages}
+    return results
 
 
 def ahead_table(results: Results) -> str:
     """Return them as a table."""
-    return table(["", "seconds"], [[name, f"{found['seconds']:.2f}"] for name, found in results.items()])
+    rows = [[name, str(found["pages"]), f"{found['seconds']:.2f}"] for name, found in results.items()]
+    return table(["", "pages", "seconds"], rows)
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,11 @@ class Other:
 def others(*, is_quick: bool) -> dict[str, Other]:
     """Return them by name."""
     memory = partial(run_memory, job=replace(MILLION, pages=5)) if is_quick else run_memory
+    ahead = partial(run_ahead, pages=5) if is_quick else run_ahead
     found = (
         Other("imports", "Import", run_imports, imports_table),
         Other("steps", "The longest step of the event loop", run_steps, steps_table),
         Other("memory", "Memory of a stream", memory, memory_table),
-        Other("ahead", "20 pages, 50 ms of the server and 50 ms of work for each", run_ahead, ahead_table),
+        Other("ahead", "Pages that need 50 ms of the server, and 50 ms of the program", ahead, ahead_table),
     )
     return {each.name: each for each in found}

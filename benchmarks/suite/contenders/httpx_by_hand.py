@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 import httpx
-import sniffio
 from pydantic import BaseModel
 
 from commenda_customers import Customer
@@ -142,7 +141,9 @@ def reader(client: Any, url: str, envelope: type[Envelope | OwnEnvelope]) -> Rea
 
 async def gather(collect: Callable[[str], Awaitable[list[Any]]], ids: Sequence[str], in_flight: int) -> list[list[Any]]:
     """Collect the lists of many corporations, with so many requests in flight, as programs do."""
-    if sniffio.current_async_library() == "trio":
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio
         return await gather_in_a_task_group(collect, ids, in_flight)
 
     turn = asyncio.Semaphore(in_flight)
