@@ -12,6 +12,7 @@ process. A result is the median of the ratios to the baseline of the same round.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from suite.races import Race, races
 from suite.server import Server, serving
 from suite.versions import sentence, versions
 
+BUSY = 0.5
 QUICK = ("one", "many", "imports", "steps", "memory")
 
 
@@ -69,7 +71,12 @@ def words(text: str) -> Sequence[str]:
 def measure(chosen: Sequence[Race | Other], rounds: int, output: Path) -> dict[str, Any]:
     """Run the measurements. Print the table of each as soon as it is there, and write what there is by then."""
     results: dict[str, Any] = {"versions": versions(), "rounds": rounds, "races": {}}
+    written: list[Path] = []
     print(sentence(results["versions"]), end="\n\n", flush=True)
+    with suppress(AttributeError):  # Windows
+        results["load"] = load = round(os.getloadavg()[0], 1)
+        if load > BUSY:
+            print(f"Other programs are running (load {load}): the quartiles will be far apart.", file=sys.stderr)
     with serving() as server:
         for each in chosen:
             if isinstance(each, Race):
@@ -78,8 +85,8 @@ def measure(chosen: Sequence[Race | Other], rounds: int, output: Path) -> dict[s
                 found = results[each.name] = each.run(server, rounds, note)
             note("")
             print(each.table(found), end="\n\n", flush=True)
-            save(results, output)
-    print(f"written: {', '.join(str(path) for path in sorted(output.iterdir()))}")
+            written = save(results, output)
+    print(f"written: {', '.join(map(str, written))}")
     return results
 
 
@@ -89,7 +96,8 @@ def run_race(race: Race, server: Server, rounds: int) -> dict[str, Any]:
     entries = race.run(server, rounds, note)
     after = server.usage()
     cost = 1e6 * (after.seconds - before.seconds) / (after.served - before.served)
-    return {"title": race.title, "baseline": race.baseline, "server": cost, "entries": entries}
+    baselines = {entry.label: entry.baseline for entry in race.entries}
+    return {"title": race.title, "baselines": baselines, "server": round(cost, 1), "entries": entries}
 
 
 def note(text: str) -> None:
@@ -100,14 +108,16 @@ def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def save(results: dict[str, Any], folder: Path) -> None:
-    """Write the results, and plots of them if matplotlib is installed."""
+def save(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Write the results, and plots of them if matplotlib is installed; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    path = folder / "results.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     with suppress(ImportError):
         from suite.plots import plot_all  # noqa: PLC0415
 
-        plot_all(results, folder)
+        return [path, *plot_all(results, folder)]
+    return [path]
 
 
 if __name__ == "__main__":

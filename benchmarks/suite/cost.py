@@ -25,5 +25,5 @@ async def cpu(job: Job) -> dict[str, Any]:
         used, seconds = time.process_time() - used, time.perf_counter() - began
     if count != PER_PAGE * job.all_pages:
         raise ValueError(f"{job.contender} read {count} customers of {PER_PAGE * job.all_pages}")
-    cpu, wall = 1e6 * used / job.all_pages, 1e6 * seconds / job.all_pages
-    return {"cpu": cpu, "wall": wall, "mib": peak() - before, "customers": count}
+    cpu, wall = round(1e6 * used / job.all_pages, 1), round(1e6 * seconds / job.all_pages, 1)
+    return {"cpu": cpu, "wall": wall, "mib": round(peak() - before, 1), "customers": count}

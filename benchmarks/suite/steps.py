@@ -1,6 +1,7 @@
 """How long does the event loop stand still? Measured with a hook in asyncio's own loop."""
 
 import asyncio  # noqa: TID251 - it is asyncio's loop that is measured
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,6 +73,9 @@ async def steps(job: Job) -> dict[str, Any]:
     Without a warm-up, construction and first use are measured; the time in which the contender is imported is not.
     """
     opens, ids = CONTENDERS[job.contender].load(), corporations(job.corporations, job.pages)
+    if job.is_frozen:
+        gc.collect()
+        gc.freeze()
     with watched() as watch:
         await asyncio.sleep(0)  # the next iteration is the first that is measured from its beginning
         await asyncio.sleep(0)
@@ -84,4 +88,4 @@ async def steps(job: Job) -> dict[str, Any]:
             for _ in range(job.times):
                 await read(ids, job.in_flight)
             await asyncio.sleep(0)
-            return {"step": watch.step, "iteration": watch.iteration}
+            return {"step": round(watch.step, 2), "iteration": round(watch.iteration, 2)}

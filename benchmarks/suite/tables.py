@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .contenders import OURS
+
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the lower quartile, the median and the upper one."""
@@ -13,10 +15,9 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, median, high
 
 
-def ratios(race: dict[str, Any], label: str) -> list[float]:
+def ratios(race: dict[str, Any], label: str, baseline: str) -> list[float]:
     """Return the CPU time of each round, as a multiple of the baseline's of the same round."""
-    base, own = race["entries"][race["baseline"]], race["entries"][label]
-    return [each["cpu"] / other["cpu"] for each, other in zip(own, base, strict=True)]
+    return [own["cpu"] / other["cpu"] for own, other in zip(race["entries"][label], race["entries"][baseline], strict=True)]
 
 
 def median_of(race: dict[str, Any], label: str, what: str) -> float:
@@ -27,15 +28,16 @@ def median_of(race: dict[str, Any], label: str, what: str) -> float:
 
 def race_table(race: dict[str, Any]) -> str:
     """Return the table of a race."""
-    rows = []
-    for label in race["entries"]:
-        low, median, high = quartiles(ratios(race, label))
-        wall, mib = median_of(race, label, "wall"), median_of(race, label, "mib")
-        spread = f"{low:.2f} to {high:.2f}"
-        rows.append(
-            [label, f"{median:.2f}", spread, f"{median_of(race, label, 'cpu'):,.0f}", f"{1e8 / wall:,.0f}", f"{mib:.0f}"]
-        )
     head = ["", "ratio", "quartiles", "CPU, us a page", "customers/s", "memory, MiB"]
+    rows = []
+    for label, baseline in race["baselines"].items():
+        low, median, high = quartiles(ratios(race, label, baseline))
+        cpu, wall, mib = (median_of(race, label, what) for what in ("cpu", "wall", "mib"))
+        rows.append([label, f"{median:.2f}", f"{low:.2f} to {high:.2f}", f"{cpu:,.0f}", f"{1e8 / wall:,.0f}", f"{mib:.0f}"])
+    if OURS in race["entries"]:
+        head.insert(3, "ours = 1")
+        for row in rows:
+            row.insert(3, f"{statistics.median(ratios(race, row[0], OURS)):.2f}")
     note = f"\n\nThe server needed {race['server']:,.0f} microseconds of CPU time for a page."
     return f"### {race['title']}\n\n{table(head, rows)}{note}"
 

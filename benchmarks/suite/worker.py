@@ -1,7 +1,6 @@
 """The process of a job: measures, and prints the result as JSON. It imports only what the job needs."""
 
 import asyncio  # noqa: TID251 - a program for asyncio does not start with anyio
-import gc
 import importlib
 import json
 import sys
@@ -18,9 +17,6 @@ def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
     file, _, function = job.measure.partition(":")
     measure = partial(getattr(importlib.import_module(f"suite.{file}"), function), job)
-    if job.is_frozen:
-        gc.collect()
-        gc.freeze()
     print(json.dumps(run(measure, job.backend)))
 
 

@@ -43,9 +43,7 @@ def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
 def test_all_contenders_read_the_same(shape: str, job: dict[str, Any], is_compressed: bool, suite: Any, server: Any) -> None:
     """Every contender that is installed reads every customer, alone and with others in flight."""
     races, contenders, todo = suite("races"), suite("contenders"), suite("jobs").Job("cost:cpu", **job)
-    race = races.Race(
-        "tiny", "Tiny", contenders.HAND, races.of_shape(shape, todo, contenders.CONTENDERS), is_compressed=is_compressed
-    )
+    race = races.Race("tiny", "Tiny", races.of_shape(shape, todo, contenders.CONTENDERS), is_compressed=is_compressed)
     results = race.of([]).run(server, 1, lambda _: None)
     assert {contenders.HAND, contenders.OURS, "httpx2 by hand"} <= results.keys()
     assert {each["customers"] for rounds in results.values() for each in rounds} == {100 * todo.all_pages}
