@@ -15,8 +15,9 @@ WARM_UP = 20
 
 async def cpu(job: Job) -> dict[str, Any]:
     """Measure CPU time of the process, in all its threads, and wall time for a page, in microseconds."""
-    ids = corporations(job.corporations, job.pages)
-    async with CONTENDERS[job.contender].load()(job.url) as read:
+    ids, opens = corporations(job.corporations, job.pages), CONTENDERS[job.contender].load()
+    job.freeze()
+    async with opens(job.url) as read:
         await read(corporations(job.corporations, max(2, WARM_UP // job.corporations)), job.in_flight)
         gc.collect()  # or else the warm-up decides when the first collection comes
         before, began, used, count = peak(), time.perf_counter(), time.process_time(), 0

@@ -1,5 +1,6 @@
 """Jobs: one measurement each, in a process of its own."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -27,7 +28,7 @@ class Job:
         in_flight: How many requests at once.
         times: How often everything is read.
         backend: The event loop.
-        is_frozen: The program calls `gc.freeze()` at its start.
+        is_frozen: The program calls `gc.freeze()` after its imports.
         is_first_use: The client is new: there is no warm-up.
     """
 
@@ -46,6 +47,12 @@ class Job:
     def all_pages(self) -> int:
         """How many pages are read."""
         return self.corporations * self.pages * self.times
+
+    def freeze(self) -> None:
+        """Freeze what was imported, if the job wants it."""
+        if self.is_frozen:
+            gc.collect()
+            gc.freeze()
 
     def run(self) -> dict[str, Any]:
         """Run it in a process of its own; return what it measured."""

@@ -87,8 +87,8 @@ def races(*, is_quick: bool, is_full: bool) -> list[Race]:
     main = {HAND, OURS, OURS_PYREQWEST, "commenda-customers, httpx-aiohttp", "raw: httptools + pydantic"}
     everybody = main if is_quick else set(CONTENDERS)
     found = [
-        Race("one", "1 in flight", of_shape("one", one, everybody)),
-        Race("many", "64 corporations, 64 in flight", of_shape("many", many, everybody)),
+        Race("one", "1 in flight", (*of_shape("one", one, everybody), frozen(one))),
+        Race("many", "64 corporations, 64 in flight", (*of_shape("many", many, everybody), frozen(many))),
     ]
     for backend in ("asyncio", "trio", "uvloop"):
         how = "gzip" if backend == "asyncio" else backend
@@ -96,6 +96,11 @@ def races(*, is_quick: bool, is_full: bool) -> list[Race]:
             entries = of_shape(name, replace(job, backend=backend), main)
             found.append(Race(f"{name}-{how}", f"{title}, {how}", entries, is_compressed=how == "gzip"))
     return [*found, by_corporations(), by_length(1_000_000 if is_full else 100_000)]
+
+
+def frozen(job: Job) -> Entry:
+    """Let a program use the SDK that freezes what it has imported."""
+    return Entry(f"{OURS}, frozen", CONTENDERS[OURS], HAND, replace(job, is_frozen=True))
 
 
 def by_corporations() -> Race:

@@ -1,7 +1,6 @@
 """How long does the event loop stand still? Measured with a hook in asyncio's own loop."""
 
 import asyncio  # noqa: TID251 - it is asyncio's loop that is measured
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,9 +72,7 @@ async def steps(job: Job) -> dict[str, Any]:
     Without a warm-up, construction and first use are measured; the time in which the contender is imported is not.
     """
     opens, ids = CONTENDERS[job.contender].load(), corporations(job.corporations, job.pages)
-    if job.is_frozen:
-        gc.collect()
-        gc.freeze()
+    job.freeze()
     with watched() as watch:
         await asyncio.sleep(0)  # the next iteration is the first that is measured from its beginning
         await asyncio.sleep(0)
