@@ -16,7 +16,7 @@ def versions() -> dict[str, str]:
     """Return them by name. What is not installed is left out."""
     found = {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "processor": f"{os.cpu_count()} x {_processor()}",
     }
     for package in PACKAGES:
