@@ -83,7 +83,7 @@ def of_shape(shape: str, job: Job, contenders: Collection[str]) -> tuple[Entry, 
 
 def races(*, is_quick: bool, is_full: bool) -> list[Race]:
     """Return all races. *is_quick*: the most important contenders; *is_full*: also a list of a million customers."""
-    one, many = Job("cost:cpu", pages=100 if is_quick else 200), Job("cost:cpu", corporations=64, pages=10, in_flight=64)
+    one, many = Job("cost:cpu", pages=200 if is_quick else 400), Job("cost:cpu", corporations=64, pages=10, in_flight=64)
     main = {HAND, OURS, OURS_PYREQWEST, "commenda-customers, httpx-aiohttp", "raw: httptools + pydantic"}
     everybody = main if is_quick else set(CONTENDERS)
     found = [
