@@ -1,6 +1,6 @@
 """What is measured beside races: the import, the longest step of the event loop, memory, and what fetching ahead gains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -56,11 +56,11 @@ def imports_table(results: Results) -> str:
     return table(["", "CPU time, ms", "wall time, ms", "more CPU time, ms", "quartiles"], rows)
 
 
-def run_steps(server: Server, rounds: int, note: Note) -> Results:
+def run_steps(server: Server, rounds: int, note: Note, names: Sequence[str] = (OURS, OURS_PYREQWEST, HAND)) -> Results:
     """Return the longest step of each round, by contender and case."""
     results: Results = {}
     for number in range(rounds):
-        for name in (OURS, OURS_PYREQWEST, HAND):
+        for name in names:
             if not CONTENDERS[name].is_installed:
                 continue
             for case, (kind, job) in STEPS.items():
@@ -144,10 +144,11 @@ class Other:
 def others(*, is_quick: bool) -> dict[str, Other]:
     """Return them by name."""
     memory = partial(run_memory, job=replace(MILLION, pages=5)) if is_quick else run_memory
+    steps = partial(run_steps, names=[OURS]) if is_quick else run_steps
     ahead = partial(run_ahead, pages=5) if is_quick else run_ahead
     found = (
         Other("imports", "Import", run_imports, imports_table),
-        Other("steps", "The longest step of the event loop", run_steps, steps_table),
+        Other("steps", "The longest step of the event loop", steps, steps_table),
         Other("memory", "Memory of a stream", memory, memory_table),
         Other("ahead", "Pages that need 50 ms of the server, and 50 ms of the program", ahead, ahead_table),
     )
