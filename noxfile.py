@@ -200,13 +200,17 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Compare with hand-written programs, run a virtual day, and measure how much of a limit the client uses."""
-    session.install("-c", str(LOCKED / "tests.txt"), ".[cli,parquet,zstd]", "trio")
-    session.run("python", "benchmarks/page.py")
-    session.run("python", "benchmarks/stream.py")
-    session.run("python", "benchmarks/export.py")
-    session.run("python", "benchmarks/day.py")
-    session.run("python", "benchmarks/limits.py", *session.posargs)
+    """
+    Compare the cost of a page with other clients, run a virtual day, and measure how much of a limit the client uses.
+
+    With options of `benchmarks/run.py`, such as `--quick`, it only compares the cost.
+    """
+    session.install("-r", str(LOCKED / "benchmarks.txt"))
+    session.install("--no-deps", ".")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+    if not session.posargs:
+        for name in ("export", "day", "limits"):
+            session.run("python", f"benchmarks/{name}.py")
 
 
 @nox.session
@@ -249,17 +253,19 @@ def proxies(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Update the locked versions in `requirements/`."""
+    """Update the locked versions in `requirements/`: all of them, or `nox -s lock -- docs lint`."""
     session.install("uv")
     options = ["--universal", "--quiet", "--no-emit-index-url", "--upgrade", "--custom-compile-command", "nox -s lock"]
     extras = ["--extra", "cli", "--extra", "parquet", "--extra", "zstd"]
     for name, wanted in {
         "tests": [*extras, "--group", "test"],
         "lowest": [*extras, "--group", "test", "--resolution", "lowest-direct"],
+        "benchmarks": [*extras, "--group", "benchmarks"],
         "lint": ["--group", "lint"],
         "typing": [*extras, "--group", "test", "--group", "typing"],
         "docs": ["--group", "docs"],
         "build": ["--group", "build"],
         "audit": ["--group", "audit"],
     }.items():
-        session.run("uv", "pip", "compile", "pyproject.toml", *options, *wanted, "-o", str(LOCKED / f"{name}.txt"))
+        if not session.posargs or name in session.posargs:
+            session.run("uv", "pip", "compile", "pyproject.toml", *options, *wanted, "-o", str(LOCKED / f"{name}.txt"))

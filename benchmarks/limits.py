@@ -20,7 +20,6 @@ from simulation.cost import cpu_per_request
 from simulation.kinds import FEW_KINDS, KINDS, RECOVERIES
 from simulation.measure import Job, recover_all, run_all
 from simulation.network import Setting
-from simulation.plot import plot
 from simulation.servers import LIMITED, UNLIMITED, WITH_A_RIVAL
 from simulation.tables import breadth, contest, novelty, recoveries
 
@@ -57,6 +56,8 @@ def main() -> None:
 
     began = time.monotonic()
     if options.plot is not None:
+        from simulation.plot import plot  # noqa: PLC0415 - only this needs matplotlib
+
         plot(options.plot)
     part = QUICK if options.quick else 1.0
     tables = [] if options.only_kinds else compare_and_widen(FEW if options.quick else LIMITED, part, options)
