@@ -44,7 +44,7 @@ print(json.dumps({
 WITHOUT_A_CALL = {
     "the package, and folders of it whose modules have the functions": {"", "_http", "_wire", "limits", "_version"},
     "exceptions: none was raised": {"errors"},
-    "dataclasses, which have no function of their own": {"events", "limits.base", "progress"},
+    "dataclasses, which have no function of their own": {"events", "progress"},
     "the limiter that a program may choose: `limits` has its name": {"limits.fixed_rate"},
     "the method `stream`: the event loop shall not wait for 4 ms of imports": {"_customer_stream", "_fan_out"},
     "pages that are large, or cannot be read at once: the same": {"_wire.pieces", "_wire.rows"},

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import anyio
-import anyio.to_thread
 import httpx
 
 from .._cancellation import check_stack, in_child_task
 from .._event_loops import EventLoop, current_event_loop
 from .._secret import Secret
+from .._threads import in_daemon_thread
 from ..errors import APIConnectionError, APITimeoutError
 from ..query import PARAMETERS
 from .base_url import PATH, customers_url
@@ -118,8 +118,7 @@ class HTTPClient:
             raise RuntimeError("transport: pyreqwest works on asyncio only; on trio, leave it out")
 
         try:
-            # It must not block the event loop.
-            return await anyio.to_thread.run_sync(own_sender, self._url, self._transport)
+            return await in_daemon_thread(partial(own_sender, self._url, self._transport))
         except httpx.InvalidURL:
             # Do not show this exception, not even as the cause: it may contain a part of the proxy's password.
             raise APIConnectionError("the environment variables for proxies contain an address that is not a URL") from None

@@ -1,0 +1,37 @@
+"""Blocking calls, off the event loop."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import anyio
+from anyio import from_thread
+from anyio.lowlevel import current_token
+
+from ._cancellation import result_of
+
+T = TypeVar("T")
+
+
+async def in_daemon_thread(call: Callable[[], T]) -> T:
+    """
+    Run a blocking call in a thread. Return its result, or raise its exception. A cancellation does not wait for its end.
+
+    Unlike the worker threads of anyio, it does not keep a program alive that leaves its event loop open.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+    ended, token = anyio.Event(), current_token()
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            failure.append(exc)
+        with suppress(RuntimeError):  # the event loop has ended
+            from_thread.run_sync(ended.set, token=token)
+
+    threading.Thread(target=run, daemon=True).start()
+    await ended.wait()
+    return result_of(outcome, failure)
