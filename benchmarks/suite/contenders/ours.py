@@ -25,12 +25,7 @@ async def open_with_a_client(url: str) -> AsyncIterator[Read]:
 
 @asynccontextmanager
 async def open_with_pyreqwest(url: str) -> AsyncIterator[Read]:
-    from pyreqwest.compatibility.httpx.transport import HttpxTransport  # noqa: PLC0415 - may not be installed
-
-    async with (
-        httpx.AsyncClient(transport=HttpxTransport()) as client,
-        AsyncCustomersAPI(TOKEN, base_url=url, http_client=client) as api,
-    ):
+    async with AsyncCustomersAPI(TOKEN, base_url=url, transport="pyreqwest") as api:
         yield reader(api)
 
 

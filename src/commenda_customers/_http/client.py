@@ -191,7 +191,9 @@ class HTTPClient:
             scope.deadline = math.inf  # while a large response is decoded, other tasks run
             return await use(response)
 
-        sender = await self.open()
+        sender = self._sender
+        if sender is None or self._is_closed:
+            sender = await self.open()
         exchange = partial(self._exchange.get, sender, params, secret, use_complete, no_cache=no_cache)
         with anyio.move_on_after(time_limit) as scope, redacted_logs(secret):
             self._in_flight.add(scope)

@@ -10,7 +10,7 @@ import httpx
 
 from .._secret import Secret
 from ..errors import APIConnectionError, CustomersError
-from .body import ACCEPT_ENCODING, BodyReader
+from .body import BodyReader
 from .http1 import end_connection
 from .library import Library
 from .senders import Sender
@@ -136,11 +136,11 @@ class Exchange:
     def _request(
         self, sender: Sender, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, no_cache: bool
     ) -> httpx.Request:
-        headers = {"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING}
-        if no_cache:
-            headers["Cache-Control"] = "no-cache"
         with sender.library.errors_translated(self.netloc, trace):
-            return sender.request(self.url, params, headers, {"trace": trace})
+            request = sender.request(self.url, params, {"trace": trace})
+        if no_cache:
+            request.headers["Cache-Control"] = "no-cache"
+        return request
 
     async def _send(self, sender: Sender, request: httpx.Request, secret: Secret, trace: ConnectionTrace) -> httpx.Response:
         """Send a request and receive the headers of its response."""

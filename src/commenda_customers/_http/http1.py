@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-from .internals import H1_NAMES, calling_connection
+from .internals import H1_NAMES, calling_connection, inner_connection
 
 _tls_of: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 """The TLS of each connection; `None` for plain HTTP."""
@@ -33,6 +33,12 @@ class H1Connection:
         """Return the connection that calls the trace extension; `None` if it cannot be found, see `internals.py`."""
         connection = calling_connection(H1_NAMES)
         return None if connection is None else cls(connection)
+
+    @classmethod
+    def has_extra_data_in(cls, opener: Any) -> bool:
+        """Return whether more bytes than one complete response arrived, on the connection that *opener* has opened."""
+        connection = inner_connection(opener, H1_NAMES)
+        return connection is not None and cls(connection).has_extra_data
 
     @property
     def has_extra_data(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 H1_NAMES = ("_h11_state", "_network_stream")
 H2_NAMES = ("_h2_state", "_events", "_write_outgoing_data", "_read_incoming_data", "_used_all_stream_ids")
-POOLED_NAMES = ("_connect_failed",)
+POOLED_NAMES = ("_connect_failed", "_connection")
 """
 All private names that the SDK uses of `AsyncHTTP11Connection`, `AsyncHTTP2Connection`, and of `AsyncHTTPConnection`, which
 opens them. They are the same in httpcore and httpcore2.
@@ -43,6 +43,12 @@ def calling_connection(names: Iterable[str]) -> Any:
             return caller
         frame = frame.f_back
     return None
+
+
+def inner_connection(opener: Any, names: Iterable[str]) -> Any:
+    """Return the connection that an `AsyncHTTPConnection` has opened, if it has all these attributes, else `None`."""
+    connection = getattr(opener, POOLED_NAMES[1], None)
+    return connection if all(hasattr(connection, name) for name in names) else None
 
 
 def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:

@@ -69,6 +69,10 @@ class ConnectionTrace:
             case _:
                 pass
 
+    def note_reuse(self) -> None:
+        """Note that the request goes to an open connection, whose events do not come here."""
+        self._was_sent = self.is_sendable = True
+
     async def _release(self) -> None:
         """Release the connection. Until this returns, it still belongs to this request, or carries its stream."""
         if self._stream is not None:
