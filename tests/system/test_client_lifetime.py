@@ -113,6 +113,33 @@ class TestLife:
             await api.aclose()
         assert [transport.is_closed for transport in opened] == [True]
 
+    async def test_closing_while_it_opens_sends_nothing(
+        self, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A request that waited until the client was open is not sent if the client was closed meanwhile."""
+        may_open, create = threading.Event(), httpx.AsyncHTTPTransport
+
+        def create_late(**options: Any) -> httpx.AsyncHTTPTransport:
+            may_open.wait(30)
+            return create(**options)
+
+        monkeypatch.setattr(httpx, "AsyncHTTPTransport", create_late)
+        raw_server.behave(raw_server.answers(GOOD))
+        api = AsyncCustomersAPI(TOKEN, base_url=raw_server.url)
+
+        async def fetch() -> None:
+            with pytest.raises(RuntimeError, match="closed"):
+                await api.list("corp_1")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(api.aclose)
+            await anyio.wait_all_tasks_blocked()
+            may_open.set()
+        gc.collect()  # an open socket would be a warning, and so an error
+        assert not raw_server.connections
+
     async def test_cancellation_closes_the_connections(self, raw_server: RawServer) -> None:
         """A block that is left by cancellation leaves no open connection behind."""
         raw_server.behave(raw_server.answers(GOOD))

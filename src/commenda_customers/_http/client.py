@@ -111,6 +111,7 @@ class HTTPClient:
             self.check_usable()
             if self._sender is None:
                 self._sender = await self._new_sender()
+                self.check_usable()  # it may have been closed meanwhile; `aclose` waits to close the sender
             return self._sender
 
     async def _new_sender(self) -> Sender:

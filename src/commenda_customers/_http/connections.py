@@ -93,10 +93,9 @@ class ConnectionStack:
         return [*self._idle, *self._in_use]
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections. One that is still being opened is closed when its request, which is cancelled, ends."""
         connections = self.connections
         self._idle.clear()
-        self._in_use.clear()
         for connection in connections:
             await _close(connection)
 
