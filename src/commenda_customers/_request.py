@@ -102,7 +102,7 @@ class _PageRequest:
         self._corporation_id = query.corporation_id
         self._collect_invalid = query.selection.collect_invalid
         self._cursor = cursor
-        self._params = query.to_params(cursor)
+        self._query = query.at(cursor)
         self._report = PageReporter(query.corporation_id, cursor, fetcher.hooks)
         self._new_token_was_refused = False
         self._foreign_customers_came = False
@@ -209,7 +209,7 @@ class _PageRequest:
         attempt.was_sent, attempt.in_flight_since = True, anyio.current_time()
         self._report.sent(attempt)
         received = await self._fetcher.http.get(
-            self._params,
+            self._query,
             secret,
             partial(self._receive, secret),
             time_limit=self._fetcher.timeout,

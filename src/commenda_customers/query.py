@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, Self, TypedDict, Unpack, cast
 from urllib.parse import urlencode
@@ -155,31 +155,38 @@ class Selection:
             TypeError: The id is not a `str`. The message calls it *name*.
             ValueError: The id is empty, or the query is too long for a URL.
         """
-        query = CustomersQuery(_text(name, corporation_id), self)
-        _check_length(query.to_params(None))
-        return query
+        params = [("corporation_id", _text(name, corporation_id)), ("limit", str(self.limit)), *self.filters]
+        return CustomersQuery(params[0][1], self, _check_length(params))
 
 
 @dataclass(frozen=True, slots=True)
 class CustomersQuery:
-    """A checked query for one corporation."""
+    """
+    A checked query for one corporation.
+
+    Attributes:
+        corporation_id: The corporation.
+        selection: The filters and the page size.
+        first: The query of the URL of the first page. Filters and limit go with every page.
+    """
 
     corporation_id: str
     selection: Selection
+    first: str = field(repr=False)
 
-    def to_params(self, cursor: str | None) -> list[tuple[str, str]]:
-        """Return the query parameters of the page at *cursor*. Filters and limit go with every page."""
-        params = [("corporation_id", self.corporation_id), ("limit", str(self.selection.limit)), *self.selection.filters]
-        if cursor is not None:
-            params.append(("cursor", cursor))
-
-        return params
+    def at(self, cursor: str | None) -> str:
+        """Return the query of the URL of the page at *cursor*."""
+        return self.first if cursor is None else f"{self.first}&{urlencode({'cursor': cursor})}"
 
 
-def _check_length(params: Sequence[tuple[str, str]]) -> None:
-    if len(urlencode(params)) > _MAX_QUERY_LENGTH:
+def _check_length(params: Sequence[tuple[str, str]]) -> str:
+    """Return the query of a URL with these parameters."""
+    query = urlencode(params)
+    if len(query) > _MAX_QUERY_LENGTH:
         name, value = max(params, key=lambda parameter: len(parameter[1]))
         raise ValueError(f"{name}: {len(value):,} characters are too long for a URL")
+
+    return query
 
 
 def check_cursor(cursor: str | None) -> str | None:

@@ -18,7 +18,7 @@ from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, SettingsFrame
 
 from commenda_customers._http.http1 import H1Connection
 from commenda_customers._http.http2 import Ending, H2Stream, is_of_ended_connection
-from commenda_customers._http.internals import frames_of, is_of_trace
+from commenda_customers._http.internals import POOL_NAME, frames_of, is_of_trace
 from commenda_customers._http.logs import _LOGGERS
 
 pytestmark = [
@@ -53,6 +53,29 @@ async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, has_ex
 
     await _send(core, [sent], trace)
     assert found[1] is has_extra_data
+
+
+async def test_a_response_too_many_is_seen_in_what_opened_the_connection(core: ModuleType) -> None:
+    """Also without a trace, from the outside."""
+    url = core.URL("http://api.test/")
+    for sent, has_extra_data in ((HTTP1, False), (HTTP1 + HTTP1, True)):
+        opener = core.AsyncHTTPConnection(url.origin, network_backend=core.AsyncMockBackend([sent]))
+        assert H1Connection.inside(opener) is None  # it is not open
+        response = await opener.handle_async_request(core.Request("GET", url, headers={"Host": "api.test"}))
+        await response.aread()
+        await response.aclose()
+        inside = H1Connection.inside(opener)
+        assert inside is not None
+        assert inside.has_extra_data is has_extra_data
+        assert H1Connection.inside(inside.connection) == inside
+        await opener.aclose()
+
+
+async def test_a_transport_has_a_pool_that_can_be_replaced(core: ModuleType) -> None:
+    """The transports of httpx and httpx2 hold their connections in the attribute that the SDK replaces."""
+    library = httpx if core is httpcore else httpx2
+    async with library.AsyncHTTPTransport() as transport:
+        assert isinstance(getattr(transport, POOL_NAME), core.AsyncConnectionPool)
 
 
 async def test_a_stream_is_found_and_reset(core: ModuleType) -> None:

@@ -4,7 +4,7 @@ import errno
 import gc
 import math
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
@@ -173,7 +173,7 @@ class HTTPClient:
 
     async def get(
         self,
-        params: Sequence[tuple[str, str]],
+        query: str,
         secret: Secret,
         use: Callable[[RawResponse], Awaitable[T]],
         *,
@@ -195,7 +195,7 @@ class HTTPClient:
         sender = self._sender
         if sender is None or self._is_closed:
             sender = await self.open()
-        exchange = partial(self._exchange.get, sender, params, secret, use_complete, no_cache=no_cache)
+        exchange = partial(self._exchange.get, sender, query, secret, use_complete, no_cache=no_cache)
         with anyio.move_on_after(time_limit) as scope, redacted_logs(secret):
             self._in_flight.add(scope)
             try:

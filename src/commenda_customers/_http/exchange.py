@@ -1,6 +1,6 @@
 """One request and its response, through a client of the HTTP library."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -71,7 +71,7 @@ class Exchange:
     async def get(
         self,
         sender: Sender,
-        params: Sequence[tuple[str, str]],
+        query: str,
         secret: Secret,
         use: Callable[[RawResponse], Awaitable[T]],
         *,
@@ -85,7 +85,7 @@ class Exchange:
 
         Args:
             sender: Sends the request.
-            params: The query parameters.
+            query: The query of the URL.
             secret: The token.
             use: Is called with the response.
             no_cache: Ask caches not to respond without asking the server (RFC 9111, section 5.2.1.4).
@@ -94,7 +94,7 @@ class Exchange:
             APIConnectionError: No complete response came.
             InvalidResponseError: The body is too large, or in an encoding that the SDK did not ask for.
         """
-        response, trace = await self._send_until_accepted(sender, params, secret, no_cache=no_cache)
+        response, trace = await self._send_until_accepted(sender, query, secret, no_cache=no_cache)
         try:
             try:
                 received = await self._body_of(response, sender.library, trace)
@@ -115,7 +115,7 @@ class Exchange:
                 await response.aclose()
 
     async def _send_until_accepted(
-        self, sender: Sender, params: Sequence[tuple[str, str]], secret: Secret, *, no_cache: bool
+        self, sender: Sender, query: str, secret: Secret, *, no_cache: bool
     ) -> tuple[httpx.Response, ConnectionTrace]:
         """
         Send a request until the server accepts it, or a connection fails.
@@ -126,18 +126,16 @@ class Exchange:
         """
         while True:
             trace = ConnectionTrace()
-            request = self._request(sender, params, trace, no_cache=no_cache)
+            request = self._request(sender, query, trace, no_cache=no_cache)
             try:
                 return await self._send(sender, request, secret, trace), trace
             except APIConnectionError:
                 if not trace.needs_next_connection:
                     raise
 
-    def _request(
-        self, sender: Sender, params: Sequence[tuple[str, str]], trace: ConnectionTrace, *, no_cache: bool
-    ) -> httpx.Request:
+    def _request(self, sender: Sender, query: str, trace: ConnectionTrace, *, no_cache: bool) -> httpx.Request:
         with sender.library.errors_translated(self.netloc, trace):
-            request = sender.request(self.url, params, {"trace": trace})
+            request = sender.request(f"{self.url}?{query}", {"trace": trace})
         if no_cache:
             request.headers["Cache-Control"] = "no-cache"
         return request

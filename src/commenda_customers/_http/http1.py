@@ -35,10 +35,10 @@ class H1Connection:
         return None if connection is None else cls(connection)
 
     @classmethod
-    def has_extra_data_in(cls, opener: Any) -> bool:
-        """Return whether more bytes than one complete response arrived, on the connection that *opener* has opened."""
+    def inside(cls, opener: Any) -> Self | None:
+        """Return the connection that an `AsyncHTTPConnection` has opened, or *opener* if it is that connection itself."""
         connection = inner_connection(opener, H1_NAMES)
-        return connection is not None and cls(connection).has_extra_data
+        return None if connection is None else cls(connection)
 
     @property
     def has_extra_data(self) -> bool:

@@ -46,9 +46,11 @@ def calling_connection(names: Iterable[str]) -> Any:
 
 
 def inner_connection(opener: Any, names: Iterable[str]) -> Any:
-    """Return the connection that an `AsyncHTTPConnection` has opened, if it has all these attributes, else `None`."""
-    connection = getattr(opener, POOLED_NAMES[1], None)
-    return connection if all(hasattr(connection, name) for name in names) else None
+    """Return *opener*, or else the connection that it has opened, if it has all these attributes; else `None`."""
+    for connection in (opener, getattr(opener, "_connection", None)):
+        if all(hasattr(connection, name) for name in names):
+            return connection
+    return None
 
 
 def frames_of(traceback: TracebackType | None) -> Iterator[FrameType]:
