@@ -203,13 +203,6 @@ def test_a_program_that_ends_after_a_request() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
-def test_a_broken_installation_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the extra, also if only a part of the package is there."""
-    monkeypatch.setitem(sys.modules, "pyreqwest.client", None)
-    with pytest.raises(ModuleNotFoundError, match="needs the extra 'pyreqwest'"):
-        AsyncCustomersAPI(TOKEN, transport="pyreqwest")
-
-
 def test_trio_is_refused(raw_server: RawServer) -> None:
     """The error says what to do, and no request is sent."""
 
