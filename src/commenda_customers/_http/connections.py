@@ -96,10 +96,9 @@ class ConnectionStack:
 
     async def aclose(self) -> None:
         """Close all connections. One that is still being opened is closed when its request, which is cancelled, ends."""
-        connections = self.connections
-        self._idle.clear()
-        for connection in connections:
+        for connection in self.connections:
             await _close(connection)
+        self._idle.clear()
 
 
 class _Body:
