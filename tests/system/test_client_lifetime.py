@@ -353,18 +353,20 @@ class TestOpening:
         assert threading.main_thread().name not in threads
 
     @pytest.mark.parametrize(
-        ("name", "value"),
+        "settings",
         [
-            ("SSL_CERT_FILE", "/nowhere.pem"),
-            ("ALL_PROXY", "gopher://x"),
-            ("ALL_PROXY", "http://u:hunt/er2@x"),
+            {"SSL_CERT_FILE": "/nowhere.pem"},
+            {"ALL_PROXY": "gopher://x"},
+            {"ALL_PROXY": "http://u:hunt/er2@x"},
+            {"ALL_PROXY": "http://x", "NO_PROXY": "[::1"},
         ],
     )
     async def test_wrong_settings_of_the_environment_are_errors(
-        self, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+        self, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Wrong certificates or proxies in the environment are one clear error that is not retried."""
-        monkeypatch.setenv(name, value)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
         api = AsyncCustomersAPI(TOKEN)
         with pytest.raises(APIConnectionError, match="environment variables for proxies") as caught:
             await api.list("corp_1")
