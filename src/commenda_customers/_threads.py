@@ -1,8 +1,10 @@
-"""Blocking calls, off the event loop."""
+"""Threads: for a blocking call, and for an import that needs a thread that lasts."""
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import TypeVar
 
 import anyio
@@ -35,3 +37,31 @@ async def in_daemon_thread(call: Callable[[], T]) -> T:
     threading.Thread(target=run, daemon=True).start()
     await ended.wait()
     return result_of(outcome, failure)
+
+
+def import_for_good(name: str) -> None:
+    """
+    Import a module that crashes when it is used after the thread that imported it has ended: so that thread never ends.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    if sys.modules.get(name) is not None:
+        return
+
+    failure: list[ImportError] = []
+    is_done = threading.Event()
+
+    def run() -> None:
+        try:
+            import_module(name)
+        except ImportError as exc:
+            failure.append(exc)
+        finally:
+            is_done.set()
+        threading.Event().wait(0 if failure else None)
+
+    threading.Thread(target=run, daemon=True).start()
+    is_done.wait()
+    if failure:
+        raise failure[0]

@@ -179,25 +179,29 @@ anyio.run(main)
 
 
 PROGRAM = """
-import anyio, sys
+import anyio, sys, threading
 from commenda_customers import APIConnectionError, AsyncCustomersAPI, RetryPolicy
 
 async def main() -> None:
-    for _ in range(3):
-        options = {"base_url": "http://127.0.0.1:1", "transport": "pyreqwest", "retry": RetryPolicy(max_attempts=1)}
-        async with AsyncCustomersAPI("token-1", **options) as api:
-            try:
-                await api.list("corp_1")
-            except APIConnectionError:
-                pass
+    options = {"base_url": "http://127.0.0.1:1", "transport": "pyreqwest", "retry": RetryPolicy(max_attempts=1)}
+    async with AsyncCustomersAPI("token-1", **options) as api:
+        try:
+            await api.list("corp_1")
+        except APIConnectionError:
+            pass
 
+for _ in range(2):
+    thread = threading.Thread(target=anyio.run, args=(main,))
+    thread.start()
+    thread.join()
+anyio.run(main)
 anyio.run(main)
 sys.exit(3)
 """
 
 
 def test_a_program_that_ends_after_a_request() -> None:
-    """A program with several clients, that ends as soon as a request has ended, keeps its exit code, and prints nothing."""
+    """A program with clients in several threads that ends right after a request keeps its exit code, and prints nothing."""
     for _ in range(5):  # the threads of pyreqwest may be anywhere
         done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (3, "", "")

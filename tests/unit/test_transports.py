@@ -2,6 +2,7 @@
 
 import ssl
 import sys
+import threading
 from typing import Any
 
 import httpcore
@@ -12,6 +13,7 @@ from commenda_customers import AsyncCustomersAPI
 from commenda_customers._http import senders
 from commenda_customers._http.connections import ConnectionStack
 from commenda_customers._http.trace import ConnectionTrace
+from commenda_customers._threads import import_for_good
 
 TOKEN = "token-of-a-test"
 URL = httpx.URL("http://127.0.0.1:1/customers")
@@ -38,6 +40,16 @@ class TestOption:
         monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(ModuleNotFoundError, match=r"transport: .* needs the extra 'pyreqwest': pip install"):
             AsyncCustomersAPI(TOKEN, transport="pyreqwest")
+
+
+def test_an_import_in_a_thread_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module is there afterwards. A second call does nothing."""
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    before = threading.active_count()
+    for _ in range(2):
+        import_for_good("colorsys")
+    assert "colorsys" in sys.modules
+    assert threading.active_count() == before + 1
 
 
 def test_a_version_of_httpx_without_the_private_name_works(monkeypatch: pytest.MonkeyPatch) -> None:

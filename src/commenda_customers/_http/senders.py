@@ -8,11 +8,11 @@ the SDK uses. Without it, a page takes 10 % less time. Only if the environment n
 import ssl
 import urllib.request
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from importlib import import_module
 from typing import Any, Literal, Protocol, cast, get_args
 
 import httpx
 
+from .._threads import import_for_good
 from .._version import __version__
 from .body import ACCEPT_ENCODING
 from .internals import POOL_NAME
@@ -139,8 +139,7 @@ def check_transport(transport: Transport, client: object) -> Transport:
     if client is not None:
         raise ValueError("transport: cannot be combined with http_client, which has a transport of its own")
     try:
-        # Not in the thread that opens it: after that thread has ended, pyreqwest would crash. This takes 2 ms, once.
-        import_module(f"{transport}.client")
+        import_for_good(f"{transport}.client")  # 2 ms, once
     except ImportError as exc:
         raise ModuleNotFoundError(
             f"transport: {transport!r} needs the extra {transport!r}: pip install '/path/to/clone[{transport}]'"
