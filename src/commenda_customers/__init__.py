@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 else:  # a type checker that saw this would accept any name
 
     def __getattr__(name: str) -> object:
+        if name in _NAMES_BY_MODULE:  # as if this package had imported all of its names
+            return import_module(f".{name}", __name__)
         for module, names in _NAMES_BY_MODULE.items():
             if name in names.split():
                 value = globals()[name] = getattr(import_module(f".{module}", __name__), name)

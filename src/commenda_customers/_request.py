@@ -14,6 +14,7 @@ from typing import NamedTuple
 import anyio
 
 from ._attempt import Attempt
+from ._cancellation import check_stack
 from ._http import HTTPClient, RawResponse
 from ._reports import PageReporter, report
 from ._secret import Secret, drop_tracebacks
@@ -70,6 +71,7 @@ class PageFetcher:
         Raises:
             CustomersError: No usable page came, in all the attempts that the retry policy allows.
         """
+        check_stack()
         return await _PageRequest(self, query, cursor, max_wait).fetch()
 
 

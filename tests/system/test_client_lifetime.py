@@ -113,6 +113,33 @@ class TestLife:
             await api.aclose()
         assert [transport.is_closed for transport in opened] == [True]
 
+    async def test_closing_while_it_opens_sends_nothing(
+        self, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A request that waited until the client was open is not sent if the client was closed meanwhile."""
+        may_open, create = threading.Event(), httpx.AsyncHTTPTransport
+
+        def create_late(**options: Any) -> httpx.AsyncHTTPTransport:
+            may_open.wait(30)
+            return create(**options)
+
+        monkeypatch.setattr(httpx, "AsyncHTTPTransport", create_late)
+        raw_server.behave(raw_server.answers(GOOD))
+        api = AsyncCustomersAPI(TOKEN, base_url=raw_server.url)
+
+        async def fetch() -> None:
+            with pytest.raises(RuntimeError, match="closed"):
+                await api.list("corp_1")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(api.aclose)
+            await anyio.wait_all_tasks_blocked()
+            may_open.set()
+        gc.collect()  # an open socket would be a warning, and so an error
+        assert not raw_server.connections
+
     async def test_cancellation_closes_the_connections(self, raw_server: RawServer) -> None:
         """A block that is left by cancellation leaves no open connection behind."""
         raw_server.behave(raw_server.answers(GOOD))
@@ -326,18 +353,20 @@ class TestOpening:
         assert threading.main_thread().name not in threads
 
     @pytest.mark.parametrize(
-        ("name", "value"),
+        "settings",
         [
-            ("SSL_CERT_FILE", "/nowhere.pem"),
-            ("ALL_PROXY", "gopher://x"),
-            ("ALL_PROXY", "http://u:hunt/er2@x"),
+            {"SSL_CERT_FILE": "/nowhere.pem"},
+            {"ALL_PROXY": "gopher://x"},
+            {"ALL_PROXY": "http://u:hunt/er2@x"},
+            {"ALL_PROXY": "http://x", "NO_PROXY": "[::1"},
         ],
     )
     async def test_wrong_settings_of_the_environment_are_errors(
-        self, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+        self, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Wrong certificates or proxies in the environment are one clear error that is not retried."""
-        monkeypatch.setenv(name, value)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
         api = AsyncCustomersAPI(TOKEN)
         with pytest.raises(APIConnectionError, match="environment variables for proxies") as caught:
             await api.list("corp_1")

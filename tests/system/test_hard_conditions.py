@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
@@ -154,6 +154,43 @@ def test_a_large_page_among_slow_tasks(backend: str) -> None:
             tasks.cancel_scope.cancel()
 
     anyio.run(main, backend=backend)
+
+
+def _depth() -> int:
+    frame, count = sys._getframe(), 0
+    while frame := frame.f_back:  # type: ignore[assignment]  # it ends with None
+        count += 1
+    return count
+
+
+async def _from_deep(calls: int, function: Callable[[], Awaitable[None]]) -> None:
+    await (_from_deep(calls - 1, function) if calls > 0 else function())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_reused_connection_at_the_recursion_limit(raw_server: RawServer, backend: str) -> None:
+    """Called from too deep a stack for a request on an open connection, it raises RecursionError, and sends nothing."""
+    raw_server.behave(raw_server.answers(*[GOOD] * 200))
+
+    async def main() -> None:
+        async with AsyncCustomersAPI(TOKEN, base_url=raw_server.url, rate_limit=None) as api:
+
+            async def fetch() -> None:
+                assert len(await api.list("corp_1")) == 1
+
+            await fetch()
+            for left in [*range(2, 250, 2), 700]:  # where coverage is measured, calls count twice
+                sent = len(raw_server.requests)
+                try:
+                    await _from_deep(sys.getrecursionlimit() - _depth() - left, fetch)
+                except RecursionError:
+                    assert len(raw_server.requests) == sent
+                else:
+                    assert left > 50
+            await fetch()
+
+    anyio.run(main, backend=backend)
+    assert raw_server.connections == 1
 
 
 START = """

@@ -93,3 +93,14 @@ def test_every_name_of_the_package_is_there() -> None:
     for name in commenda_customers.__all__:
         assert getattr(commenda_customers, name) is getattr(commenda_customers, name)
     assert not hasattr(commenda_customers, "Customers")
+
+
+def test_every_module_of_the_package_is_there() -> None:
+    """`import commenda_customers` is enough to reach a name by its module."""
+    program = (
+        "import commenda_customers\n"
+        "for name in 'auth checkpoint client errors events limits models progress query retry'.split():\n"
+        "    assert getattr(commenda_customers, name).__name__ == f'commenda_customers.{name}'\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -178,6 +178,31 @@ anyio.run(main)
     assert (done.stdout.strip(), done.stderr) == ("1", "")
 
 
+PROGRAM = """
+import anyio, sys
+from commenda_customers import APIConnectionError, AsyncCustomersAPI, RetryPolicy
+
+async def main() -> None:
+    for _ in range(3):
+        options = {"base_url": "http://127.0.0.1:1", "transport": "pyreqwest", "retry": RetryPolicy(max_attempts=1)}
+        async with AsyncCustomersAPI("token-1", **options) as api:
+            try:
+                await api.list("corp_1")
+            except APIConnectionError:
+                pass
+
+anyio.run(main)
+sys.exit(3)
+"""
+
+
+def test_a_program_that_ends_after_a_request() -> None:
+    """A program with several clients, that ends as soon as a request has ended, keeps its exit code, and prints nothing."""
+    for _ in range(5):  # the threads of pyreqwest may be anywhere
+        done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+
+
 def test_trio_is_refused(raw_server: RawServer) -> None:
     """The error says what to do, and no request is sent."""
 

@@ -1,6 +1,7 @@
 """The option `transport`, and the connections that the SDK makes for itself."""
 
 import ssl
+import sys
 from typing import Any
 
 import httpcore
@@ -30,9 +31,11 @@ class TestOption:
         with pytest.raises(ValueError, match="transport: cannot be combined with http_client"):
             AsyncCustomersAPI(TOKEN, transport="pyreqwest", http_client=httpx.AsyncClient())
 
-    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The error says what to install, before any request."""
-        monkeypatch.setattr(senders, "find_spec", lambda _name: None)
+    @pytest.mark.parametrize("missing", ["pyreqwest", "pyreqwest.client"])
+    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+        """The error says what to install, before any request, also if only a part of the package is there."""
+        monkeypatch.delitem(sys.modules, "pyreqwest.client", raising=False)
+        monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(ModuleNotFoundError, match=r"transport: .* needs the extra 'pyreqwest': pip install"):
             AsyncCustomersAPI(TOKEN, transport="pyreqwest")
 

@@ -1,4 +1,4 @@
-"""The client of the HTTP library, the user's or the SDK's own: when it opens and closes, and whether it may be used."""
+"""What sends requests, the user's client or the SDK's own sender: when it opens and closes, and whether it may be used."""
 
 import errno
 import gc
@@ -49,7 +49,7 @@ class AnyAsyncClient(Protocol):
 
 class HTTPClient:
     """
-    Sends requests through the user's client, or through its own, which it opens when it is first needed.
+    Sends requests through the user's client, or through a sender of its own, which it opens when it is first needed.
 
     Attributes:
         base_url: The address of the API.
@@ -111,6 +111,7 @@ class HTTPClient:
             self.check_usable()
             if self._sender is None:
                 self._sender = await self._new_sender()
+                self.check_usable()  # it may have been closed meanwhile; `aclose` waits to close the sender
             return self._sender
 
     async def _new_sender(self) -> Sender:
@@ -131,7 +132,7 @@ class HTTPClient:
 
     async def aclose(self) -> None:
         """
-        Close the SDK's HTTP client; a client of the user stays open. May be called more than once.
+        Close the SDK's own sender; a client of the user stays open. May be called more than once.
 
         Raises:
             RuntimeError: It is in use in another event loop, which is not closed.

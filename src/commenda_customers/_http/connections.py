@@ -95,12 +95,10 @@ class ConnectionStack:
         return [*self._idle, *self._in_use]
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        connections = self.connections
-        self._idle.clear()
-        self._in_use.clear()
-        for connection in connections:
+        """Close all connections. One that is still being opened is closed when its request, which is cancelled, ends."""
+        for connection in self.connections:
             await _close(connection)
+        self._idle.clear()
 
 
 class _Body:

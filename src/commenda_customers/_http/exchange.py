@@ -1,4 +1,4 @@
-"""One request and its response, through a client of the HTTP library."""
+"""One request and its response, through a `Sender`."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -49,7 +49,7 @@ class RawResponse:
         return 200 <= self.status < 300
 
     def drop_connection(self) -> None:
-        """Prevent new requests on the connection of this response."""
+        """Prevent new requests on the connection of this response. Nothing is known of a connection of pyreqwest."""
         end_connection(self._connection)
 
 

@@ -1,6 +1,8 @@
 """The faster transport: pyreqwest, which is written in Rust. Only this file imports it."""
 
+import atexit
 import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable
 from datetime import timedelta
 from typing import TypeVar
@@ -17,6 +19,10 @@ T = TypeVar("T")
 
 _UNTRUSTED = "invalid peer certificate"
 """How Rust's TLS begins its message about a certificate."""
+
+# When a call is done, a thread of pyreqwest tells the event loop so, and then needs the interpreter for one more moment. If
+# that has ended meanwhile, the thread aborts the process. So the interpreter ends a little later.
+atexit.register(time.sleep, 0.05)
 
 
 class PyreqwestTransport(httpx.AsyncBaseTransport):

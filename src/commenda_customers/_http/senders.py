@@ -8,7 +8,7 @@ the SDK uses. Without it, a page takes 10 % less time. Only if the environment n
 import ssl
 import urllib.request
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any, Literal, Protocol, cast, get_args
 
 import httpx
@@ -138,10 +138,13 @@ def check_transport(transport: Transport, client: object) -> Transport:
         return transport
     if client is not None:
         raise ValueError("transport: cannot be combined with http_client, which has a transport of its own")
-    if find_spec(transport) is None:
+    try:
+        # Not in the thread that opens it: after that thread has ended, pyreqwest would crash. This takes 2 ms, once.
+        import_module(f"{transport}.client")
+    except ImportError as exc:
         raise ModuleNotFoundError(
             f"transport: {transport!r} needs the extra {transport!r}: pip install '/path/to/clone[{transport}]'"
-        )
+        ) from exc
 
     return transport
 
