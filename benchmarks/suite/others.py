@@ -14,7 +14,13 @@ from .tables import quartiles, table
 Results = dict[str, Any]
 
 DEPENDENCIES = "import httpx, pydantic, tenacity, anyio"
-IMPORTS = (DEPENDENCIES, "import commenda_customers", "from commenda_customers import AsyncCustomersAPI")
+IMPORTS = (
+    DEPENDENCIES,
+    # pydantic imports the rest of itself for the first model.
+    f"{DEPENDENCIES}; from pydantic import BaseModel, TypeAdapter, ValidationError",
+    f"{DEPENDENCIES}; import commenda_customers",
+    f"{DEPENDENCIES}; from commenda_customers import AsyncCustomersAPI",
+)
 _TIMED = (
     "import time; wall, cpu = time.perf_counter(), time.process_time(); {}; import json; "
     "print(json.dumps(dict(wall=1e3 * (time.perf_counter() - wall), cpu=1e3 * (time.process_time() - cpu))))"
