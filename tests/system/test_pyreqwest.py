@@ -1,4 +1,4 @@
-"""The transport of pyreqwest: the same faults, and what is its own."""
+"""The transport of pyreqwest: the same faults as with httpx, and what is different."""
 
 import asyncio
 import subprocess
@@ -46,12 +46,12 @@ class TestFaults:
     pytestmark = pytest.mark.anyio
 
     def test_each_difference_is_about_a_fault_of_the_page(self) -> None:
-        """The table has no row of its own."""
+        """The table has only faults that other tables of the page have."""
         assert {*DIFFERENT} <= {row.fault for row in ROWS}
 
     @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
     async def test_what_the_page_says_happens(self, row: Any) -> None:
-        """A list reads while the fault happens at first, another one while it happens each time."""
+        """One list reads while the fault passes, another one while it lasts."""
         outcome = await outcome_of(TABLES[row.section][row.fault], ("pyreqwest", "pyreqwest"))
         assert outcome == DIFFERENT.get(row.fault, (row.outcome, row.error))
 
@@ -89,7 +89,7 @@ class TestFaults:
     async def test_no_proxy_of_the_environment_sees_the_token(
         self, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Plain HTTP is for loopback, and goes there."""
+        """Plain HTTP is for loopback: the request goes there directly."""
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
         raw_server.behave(raw_server.answers(GOOD))
@@ -105,7 +105,7 @@ class TestLeaving:
     @pytest.mark.parametrize("limit", ["anyio", "asyncio"])
     @pytest.mark.parametrize("stage", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"])
     async def test_a_cancelled_request_leaves_nothing(self, raw_server: RawServer, limit: str, stage: bytes) -> None:
-        """The timeout of the program wins at each stage, and the client works on."""
+        """The timeout of the program ends the request at each stage, and the client still works."""
 
         def stall(connection: Connection) -> None:
             connection.read_request()
@@ -198,7 +198,7 @@ sys.exit(3)
 
 def test_a_program_that_ends_after_a_request() -> None:
     """A program with several clients, that ends as soon as a request has ended, keeps its exit code, and prints nothing."""
-    for _ in range(5):  # the threads of pyreqwest may be anywhere
+    for _ in range(5):  # the threads of pyreqwest may be at any point
         done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
