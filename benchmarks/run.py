@@ -1,8 +1,9 @@
 """
-What does a page of 100 customers cost the client, beside other clients? CPU time over real HTTP on loopback.
+Compare what a page of 100 customers costs the SDK and other clients: CPU time over real HTTP on loopback.
 
-The server has a process, and if there are two, a core of its own. Contenders alternate in rounds, each time in a fresh
-process. A result is the median of the ratios to the baseline of the same round. Those that are not installed are left out.
+The server has a process of its own, and a core of its own if there are two. Contenders take turns in each round, each time
+in a fresh process. A result is the median of the ratios to the baseline of the same round. Contenders that are not
+installed are left out.
 
     python benchmarks/run.py                        # everything: about an hour
     python benchmarks/run.py --quick                # the most important: about two minutes
@@ -69,7 +70,7 @@ def words(text: str) -> Sequence[str]:
 
 
 def measure(chosen: Sequence[Race | Other], rounds: int, output: Path) -> dict[str, Any]:
-    """Run the measurements. Print the table of each as soon as it is there, and write what there is by then."""
+    """Run the measurements. After each, print its table, and write all results so far."""
     results: dict[str, Any] = {"versions": versions(), "rounds": rounds, "races": {}}
     written: list[Path] = []
     print(sentence(results["versions"]), end="\n\n", flush=True)

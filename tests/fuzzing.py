@@ -71,7 +71,7 @@ def _decode(body: bytes, *, collect: bool) -> CustomerPage | InvalidResponseErro
 
 
 def check_steps(body: bytes, piece: int) -> None:
-    """It does not matter in which pieces a body is read."""
+    """A body gives the same outcome, in whatever pieces it is read."""
     for collect in (False, True):
         at_once, (in_steps, _) = _decode(body, collect=collect), decode_by_steps(body, piece=piece, collect=collect)
         assert _all_of(in_steps) == _all_of(at_once)

@@ -1,1 +1,1 @@
-"""Measures what a page costs the client, beside other clients. Run it with `python benchmarks/run.py`."""
+"""Measures what a page costs the SDK, and compares it with other clients. Run it with `python benchmarks/run.py`."""

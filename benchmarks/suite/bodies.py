@@ -1,7 +1,8 @@
 """
 The responses that the server sends, made in advance.
 
-A page is a template with the name of the corporation and the number of the page in it: every customer has an id of its own.
+A page is made from a template, into which the name of the corporation and the number of the page are written. So every
+customer has an id of its own.
 """
 
 import gzip
@@ -16,7 +17,7 @@ from commenda_customers.testing._data import make_customer, to_wire
 from .corporations import EXTENSIONS, PER_PAGE, pages_of
 
 _CORPORATION, _PAGE = "~corporation~~~", "~page"
-"""What stands in a template for the name of a corporation and the number of a page. As long as these, which is fast."""
+"""Placeholders for the name of a corporation and the number of a page. They are as long as these, which is faster."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from .jobs import Job
 from .memory import peak
 
 WARM_UP = 20
-"""Pages that are read before the measurement: they connect, and Python has specialised its bytecode."""
+"""Pages that are read before the measurement. Then connections are open, and Python has specialised its bytecode."""
 
 
 async def cpu(job: Job) -> dict[str, Any]:

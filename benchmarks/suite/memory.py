@@ -34,7 +34,7 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """Return the MiB that it had at the most. `getrusage` would count those of the process that started it."""
+    """Return the most MiB that it has had. `getrusage` would count those of the process that started it, too."""
     return _status("VmHWM")
 
 

@@ -1,4 +1,4 @@
-"""What is measured beside races: the import, the longest step of the event loop, memory, and what fetching ahead gains."""
+"""What is measured besides races: the import, the longest step of the event loop, memory, and what fetching ahead gains."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -120,7 +120,7 @@ def run_ahead(server: Server, _rounds: int, note: Note, pages: int = 20) -> Resu
 
 
 def ahead_table(results: Results) -> str:
-    """Return them as a table."""
+    """Return the seconds as a table."""
     rows = [[name, str(found["pages"]), f"{found['seconds']:.2f}"] for name, found in results.items()]
     return table(["", "pages", "seconds"], rows)
 
@@ -128,12 +128,12 @@ def ahead_table(results: Results) -> str:
 @dataclass(frozen=True)
 class Other:
     """
-    A measurement.
+    A measurement that is not a race.
 
     Attributes:
         name: For `--only`.
         title: For its table.
-        run: Measures, given the server, the number of rounds, and who is told what runs.
+        run: Measures. It gets the server, the number of rounds, and a function that is told what runs.
         rows: Shows the results.
     """
 
@@ -148,7 +148,7 @@ class Other:
 
 
 def others(*, is_quick: bool) -> dict[str, Other]:
-    """Return them by name."""
+    """Return these measurements by name."""
     memory = partial(run_memory, job=replace(MILLION, pages=5)) if is_quick else run_memory
     steps = partial(run_steps, names=[OURS]) if is_quick else run_steps
     ahead = partial(run_ahead, pages=5) if is_quick else run_ahead

@@ -25,7 +25,7 @@ class Entry:
     Attributes:
         label: The line's name.
         contender: Who runs.
-        baseline: The label that it is divided by.
+        baseline: The label of the entry whose results divide those of this one.
         job: What it has to do. The address and the contender come later.
     """
 
@@ -53,7 +53,7 @@ class Race:
     is_compressed: bool = False
 
     def of(self, wanted: Collection[str]) -> "Race":
-        """Return the race of those that are installed and wanted, by patterns of their label, and of their baselines."""
+        """Return the race of the entries that are installed and whose label matches *wanted*, and of their baselines."""
         installed = [entry for entry in self.entries if entry.contender.is_installed]
         kept = [each for each in installed if not wanted or any(re.search(pattern, each.label) for pattern in wanted)]
         labels = {label for entry in kept for label in (entry.label, entry.baseline)}
@@ -76,7 +76,7 @@ class Race:
 
 
 def of_shape(shape: str, job: Job, contenders: Collection[str]) -> tuple[Entry, ...]:
-    """Let all of *contenders* that can do it do the same job."""
+    """Give the same job to all of *contenders* that can do it."""
     found = (each for each in CONTENDERS.values() if each.name in contenders and shape in each.shapes)
     return tuple(Entry(each.name, each, HAND, job) for each in found if job.backend in each.backends)
 
@@ -99,7 +99,7 @@ def races(*, is_quick: bool, is_full: bool) -> list[Race]:
 
 
 def frozen(job: Job) -> Entry:
-    """Let a program use the SDK that freezes what it has imported."""
+    """Return the entry of a program that uses the SDK, and freezes what it has imported."""
     return Entry(f"{OURS}, frozen", CONTENDERS[OURS], HAND, replace(job, is_frozen=True))
 
 

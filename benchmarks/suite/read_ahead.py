@@ -1,4 +1,4 @@
-"""What does a stream gain because it fetches a page while the program works on the one before?"""
+"""How much time does a stream save because it fetches a page while the program works on the one before?"""
 
 import time
 from typing import Any

@@ -122,7 +122,7 @@ def serving() -> Iterator[Server]:
 def environment() -> dict[str, str]:
     """Return the environment of a process that imports the suite."""
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    # Installed packages are compiled, so that what is measured is compiled, too.
+    # Python may write compiled files: installed packages have them, so what is measured must have them, too.
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONDONTWRITEBYTECODE": ""}
 
 

@@ -1,4 +1,4 @@
-"""How long does the event loop stand still? Measured with a hook in asyncio's own loop."""
+"""For how long is the event loop blocked? Measured with a hook in asyncio's own loop."""
 
 import asyncio  # noqa: TID251 - it is asyncio's loop that is measured
 import time
@@ -41,7 +41,7 @@ class Watch:
         return measured
 
     def select(self, select: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the selector's function, at whose call an iteration ends, and which begins the next one."""
+        """Return the selector's function, measured: its call ends an iteration, and its return begins the next one."""
 
         def measured(*arguments: Any) -> Any:
             self.iteration = max(self.iteration, 1e3 * (time.thread_time() - self._began))

@@ -63,8 +63,8 @@ else:  # a type checker that saw this would accept any name
 
 
 # A name is imported when it is first used, as in pydantic. So a program that imports the emulator, or only this package,
-# does not wait for the client: 85 ms, half of it for pydantic's own classes. A program that imports the client at the top of
-# a module waits then, and not in its event loop.
+# does not wait for the import of the client: 85 ms, half of it for pydantic's own classes. A program that imports the client
+# at the top of a module waits there, and not in its event loop.
 _NAMES_BY_MODULE = {
     "_customer_list": "CustomerList",
     "_customer_stream": "CustomerStream",

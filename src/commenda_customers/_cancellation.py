@@ -1,4 +1,4 @@
-"""Tasks: how asyncio and trio differ when one is cancelled, and what must be checked before one starts."""
+"""Tasks: how asyncio and trio differ when a task is cancelled, and what must be checked before a task starts."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
@@ -53,7 +53,7 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 
 def check_stack(calls: int = 100) -> None:
     """
-    Raise `RecursionError` if the stack has no room for so many nested calls.
+    Raise `RecursionError` if the stack has no room for that many nested *calls*.
 
     Call it before anything else. If an event loop reaches the recursion limit while it starts a task, it may wait for ever.
     """

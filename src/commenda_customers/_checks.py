@@ -62,7 +62,7 @@ def is_collect(name: str, choice: str) -> bool:
 
 
 class Unchanged(Enum):
-    """What an option of `with_options` is that is not given: `None` has a meaning of its own."""
+    """The value of an option of `with_options` that is not given. `None` has a meaning of its own."""
 
     UNCHANGED = "unchanged"
 

@@ -23,7 +23,7 @@ from .query import CustomersQuery, Selection
 __all__ = ["CustomerStream"]
 
 _MOST_AT_ONCE = 1000
-"""Customers of a large page that are made smaller before other tasks run again."""
+"""Customers of a large page whose memory is reduced in one step. Other tasks run between two steps."""
 
 
 class CustomerStream(NotCopyable):

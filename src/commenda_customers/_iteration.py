@@ -51,7 +51,7 @@ class ResumableIterator(NotCopyable, AsyncGenerator[T, None]):
         Args:
             step: Returns the next item, or raises `StopAsyncIteration`.
             checkpoint: Returns a record of what was yielded.
-            take_ready: Returns the next item if that needs no `step`, else `None`.
+            take_ready: Returns the next item if no `step` is needed for it, else `None`.
         """
         self._step = step
         self._checkpoint = checkpoint
@@ -65,7 +65,7 @@ class ResumableIterator(NotCopyable, AsyncGenerator[T, None]):
 
     async def __anext__(self) -> T:
         """Return the next item."""
-        # Nearly every customer is on a page that is there. This saves 5 % of the time of a page.
+        # Nearly every customer is on a page that has already come. This shortcut saves 5 % of the time of a page.
         if not (self._is_running or self._is_closed):
             item = self._take_ready()
             if item is not None:
@@ -113,7 +113,7 @@ class Iteration(ABC):
         self._builder = builder
         self._emit = emit
         self._buffer: PageBuffer | None = None
-        self._counters: tuple[StreamProgress | CorporationProgress, ...] = ()  # of the present page
+        self._counters: tuple[StreamProgress | CorporationProgress, ...] = ()  # those of the present page
 
     @abstractmethod
     async def _fetch_buffer(self) -> PageBuffer:
@@ -125,9 +125,10 @@ class Iteration(ABC):
 
     def take_ready(self) -> Customer | None:
         """
-        Return the next customer if only that one needs to be counted, else `None`: `next_customer` returns it then.
+        Return the next customer if there is nothing to do but count it, else `None`: `next_customer` returns it then.
 
-        Rows that are not valid are reported before the first customer of a page. The last one may end the corporation.
+        The first customer of a page needs more, because rows that are not valid are reported before it. The last one may end
+        the corporation.
         """
         buffer = self._buffer
         if buffer is None or not 0 < buffer.taken < len(buffer.page.customers) - 1:

@@ -76,7 +76,7 @@ class Secret:
     def redact_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return *headers* without the token in their values."""
         plain = dict(headers.items())
-        values = "\n".join(plain.values())  # one search for all: nearly always, none has the token
+        values = "\n".join(plain.values())  # one search for all: the token is hardly ever there
         return plain if self.redact(values) == values else {name: self.redact(value) for name, value in plain.items()}
 
     def redact_error(self, error: CustomersError) -> None:

@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 async def in_daemon_thread(call: Callable[[], T]) -> T:
     """
-    Run a blocking call in a thread. Return its result, or raise its exception. A cancellation does not wait for its end.
+    Run a blocking call in a thread. Return its result, or raise its exception. A cancellation does not wait for the call.
 
-    Unlike the worker threads of anyio, it does not keep a program alive that leaves its event loop open.
+    If a program leaves its event loop open, this thread does not keep the program alive. A worker thread of anyio would.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []

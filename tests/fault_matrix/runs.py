@@ -38,7 +38,7 @@ WAYS: dict[str, tuple[Way, Way]] = {"asyncio": ("list", "stream"), "trio": ("str
 """
 How a fault is met on each event loop: while it passes, and while it lasts.
 
-So each two of list or stream, asyncio or trio, and passing or lasting come together once. The way `pyreqwest` is a list too,
+So each two of list or stream, asyncio or trio, and passing or lasting come together once. The way `pyreqwest` reads a list,
 through that transport.
 """
 
@@ -193,7 +193,7 @@ async def read(
 
 
 def _user_client(way: Way) -> AbstractAsyncContextManager[Any]:
-    """Read streams with a client of httpx2, all else with what the client makes for itself."""
+    """Read streams with a client of httpx2, and all else with the connections that the SDK opens itself."""
     return nullcontext() if way != "stream" else httpx2.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 

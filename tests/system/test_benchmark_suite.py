@@ -1,4 +1,4 @@
-"""The suite that measures the cost of a page: smallest races over real HTTP. Nothing here looks at a time."""
+"""The suite that measures the cost of a page: the smallest races, over real HTTP. No test depends on a measured time."""
 
 import importlib
 import json
@@ -69,7 +69,7 @@ def test_growth_of_memory_is_measured(suite: Any, server: Any) -> None:
 
 
 def test_a_run_prints_tables_and_writes_results(tmp_path: Path) -> None:
-    """The table is on the terminal, and the results are in a file, from which the table is made again."""
+    """A run prints the table of its results, and writes the results to a file."""
     done = run("--quick", "--only", "ahead", "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

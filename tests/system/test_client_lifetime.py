@@ -116,7 +116,7 @@ class TestLife:
     async def test_closing_while_it_opens_sends_nothing(
         self, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A request that waited until the client was open is not sent if the client was closed meanwhile."""
+        """A request waits until the client is open. If the client is closed meanwhile, the request is not sent."""
         may_open, create = threading.Event(), httpx.AsyncHTTPTransport
 
         def create_late(**options: Any) -> httpx.AsyncHTTPTransport:

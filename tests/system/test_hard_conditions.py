@@ -169,7 +169,7 @@ async def _from_deep(calls: int, function: Callable[[], Awaitable[None]]) -> Non
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_reused_connection_at_the_recursion_limit(raw_server: RawServer, backend: str) -> None:
-    """Called from too deep a stack for a request on an open connection, it raises RecursionError, and sends nothing."""
+    """If the stack is too deep for a request on an open connection, the call raises RecursionError, and sends nothing."""
     raw_server.behave(raw_server.answers(*[GOOD] * 200))
 
     async def main() -> None:

@@ -46,13 +46,13 @@ WITHOUT_A_CALL = {
     "exceptions: none was raised": {"errors"},
     "dataclasses, which have no function of their own": {"events", "progress"},
     "the limiter that a program may choose: `limits` has its name": {"limits.fixed_rate"},
-    "the method `stream`: the event loop shall not wait for 4 ms of imports": {"_customer_stream", "_fan_out"},
+    "the method `stream`: imports of 4 ms must not block the event loop": {"_customer_stream", "_fan_out"},
     "pages that are large, or cannot be read at once: the same": {"_wire.pieces", "_wire.rows"},
 }
-"""Modules of the package that are there at the first page although none of their functions was called, by the reason."""
+"""Modules of the package that are imported at the first page although none of their functions is called, by the reason."""
 
 LIBRARIES = {"httpx", "pydantic", "pydantic_core", "annotated_types", "tenacity", "anyio", "sniffio"}
-"""The four libraries, and those that they import for what a first page needs."""
+"""The four libraries, and the libraries that these import for a first page."""
 
 NOT_NEEDED = {
     *("click", "rich", "uvicorn", "sqlite3", "pyarrow", "zstandard", "pytest"),

@@ -56,7 +56,7 @@ async def test_a_response_too_many_is_seen(core: ModuleType, sent: bytes, has_ex
 
 
 async def test_a_response_too_many_is_seen_in_what_opened_the_connection(core: ModuleType) -> None:
-    """Also without a trace, from the outside."""
+    """A response too many is also seen without a trace, from outside of the connection."""
     url = core.URL("http://api.test/")
     for sent, has_extra_data in ((HTTP1, False), (HTTP1 + HTTP1, True)):
         opener = core.AsyncHTTPConnection(url.origin, network_backend=core.AsyncMockBackend([sent]))

@@ -32,6 +32,6 @@ async def turns_during(*, rows: int) -> int:
 
 
 async def test_other_tasks_run_while_a_large_page_is_decoded() -> None:
-    """A page of two megabytes is decoded in steps, and other tasks run between them. They are not asked for a usual page."""
+    """A page of two megabytes is decoded in steps, and other tasks run between them, more often than during a usual page."""
     usual = await turns_during(rows=100)
     assert await turns_during(rows=4000) >= usual + 20

@@ -49,7 +49,7 @@ async def test_no_corporations_are_no_customers() -> None:
 
 
 async def test_a_page_that_waits_is_small() -> None:
-    """The customers of a stream share equal sets of field names, which take half of their memory. No page is too large."""
+    """The customers of a stream share equal sets of field names, else half of their memory. A large page is no exception."""
     lists = Lists({"a": [[f"{number}" for number in range(2500)]]})
     async with lists.stream() as stream:
         customers = [customer async for customer in stream]

@@ -29,7 +29,7 @@ class TestOption:
             AsyncCustomersAPI(TOKEN, transport="aiohttp")  # type: ignore[arg-type]
 
     def test_a_client_has_its_own(self) -> None:
-        """It cannot be combined with `http_client`."""
+        """`transport` cannot be combined with `http_client`."""
         with pytest.raises(ValueError, match="transport: cannot be combined with http_client"):
             AsyncCustomersAPI(TOKEN, transport="pyreqwest", http_client=httpx.AsyncClient())
 
@@ -87,7 +87,7 @@ class TestConnections:
         return await stack.handle_async_request(request)
 
     async def test_the_one_used_last_is_used_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """So those that are not needed any more expire."""
+        """So connections that are no longer needed expire."""
         opener = Opener([GOOD, GOOD], [GOOD, GOOD])
         stack = self._stack(monkeypatch, opener)
         first, second = await self._open(stack), await self._open(stack)
@@ -102,7 +102,7 @@ class TestConnections:
         await stack.aclose()
 
     async def test_idle_connections_expire(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A connection that was idle for too long is closed at the next request, wherever it is in the stack."""
+        """The next request closes each connection that was idle for too long, wherever it is in the stack."""
         opener = Opener([GOOD], [GOOD], [GOOD])
         stack = self._stack(monkeypatch, opener, seconds_idle=-1)
         responses = [await self._open(stack), await self._open(stack)]
@@ -115,7 +115,7 @@ class TestConnections:
         await stack.aclose()
 
     async def test_a_response_that_is_left_closes_its_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The next request would get the rest of it."""
+        """Otherwise, the next request would get the rest of the response."""
         opener = Opener([GOOD[:-1], b"i"])
         stack = self._stack(monkeypatch, opener)
         response = await self._open(stack)
@@ -124,7 +124,7 @@ class TestConnections:
         assert opener.opened[0].is_closed()
 
     async def test_closing_closes_those_in_use_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """None of them comes back when its response is closed later."""
+        """A connection does not return to the stack when its response is closed later."""
         opener = Opener([GOOD], [GOOD])
         stack = self._stack(monkeypatch, opener)
         idle, busy = await self._open(stack), await self._open(stack)

@@ -1,4 +1,4 @@
-"""A large page is read in pieces. It is the same page, or the same error."""
+"""A large page is read in pieces. The outcome is the same page, or the same error, as when it is read at once."""
 
 import json
 import sys
@@ -64,13 +64,13 @@ BODIES = st.one_of(
 
 @given(BODIES | damaged(BODIES), SMALL)
 def test_a_page_in_pieces_is_the_same_page(body: bytes, piece: int) -> None:
-    """Whatever the body, and wherever it is cut: the same page or the same error comes as without pieces."""
+    """Whatever the body is, and wherever it is cut, the page or the error is the same as without pieces."""
     check_steps(body, piece)
 
 
 @given(INPUTS["page"], SMALL)
 def test_any_body_in_pieces_is_the_same_page(body: bytes, piece: int) -> None:
-    """The same holds for the inputs that look for anything else."""
+    """The same holds for the inputs of the other tests of pages."""
     check_steps(body, piece)
 
 
@@ -91,9 +91,9 @@ MANY = json.dumps(rows(20))
 NO_PAGES = {
     "closed and opened again": '{"customers":' + MANY + "," + MANY + "}",
     "an empty row": '{"customers":' + MANY.replace("}, {", "},, {", 1) + "}",
-    "an empty row at the begin": '{"customers":' + MANY.replace("[", "[ ,", 1) + "}",
+    "an empty row at the beginning": '{"customers":' + MANY.replace("[", "[ ,", 1) + "}",
     "an empty row at the end": '{"customers":' + MANY.replace("]", ",]", 1) + "}",
-    # What is a string for one end of the array is none for the other.
+    # The array may end in two places. What is a string with one end is not a string with the other.
     "inside out": '{"customers":[{":1,":"a","id":"b","corporation_id":"c","name":"' + 200 * "N" + '","y":"],"},{":1,":":9}',
     "cut": '{"customers":' + MANY[:-20] + "]}",
 }
@@ -109,7 +109,7 @@ OTHER_ARRAYS = {
 
 @pytest.mark.parametrize("body", [*NO_PAGES.values(), *OTHER_ARRAYS.values()], ids=[*NO_PAGES, *OTHER_ARRAYS])
 def test_what_looks_like_customers_is_none(body: str) -> None:
-    """A body whose rows could be found by their look is still what JSON says: another page, or no page."""
+    """If something only looks like customers, the body is still read as JSON says: another page, or no page."""
     for piece in range(60, 500):
         check_steps(body.encode(), piece)
     outcome, _ = decode_by_steps(body.encode(), piece=100)

@@ -1,7 +1,7 @@
 """
-The contenders. Each has a function in a file of its own or of its library: `open_*(url)`, which opens the client for the
-length of a block and yields a reader. A reader reads all pages of some corporations, with so many requests in flight, and
-returns how many customers came.
+The contenders. Each has a function `open_*(url)`, in a file of its own or of its library. The function opens the client for
+the length of a block, and yields a reader. A reader gets the names of corporations and the number of requests in flight. It
+reads all pages of these corporations, and returns how many customers came.
 
 To add a contender, add such a function, and a row here.
 """

@@ -1,4 +1,4 @@
-"""The loop and its gather over aiohttp."""
+"""The same loops as in `httpx_by_hand.py`, over aiohttp."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

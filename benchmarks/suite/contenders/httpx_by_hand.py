@@ -2,7 +2,7 @@
 What a good engineer writes without an SDK: a loop over httpx or httpx2, and a gather of such loops.
 
 The client is httpx's default one, which closes all but 20 idle connections. If it kept more of them, the pool of httpx would
-need half as much time again for 64 requests in flight.
+need 1.5 times as long for 64 requests in flight.
 """
 
 import asyncio  # noqa: TID251 - a program for asyncio uses its gather
@@ -84,14 +84,14 @@ def query_of(corporation_id: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_httpx(url: str) -> AsyncIterator[Read]:
-    """Use the models of the SDK, so that only the way to them is compared."""
+    """Use the models of the SDK, so that only the rest of the work is compared."""
     async with httpx.AsyncClient(headers=HEADERS, timeout=60) as client:
         yield reader(client, url, Envelope)
 
 
 @asynccontextmanager
 async def open_with_own_models(url: str) -> AsyncIterator[Read]:
-    """Use models that somebody writes for a program: plain ones, with the fields of the documentation."""
+    """Use models as a program has them: plain ones, with the fields of the documentation."""
     async with httpx.AsyncClient(headers=HEADERS, timeout=60) as client:
         yield reader(client, url, OwnEnvelope)
 
@@ -158,7 +158,7 @@ async def gather(collect: Callable[[str], Awaitable[list[Any]]], ids: Sequence[s
 async def gather_in_a_task_group(
     collect: Callable[[str], Awaitable[list[Any]]], ids: Sequence[str], in_flight: int
 ) -> list[list[Any]]:
-    """Do this without asyncio's gather."""
+    """Do the same without asyncio's gather."""
     turn = anyio.Semaphore(in_flight)
     lists: list[list[Any]] = []
 

@@ -1,5 +1,5 @@
 """
-The floor: what a page costs with these models if the HTTP client did nothing that a client should do.
+The floor: what a page costs with these models, over an HTTP client that does none of what a client should do.
 
 A socket and httptools' parser: no pool, no timeouts, no redirects, no retries, no checks, no lists of customers.
 """

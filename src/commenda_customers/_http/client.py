@@ -1,4 +1,4 @@
-"""What sends requests, the user's client or the SDK's own sender: when it opens and closes, and whether it may be used."""
+"""The sender of requests, the user's client or the SDK's own: when it opens and closes, and whether it may be used."""
 
 import errno
 import gc
@@ -85,7 +85,7 @@ class HTTPClient:
 
     async def open(self) -> Sender:
         """
-        Return what sends requests; make it if that was not done yet.
+        Return the sender of requests. Make it if there is none yet.
 
         Raises:
             RuntimeError: It was closed, or it is in use in another event loop or process.
@@ -111,7 +111,7 @@ class HTTPClient:
             self.check_usable()
             if self._sender is None:
                 self._sender = await self._new_sender()
-                self.check_usable()  # it may have been closed meanwhile; `aclose` waits to close the sender
+                self.check_usable()  # if it was closed meanwhile: `aclose` waits for the lock, and closes the sender
             return self._sender
 
     async def _new_sender(self) -> Sender:
@@ -189,7 +189,8 @@ class HTTPClient:
         """
 
         async def use_complete(response: RawResponse) -> T:
-            scope.deadline = math.inf  # while a large response is decoded, other tasks run
+            # The response came in time. While a large one is decoded, other tasks run, perhaps for longer than the limit.
+            scope.deadline = math.inf
             return await use(response)
 
         sender = self._sender

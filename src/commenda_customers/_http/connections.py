@@ -2,7 +2,7 @@
 The connections of the SDK's own client, in place of httpcore's pool.
 
 At each request, httpcore's pool looks at all of its connections, and asks the system about each idle one. With 64 requests
-in flight, that takes a fifth of the client's time. One server and HTTP/1.1 need less: any free connection.
+in flight, that takes a fifth of the client's time. With one server and HTTP/1.1, any free connection will do.
 """
 
 import ssl
@@ -23,13 +23,13 @@ from .trace import ConnectionTrace
 
 class ConnectionStack:
     """
-    HTTP/1.1 connections to one server, as httpx's transport expects its pool. The one used last is used next.
+    HTTP/1.1 connections to one server, in place of the pool of httpx's transport. The one used last is used next.
 
     It does not limit the number of connections: `HTTPClient.connections` does.
 
-    Its state is right at each `await`, whatever is raised there. That is not so with httpcore's pool if a task is cancelled
-    with `asyncio.Task.cancel` (encode/httpcore issue 1093), so its requests need a child task. Here, only those that open a
-    connection have one: on trio, the exceptions of several addresses come in a group.
+    Its state is correct at each `await`, whatever is raised there. The state of httpcore's pool is not, if a task is
+    cancelled with `asyncio.Task.cancel` (encode/httpcore issue 1093). So requests through that pool need a child task. Here,
+    only a request that opens a connection runs in one: on trio, the exceptions of several addresses come in a group.
     """
 
     def __init__(self, url: httpx.URL, ssl_context: ssl.SSLContext, *, seconds_idle: float) -> None:
@@ -47,7 +47,7 @@ class ConnectionStack:
         if connection is None:
             connection = self._new()
         else:
-            # Nothing of a connection that is open needs to be traced. That takes 5 % less of the time of a page.
+            # A connection that is already open needs no trace. Without it, a page takes 5 % less time.
             trace: ConnectionTrace = request.extensions["trace"]
             trace.note_reuse()
             request.extensions = {}
@@ -84,7 +84,7 @@ class ConnectionStack:
         self._in_use.discard(connection)
         opened = H1Connection.inside(connection)
         if connection.is_available() and not (opened is not None and opened.has_extra_data):
-            # Without the object that opened it, which takes a lock for each request: 2 % of the time of a page.
+            # Leave out the object that opened it. That one takes a lock at each request: 2 % of the time of a page.
             self._idle.append(connection if opened is None else opened.connection)
         else:
             await _close(connection)

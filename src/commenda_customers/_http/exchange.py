@@ -49,7 +49,7 @@ class RawResponse:
         return 200 <= self.status < 300
 
     def drop_connection(self) -> None:
-        """Prevent new requests on the connection of this response. Nothing is known of a connection of pyreqwest."""
+        """Prevent new requests on the connection of this response. pyreqwest hides its connections: then it does nothing."""
         end_connection(self._connection)
 
 
@@ -80,8 +80,8 @@ class Exchange:
         """
         Send one GET request, receive its response, and return what *use* returns.
 
-        Another request gets the connection only after that. Before, *use* can drop it: if the server sent one response too
-        many, the next request on the connection, of any list, would get the wrong response.
+        Another request gets the connection only after *use* has returned. Until then, *use* can drop the connection: if the
+        server sent one response too many, the next request on it, of any list, would get the wrong response.
 
         Args:
             sender: Sends the request.

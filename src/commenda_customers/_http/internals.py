@@ -35,7 +35,7 @@ _OF_TRACE = "atrace"
 
 def calling_connection(names: Iterable[str]) -> Any:
     """Return the innermost caller's `self` that has all these attributes; `None` if there is none."""
-    # Not this function's own frame, which would then hold itself: only the garbage collector could free all these frames.
+    # Start at the caller. This function's own frame would hold itself, and only the garbage collector could free the frames.
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - `inspect.currentframe` has no argument
     while frame is not None:
         caller = frame.f_locals.get("self")

@@ -20,8 +20,8 @@ T = TypeVar("T")
 _UNTRUSTED = "invalid peer certificate"
 """How Rust's TLS begins its message about a certificate."""
 
-# When a call is done, a thread of pyreqwest tells the event loop so, and then needs the interpreter for one more moment. If
-# that has ended meanwhile, the thread aborts the process. So the interpreter ends a little later.
+# When a call is done, a thread of pyreqwest notifies the event loop. Then the thread needs the interpreter for one more
+# moment. If the interpreter has ended by then, the thread aborts the process. So the interpreter waits before it ends.
 atexit.register(time.sleep, 0.05)
 
 
@@ -29,8 +29,9 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
     """
     Sends through pyreqwest, with the settings of the SDK: HTTP/1.1, no redirects, no cookies.
 
-    pyreqwest has a transport for httpx of its own. That one decompresses without a limit, follows redirects, waits for the
-    first 64 KB of a body before it returns the status, and is not made for the scopes of anyio, see `_of_scope`.
+    pyreqwest comes with a transport for httpx, which is not used here. It decompresses without a limit, and follows
+    redirects. It waits for the first 64 KB of a body before it returns the status. It does not support the scopes of anyio,
+    see `_of_scope`.
     """
 
     def __init__(self, *, may_need_proxy: bool, seconds_idle: float) -> None:
@@ -39,7 +40,7 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
 
         Args:
             may_need_proxy: Use the proxies of the environment.
-            seconds_idle: Close a connection that was idle for longer.
+            seconds_idle: Close a connection that was idle for longer than this.
         """
         builder = ClientBuilder().http1_only().follow_redirects(False).default_cookie_store(False)
         # `BodyReader` decompresses, with a limit.
@@ -76,8 +77,8 @@ async def _of_scope(call: Awaitable[T]) -> T:
     """
     Await a call of pyreqwest.
 
-    If a scope of anyio cancels the task, pyreqwest replaces the cancellation by one of its own. anyio then takes it for a
-    cancellation of the task, and the task ends without a word. So this raises the cancellation of the scope.
+    If a scope of anyio cancels the task, pyreqwest replaces the cancellation with its own. anyio then takes it for a
+    cancellation of the task, and the task ends silently. So this function raises the cancellation of the scope instead.
     """
     try:
         return await call
@@ -86,7 +87,7 @@ async def _of_scope(call: Awaitable[T]) -> T:
         raise
     except PyreqwestError as exc:
         error = _translated(exc)
-    raise error  # here, because in the block above the other one, whose text is a long structure, would be its context
+    raise error  # outside of the block: its context would be the other exception, whose text is a long structure
 
 
 def _translated(exc: PyreqwestError) -> httpx.TransportError:

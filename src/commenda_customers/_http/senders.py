@@ -1,8 +1,9 @@
 """
 How a request is sent: through the user's client of the HTTP library, or through what the SDK makes for itself.
 
-The SDK makes a transport of httpx, and no client around it: a client adds auth, cookies, redirects and hooks, none of which
-the SDK uses. Without it, a page takes 10 % less time. Only if the environment names a proxy, the SDK makes a client.
+The SDK makes an httpx transport, and no client around it. A client adds auth, cookies, redirects and hooks, and the SDK uses
+none of these. Without a client, a page takes 10 % less time. The SDK makes a client only if the environment names a proxy,
+or if the pool of the transport cannot be replaced.
 """
 
 import ssl
@@ -39,7 +40,7 @@ class Sender(Protocol):
 
     Attributes:
         library: The library whose exceptions it raises.
-        needs_child_task: Whether a cancellation may do harm, see `in_child_task`.
+        needs_child_task: Whether a cancellation could harm a connection without a child task, see `in_child_task`.
     """
 
     library: Library
@@ -73,7 +74,7 @@ class ClientSender:
         return self._client.build_request(
             "GET",
             url,
-            # httpx adds the parameters of a client only to others that are passed in this way. Parsing them again takes 3 %.
+            # httpx adds the parameters of a client only to parameters that are passed here. To parse them again takes 3 %.
             params=self.library.module.URL(url).params if self._client.params else None,
             headers=HEADERS,
             # The caller limits the whole attempt. The library limits each read only: a slow server stays below that.
@@ -139,7 +140,13 @@ def check_transport(transport: Transport, client: object) -> Transport:
     if client is not None:
         raise ValueError("transport: cannot be combined with http_client, which has a transport of its own")
     try:
+<<<<<<< HEAD
         import_for_good(f"{transport}.client")  # 2 ms, once
+=======
+        # Import it here, not in the thread that opens the transport: pyreqwest would crash after the end of that thread. The
+        # import takes 2 ms, once.
+        import_module(f"{transport}.client")
+>>>>>>> words
     except ImportError as exc:
         raise ModuleNotFoundError(
             f"transport: {transport!r} needs the extra {transport!r}: pip install '/path/to/clone[{transport}]'"
@@ -150,7 +157,7 @@ def check_transport(transport: Transport, client: object) -> Transport:
 
 def own_sender(url: httpx.URL, transport: Transport) -> Sender:
     """
-    Return the SDK's own sender for *url*. It blocks for tens of milliseconds: it imports httpcore, and reads certificates.
+    Return the SDK's own sender for *url*. Blocks for tens of milliseconds: imports httpcore, reads certificates.
 
     Raises:
         httpx.InvalidURL: The environment contains a proxy that is not a URL.
@@ -171,7 +178,7 @@ def own_sender(url: httpx.URL, transport: Transport) -> Sender:
 def _httpx_sender(url: httpx.URL, *, may_need_proxy: bool) -> Sender:
     from .connections import ConnectionStack  # noqa: PLC0415 - imports httpcore
 
-    # A context for plain http is not used; it trusts no certificate.
+    # The context for plain http trusts no certificate, and is not used.
     context = httpx.create_ssl_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     transport = httpx.AsyncHTTPTransport(verify=context)
     if may_need_proxy or not hasattr(transport, POOL_NAME):

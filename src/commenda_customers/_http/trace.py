@@ -70,7 +70,7 @@ class ConnectionTrace:
                 pass
 
     def note_reuse(self) -> None:
-        """Note that the request goes to an open connection, whose events do not come here."""
+        """Note that the request goes to an open connection, whose events are not traced."""
         self._was_sent = self.is_sendable = True
 
     async def _release(self) -> None:

@@ -83,7 +83,7 @@ def decode_in_steps(
     """
     Return the page as `decode_page` does, or raise the same error. Yields between the steps of a large page.
 
-    A step takes about a millisecond. One is longer: that of a large page which is not JSON, or whose customers are not in a
+    A step takes about a millisecond. A large page takes one longer step if it is not JSON, or if its customers are not in a
     documented place, or more than 64 KB apart.
 
     Args:
@@ -93,7 +93,7 @@ def decode_in_steps(
         corporation_id: The corporation that was asked for.
         redact: Removes from the body what no error may show.
         collect_invalid: Return rows that do not validate as `invalid_customers`, instead of refusing the page.
-        piece: Bytes that are read in one step. A body of up to twice the size is read in one step, as it costs least.
+        piece: Bytes that are read in one step. A body of up to twice this size is read in one step, which costs least.
 
     Raises:
         InvalidResponseError: As for `decode_page`.

@@ -1,16 +1,16 @@
 """
-Reads a large page in pieces, so that an event loop waits only for one of them.
+Reads a large page in pieces, so that it never blocks an event loop for longer than one piece takes.
 
-Theory of operation. The array of customers is cut where one row ends and the next begins. Each piece is validated as an
-array of its own, and the rest of the body, the envelope, with an empty array in its place. Where to cut is a guess: the same
-bytes may be in a string, or deeper inside of a row. A wrong guess cannot give a wrong page, because JSON can be read in one
-way only:
+How it works. The array of customers is cut where one row ends and the next begins. Each piece is validated as an array of
+its own. The rest of the body, the envelope, is validated with an empty array in place of the customers. Where to cut is a
+guess: the same bytes may be in a string, or deeper inside of a row. A wrong guess cannot give a wrong page, because JSON can
+be read in one way only:
 
 - If a piece in brackets is JSON, it is a sequence of complete rows. Several such pieces, with commas between them, are the
   items of one array.
-- The envelope is read with `[]` and with `null` in place of the array. If pydantic finds no customers in the first, and
-  nothing in the second, the array is the one that counts. It is no part of a string, nor at another level, nor the first of
-  two with the same name. pydantic then reads any other array there, too.
+- The envelope is read with `[]` and with `null` in place of the array. If pydantic finds an empty array of customers in
+  the first, and `None` in the second, the array is the one that counts. It is not part of a string, not at another level,
+  and not the first of two with the same name. Then pydantic would read any other array in this place, too.
 
 If a piece or the envelope is not valid, the next guess is tried. After a few of them, the page must be read at once.
 """
@@ -31,10 +31,10 @@ PIECE = 64 * 1024
 """Bytes of a piece: about a millisecond."""
 
 _FARTHEST = 4
-"""So many pieces further, a row must end."""
+"""A row must end within this number of pieces."""
 
 _MOST_GUESSES = 4
-"""For each piece."""
+"""How many places are tried for the end of a piece, and for the end of the array."""
 
 _ROWS_AT_ONCE = 100
 
@@ -48,11 +48,11 @@ def validate_in_pieces(
     """
     Return the listing with its valid rows, and the others; `None` if the page must be read at once.
 
-    It is the same as when the page is read at once. Yields between two pieces.
+    The result is the same as when the page is read at once. Yields between two pieces.
 
     Args:
         text: The body, without a byte order mark.
-        most: How many rows that do not validate are needed; there may be one more.
+        most: How many invalid rows the caller needs. The result may have one more.
         piece: Bytes that are read in one step.
     """
     array = _find_array(text, longest=piece // 2)
@@ -85,7 +85,7 @@ class _Array(NamedTuple):
 
     Attributes:
         begin: Where the first row begins.
-        ends: Where the array may end, and the envelope that is then around it. The last one is first.
+        ends: Where the array may end, and the envelope that is then around it. The last place comes first.
         depth: How deeply a row is nested in the body.
         row: How a row begins.
     """
@@ -103,7 +103,7 @@ class _Array(NamedTuple):
 
 
 def _find_array(text: bytes, *, longest: int) -> _Array | None:
-    """Find the customers behind and before *longest* bytes at most."""
+    """Find the array of customers, if the body has at most *longest* bytes before it, and as many after it."""
     place = _ARRAY.search(text, 0, longest)
     row = place and _FIRST_KEY.match(text, place.end())
     if place is None or row is None:
@@ -138,8 +138,8 @@ class _Rows:
 
     def read(self, piece: bytes) -> Generator[None, None, bool]:
         """Add the rows of a piece; return whether it consists of complete rows. Yields between many invalid rows."""
-        # As deep as in the body, because the depth of JSON is limited. Each outer array must have one item: then no bracket
-        # of the piece has closed it.
+        # Nest the piece as deeply as in the body, because the depth of JSON is limited. Each outer array must have one item:
+        # then no bracket of the piece has closed it.
         text = b"[" * self._depth + piece + b"]" * self._depth
         try:
             value = _adapter(self._depth).validate_json(text)

@@ -116,7 +116,7 @@ def _is_list(value: object) -> TypeGuard[list[Any]]:
 def validate_rows(
     rows: Sequence[Any], *, most: int, first: int = 0
 ) -> tuple[tuple[Customer, ...], tuple[InvalidCustomer, ...]]:
-    """Return the rows that validate, and the others; stop if there are more of them than *most*. Count from *first*."""
+    """Return the rows that validate, and the others; stop if there are more others than *most*. Indexes begin at *first*."""
     customers: list[Customer] = []
     invalid: list[InvalidCustomer] = []
     for index, row in enumerate(rows, first):

@@ -126,7 +126,7 @@ class RateLimiter(Protocol):
 
 
 def check_limiter(name: str, limiter: RateLimiter) -> None:
-    """Refuse what is not a limiter, or has async methods that must not be async."""
+    """Refuse an object that is not a limiter, or one with an async method that must not be async."""
     check_type(name, limiter, RateLimiter)
     if isinstance(limiter, type):
         raise TypeError(f"{name}: expected a limiter, got its class; write {limiter.__name__}(...)")
