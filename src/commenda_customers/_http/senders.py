@@ -140,13 +140,7 @@ def check_transport(transport: Transport, client: object) -> Transport:
     if client is not None:
         raise ValueError("transport: cannot be combined with http_client, which has a transport of its own")
     try:
-<<<<<<< HEAD
         import_for_good(f"{transport}.client")  # 2 ms, once
-=======
-        # Import it here, not in the thread that opens the transport: pyreqwest would crash after the end of that thread. The
-        # import takes 2 ms, once.
-        import_module(f"{transport}.client")
->>>>>>> words
     except ImportError as exc:
         raise ModuleNotFoundError(
             f"transport: {transport!r} needs the extra {transport!r}: pip install '/path/to/clone[{transport}]'"
