@@ -82,8 +82,8 @@ class AsyncCustomersAPI(NotCopyable):
             http_client: Your own `httpx.AsyncClient` or `httpx2.AsyncClient`, with its transport, proxies, certificates and
                 hooks. You must close it yourself. The SDK ignores its timeout, auth and redirect settings. Its pool needs as
                 many connections as you have requests in flight: the wait for a connection is part of an attempt.
-            transport: The library that opens the connections, if you pass no `http_client`. `"pyreqwest"` takes a third less
-                CPU time. It runs on asyncio only, and needs the extra `pyreqwest`.
+            transport: The library that opens the connections, if you pass no `http_client`. `"pyreqwest"` takes less CPU
+                time. It is experimental, runs on asyncio only, and needs the extra `pyreqwest`.
             retry: Which failures the client retries, and when. `None`: `RetryPolicy()`.
             rate_limit: The limiter of all requests of the client. `"adaptive"`: a new `AdaptiveLimiter`, which learns the
                 server's limit. `FixedRate(10)` keeps to a limit that you know. Clients that share a token should share one

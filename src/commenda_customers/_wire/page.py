@@ -84,7 +84,7 @@ def decode_in_steps(
     Return the page as `decode_page` does, or raise the same error. Yields between the steps of a large page.
 
     A step takes about a millisecond. A large page takes one longer step if it is not JSON, or if its customers are not in a
-    documented place, or more than 64 KB apart.
+    documented place, or a row is longer than about 190 KB.
 
     Args:
         status: The status.
