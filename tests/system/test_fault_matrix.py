@@ -35,6 +35,7 @@ def test_the_page_has_no_other_outcomes_and_no_other_tables() -> None:
     used = {row.outcome for row in [*ROWS, *rows_of("Statuses"), *rows_of("Redirects")]}
     assert used == outcomes
     elsewhere = {"Statuses", "Waits", "Redirects", "What the client sends"}  # test_fault_matrix_requests.py
+    elsewhere.add("With pyreqwest")  # test_pyreqwest.py
     assert {*sections()} == {*TABLES} | elsewhere | {"Outcomes", PROCESS}
 
 
