@@ -114,6 +114,32 @@ class TestConnections:
         assert [connection.is_closed() for connection in opener.opened] == [True, True, False]
         await stack.aclose()
 
+    async def test_the_server_may_close_an_idle_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The next request then takes another one, and the closed one is forgotten."""
+        opener = Opener([GOOD, GOOD], [GOOD])
+        stack = self._stack(monkeypatch, opener)
+        for response in [await self._open(stack), await self._open(stack)]:
+            await response.aread()
+            await response.aclose()
+        first, last = stack.connections
+        monkeypatch.setattr(last, "has_expired", lambda: True)
+        await self._open(stack)
+        assert stack.connections == [first]
+        assert opener.opened[1].is_closed()
+        await stack.aclose()
+
+    async def test_a_response_that_is_closed_twice_releases_its_connection_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Otherwise two requests would use the connection at once."""
+        stack = self._stack(monkeypatch, Opener([GOOD]))
+        response = await self._open(stack)
+        await response.aread()
+        for _ in range(2):
+            await response.aclose()
+        assert len(stack.connections) == 1
+        await stack.aclose()
+
     async def test_a_response_that_is_left_closes_its_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Otherwise, the next request would get the rest of the response."""
         opener = Opener([GOOD[:-1], b"i"])
