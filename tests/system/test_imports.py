@@ -93,7 +93,7 @@ def test_every_name_of_the_package_is_there() -> None:
     for name in commenda_customers.__all__:
         assert getattr(commenda_customers, name) is getattr(commenda_customers, name)
     assert not hasattr(commenda_customers, "Customers")
-    assert commenda_customers.__getattr__("errors") is commenda_customers.errors  # type: ignore[attr-defined]
+    assert commenda_customers.__getattr__("errors") is commenda_customers.errors
 
 
 def test_every_module_of_the_package_is_there() -> None:
