@@ -75,7 +75,7 @@ class HTTPClient:
         )
         # httpx2 has the interface of httpx, so httpx's types stand for both from here on.
         self._sender: Sender | None = None if client is None else ClientSender(_checked(cast("httpx.AsyncClient", client)))
-        self._transport = check_transport(transport, client)
+        self._transport: Transport = check_transport(transport, client)
         filter_logs()
         self._is_own = client is None
         self._is_closed = False

@@ -48,7 +48,7 @@ class ConnectionStack:
             connection = self._new()
         else:
             # A connection that is already open needs no trace. Without it, a page takes 5 % less time.
-            trace: ConnectionTrace = request.extensions["trace"]
+            trace: ConnectionTrace = _extensions_of(request)["trace"]
             trace.note_reuse()
             request.extensions = {}
         self._in_use.add(connection)
@@ -60,7 +60,8 @@ class ConnectionStack:
             raise
 
         body = _Body(response.stream, partial(self._release, connection))
-        return httpcore.Response(response.status, headers=response.headers, content=body, extensions=response.extensions)
+        extensions = _extensions_of(response)
+        return httpcore.Response(response.status, headers=response.headers, content=body, extensions=extensions)
 
     def _new(self) -> httpcore.AsyncHTTPConnection:
         return httpcore.AsyncHTTPConnection(self._origin, self._ssl_context, keepalive_expiry=self._seconds_idle)
@@ -117,6 +118,12 @@ class _Body:
                 await self._stream.aclose()
         finally:
             await self._release()
+
+
+def _extensions_of(message: Any) -> dict[str, Any]:
+    """Return the extensions of a request or a response, whose type httpcore does not declare."""
+    extensions: dict[str, Any] = message.extensions
+    return extensions
 
 
 async def _close(connection: httpcore.AsyncConnectionInterface) -> None:

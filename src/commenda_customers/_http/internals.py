@@ -11,7 +11,7 @@ found: requests still work, but without these additions. Then `tests/unit/test_i
 httpx 0.28, httpcore 1.0, httpcore2 2.7 to 2.16 and h2 4.2 to 4.4.
 """
 
-import sys
+import inspect
 from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
@@ -36,7 +36,7 @@ _OF_TRACE = "atrace"
 def calling_connection(names: Iterable[str]) -> Any:
     """Return the innermost caller's `self` that has all these attributes; `None` if there is none."""
     # Start at the caller. This function's own frame would hold itself, and only the garbage collector could free the frames.
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - `inspect.currentframe` has no argument
+    frame: FrameType | None = getattr(inspect.currentframe(), "f_back", None)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if all(hasattr(caller, name) for name in names):
