@@ -95,4 +95,4 @@ def result_of(outcome: list[T], failure: list[BaseException]) -> T:
         finally:
             failure.clear()  # otherwise the exception and its traceback keep each other alive
 
-    return outcome[0]
+    return outcome.pop()  # so that a thread or a task that is still ending does not keep it alive

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from commenda_customers import APIConnectionError, APIStatusError, APITimeoutError, AsyncCustomersAPI, RetryPolicy
+from commenda_customers._http import senders
 from commenda_customers.testing import Emulator
 from fault_matrix import connection, content, cursors, encodings, framing
 from fault_matrix.rows import rows_of
@@ -50,9 +51,13 @@ class TestFaults:
         assert {*DIFFERENT} <= {row.fault for row in ROWS}
 
     @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-    async def test_what_the_page_says_happens(self, row: Any) -> None:
+    async def test_what_the_page_says_happens(self, row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """A list reads while the fault happens at first, another one while it happens each time."""
-        outcome = await outcome_of(TABLES[row.section][row.fault], ("pyreqwest", "pyreqwest"))
+        fault = TABLES[row.section][row.fault]
+        if not fault.keeps and row.section != "Cursors":
+            # The server closes the connection after the fault. A request that reuses it just then would use up an attempt.
+            monkeypatch.setattr(senders, "SECONDS_IDLE", 0.0)
+        outcome = await outcome_of(fault, ("pyreqwest", "pyreqwest"))
         assert outcome == DIFFERENT.get(row.fault, (row.outcome, row.error))
 
     async def test_no_redirect_is_followed(self, raw_server: RawServer) -> None:
