@@ -2,16 +2,17 @@
 
 import json
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commenda_customers import CustomerPage
-from commenda_customers._wire import decode_in_steps
+from commenda_customers import CustomerPage, InvalidResponseError
+from commenda_customers._wire import decode_in_steps, page, pieces
 from fuzz_inputs import INPUTS, TEXTS, damaged
 from fuzzing import CORPUS, check_steps, decode_by_steps, stored
 
@@ -112,7 +113,7 @@ def test_what_looks_like_customers_is_none(body: str) -> None:
     """If something only looks like customers, the body is still read as JSON says: another page, or no page."""
     for piece in range(60, 500):
         check_steps(body.encode(), piece)
-    outcome, _ = decode_by_steps(body.encode(), piece=100)
+    outcome = decode_by_steps(body.encode(), piece=100)
     assert (not outcome.customers) if isinstance(outcome, CustomerPage) else outcome.transient
 
 
@@ -155,17 +156,54 @@ LARGE = [
 ]
 
 
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list to which each reading of a part of a page appends how many bytes it reads."""
+    sizes: list[int] = []
+
+    def counted(read: Callable[..., Any], bytes_of_one: int = 1) -> Callable[..., Any]:
+        def call(part: Any, *args: Any, **options: Any) -> Any:
+            sizes.append(bytes_of_one * len(part))
+            return read(part, *args, **options)
+
+        return call
+
+    adapter = pieces._adapter
+    monkeypatch.setattr(pieces, "parse_json", counted(pieces.parse_json))
+    monkeypatch.setattr(
+        pieces, "validate_rows", counted(pieces.validate_rows, bytes_of_one=600)
+    )  # one by one, which is slow
+    monkeypatch.setattr(
+        pieces, "_adapter", lambda depth: SimpleNamespace(validate_json=counted(adapter(depth).validate_json))
+    )
+    monkeypatch.setattr(page, "decode_page", lambda *_, **__: pytest.fail("the page was read at once"))
+    return sizes
+
+
 @pytest.mark.parametrize("content", LARGE)
 @pytest.mark.parametrize("collect", [False, True])
-def test_no_step_reads_a_large_page(content: Any, collect: bool) -> None:
-    """A page of a megabyte is read in many steps, none of which takes a large part of the time."""
+def test_no_step_reads_a_large_page(content: Any, collect: bool, reading: list[int]) -> None:
+    """A page of a megabyte is read in many steps, none of which reads a large part of it."""
     body = json.dumps(content).encode()
-    began = time.thread_time()
-    outcome, steps = decode_by_steps(body, collect=collect)
-    total = time.thread_time() - began
-    assert max(steps) < max(total / 3, 0.02)
-    assert len(steps) > 4
+    steps = decode_in_steps(200, {}, body, corporation_id="corp_1", redact=bytes, collect_invalid=collect)
+    most: list[int] = []
+    with suppress(StopIteration, InvalidResponseError):
+        while True:
+            next(steps)
+            most.append(sum(reading))
+            reading.clear()
+    most.append(sum(reading))
+    assert len(most) > 5
+    assert max(most) <= 6 * pieces.PIECE
+
+
+@pytest.mark.parametrize("content", LARGE)
+@pytest.mark.parametrize("collect", [False, True])
+def test_a_large_page_is_the_same_in_steps(content: Any, collect: bool) -> None:
+    """It is that which is read at once, and an error of it is final."""
+    body = json.dumps(content).encode()
     check_steps(body, 64 * 1024)
+    outcome = decode_by_steps(body, collect=collect)
     assert isinstance(outcome, CustomerPage) or not outcome.transient
 
 
