@@ -86,7 +86,7 @@ def test_a_name_that_is_no_measurement_is_an_error() -> None:
 
 
 def test_the_page_shows_what_was_measured(suite: Any) -> None:
-    """The tables of docs/performance.md are those of the results beside it: nobody has edited them."""
+    """The tables of docs/performance.md are those of the results beside it, without a change by hand."""
     docs = suite("docs")
     results = json.loads(docs.RESULTS.read_text(encoding="utf-8"))
     assert docs.section(results) in docs.PAGE.read_text(encoding="utf-8")

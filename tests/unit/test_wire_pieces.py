@@ -183,7 +183,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("content", LARGE)
 @pytest.mark.parametrize("collect", [False, True])
 def test_no_step_reads_a_large_page(content: Any, collect: bool, reading: list[int]) -> None:
-    """A page of a megabyte is read in many steps, none of which reads a large part of it."""
+    """A page of a megabyte is read in many steps. No step reads a large part of it."""
     body = json.dumps(content).encode()
     steps = decode_in_steps(200, {}, body, corporation_id="corp_1", redact=bytes, collect_invalid=collect)
     most: list[int] = []
