@@ -289,7 +289,7 @@ class TestClosingElsewhere:
 
         api, client = anyio.run(use)
         anyio.run(api.aclose)
-        assert api._fetcher.http._sender._client is client  # type: ignore[union-attr]
+        assert api._fetcher.http._sender._client is client  # type: ignore[union-attr]  # it is a `ClientSender`
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
     @pytest.mark.parametrize("backend", BACKENDS)

@@ -26,7 +26,7 @@ class TestOption:
     def test_an_unknown_one_is_refused(self) -> None:
         """The error names those that there are."""
         with pytest.raises(ValueError, match=r'transport: must be "httpx" or "pyreqwest", got \'aiohttp\''):
-            AsyncCustomersAPI(TOKEN, transport="aiohttp")  # type: ignore[arg-type]
+            AsyncCustomersAPI(TOKEN, transport="aiohttp")  # type: ignore[arg-type]  # as without a type checker
 
     def test_a_client_has_its_own(self) -> None:
         """`transport` cannot be combined with `http_client`."""
