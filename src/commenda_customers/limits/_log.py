@@ -1,0 +1,75 @@
+"""The log through which limiters of several processes tell each other what they see: a protocol, and its data."""
+
+from typing import NamedTuple, Protocol
+
+
+class LogUnavailableError(Exception):
+    """The log cannot be used now. That may pass."""
+
+
+class Entry(NamedTuple):
+    """
+    An entry of the log.
+
+    Attributes:
+        id: Its place in the log: milliseconds of the log's clock, a hyphen and a number, such as `1785000000000-0`. Later
+            entries have greater ids.
+        text: What its author wrote.
+    """
+
+    id: str
+    text: str
+
+    @property
+    def time(self) -> float:
+        """When it was appended, in seconds of the log's clock, which never goes backwards here."""
+        return int(self.id.partition("-")[0]) / 1000
+
+
+class Reading(NamedTuple):
+    """What was read from the log at one moment: the log's clock, in seconds of the epoch, and entries in their order."""
+
+    time: float
+    entries: list[Entry]
+
+
+class Snapshot(NamedTuple):
+    """What all entries up to *position*, the id of an entry, amount to."""
+
+    position: str
+    text: str
+
+
+class Log(Protocol):
+    """
+    An append-only log that several processes share. It keeps the last entries, a few thousand at least, and one snapshot.
+
+    All methods but `aclose` raise `LogUnavailableError` if the log does not answer within about a second, cannot be
+    reached, or cannot be written to now.
+    """
+
+    async def open(self) -> None:
+        """
+        Connect.
+
+        Raises:
+            ValueError: The log will never work as it is configured, because of its address or its password. The text is for
+                the user.
+        """
+        ...
+
+    async def exchange(self, text: str, since: str) -> Reading:
+        """Append an entry, and return all entries from the one with the id *since* on, that one included if it still exists."""
+        ...
+
+    async def read(self) -> tuple[Snapshot | None, Reading]:
+        """Return the snapshot, if there is one, and all entries from its position on, or else all entries that exist."""
+        ...
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """Replace the snapshot."""
+        ...
+
+    async def aclose(self) -> None:
+        """Disconnect. It may be called in any state, and does not wait."""
+        ...
