@@ -42,7 +42,8 @@ def drive(pacer: Pacer, send: Send, *, seconds: float, wait: float | None = None
     while now < seconds:
         while in_flight and in_flight[0][0] <= now:
             _, outcome = in_flight.popleft()
-            pacer.end(outcome.sent, outcome)
+            pacer.end(outcome.sent)
+            pacer.observe(outcome)
         delay = pacer.delay(now) if len(in_flight) < at_once else math.inf
         if delay <= 0:
             pacer.begin(now)
@@ -399,6 +400,8 @@ class TestState:
             assert 0 <= delay <= max(last_wait, 8.0) + 1 / 0.02
             now += delay if is_probe else passes
             pacer.begin(now)
-            pacer.end(now, None if kind is None else Outcome(kind, now, now + 0.1, 1, wait))
+            pacer.end(now)
+            if kind is not None:
+                pacer.observe(Outcome(kind, now, now + 0.1, 1, wait))
             now += 0.1
             last_wait = max(last_wait, wait or 0.0)

@@ -16,7 +16,8 @@ def shut(jitter: float, *, wait: float | None = None, naps: int = 6) -> tuple[Pa
         now = max(now, pacer.paused_until)
         pacer.begin(now)
         now += 0.1
-        pacer.end(now - 0.1, Outcome(Kind.REFUSAL, now - 0.1, now, 1, wait))
+        pacer.end(now - 0.1)
+        pacer.observe(Outcome(Kind.REFUSAL, now - 0.1, now, 1, wait))
     return pacer, now
 
 
@@ -62,7 +63,8 @@ class TestPace:
     def test_a_learned_rate_begins_after_the_pause(self) -> None:
         """The first request after a lesson begins at the end of the pause, and the second one interval later."""
         pacer = Pacer(Controller(has_worked=True, rate=10.0, hold=math.inf, allowance=0.0))
-        pacer.end(0.0, Outcome(Kind.REFUSAL, 0.0, 0.1, 1, 5.0))
+        pacer.end(0.0)
+        pacer.observe(Outcome(Kind.REFUSAL, 0.0, 0.1, 1, 5.0))
         rate = pacer.controller.rate
         assert pacer.delay(0.1) == pytest.approx(5.0)
         pacer.begin(5.1)
@@ -73,9 +75,9 @@ class TestPace:
         pacer, now = shut(0.0)
         now += pacer.delay(now)
         pacer.begin(now)
-        pacer.end(0.0, None)
+        pacer.end(0.0)
         assert pacer.delay(now) == pytest.approx(4.0)
-        pacer.end(now, None)
+        pacer.end(now)
         assert pacer.delay(now) < 0.1
 
     def test_requests_that_hang_since_before_a_lesson_block_no_probe(self) -> None:
@@ -86,7 +88,8 @@ class TestPace:
         for _ in range(4):
             now = max(now, pacer.paused_until)
             pacer.begin(now)
-            pacer.end(now, Outcome(Kind.REFUSAL, now, now + 0.1, 1))
+            pacer.end(now)
+            pacer.observe(Outcome(Kind.REFUSAL, now, now + 0.1, 1))
             now += 0.1
         assert pacer.controller.is_half_open
         assert pacer.delay(pacer.paused_until) == 0
@@ -96,7 +99,7 @@ class TestPace:
         pacer = Pacer(Controller(window=1.0))
         for _ in range(4):
             pacer.begin(0.0)
-        pacer.shift_times(1000.0)
+        pacer.forget_requests()
         assert pacer.delay(1000.0) == 0
 
     def test_a_response_makes_room_for_two(self) -> None:
@@ -104,7 +107,8 @@ class TestPace:
         pacer = Pacer()
         for _ in range(4):
             pacer.begin(0.0)
-        pacer.end(0.0, Outcome(Kind.SUCCESS, 0.0, 0.1, 4))
+        pacer.end(0.0)
+        pacer.observe(Outcome(Kind.SUCCESS, 0.0, 0.1, 4))
         for _ in range(2):
             assert pacer.delay(0.1) == 0
             pacer.begin(0.1)
@@ -130,31 +134,5 @@ class TestPace:
             assert pacer.delay(0.0) == 0
             pacer.begin(0.0)
         assert pacer.delay(0.0) == math.inf
-        pacer.end(0.0, None)
+        pacer.end(0.0)
         assert pacer.delay(0.0) == 0
-
-
-@pytest.mark.parametrize("by", [-4096.0, 4096.0])
-def test_another_clock_changes_nothing(by: float) -> None:
-    """What was learned by one clock holds by another: pauses, paces and rates are as they would have been."""
-
-    def story(pacer: Pacer, by: float) -> list[float]:
-        now, seen = 0.0, list[float]()
-        for number in range(220):
-            if number in (30, 73, 78, 130, 201, 204):
-                pacer.shift_times(by)
-                now += by
-            delay = pacer.delay(now)
-            # Beginnings are multiples of a fraction of two, so that both clocks are equally exact.
-            now = math.ceil((now + delay) * 64) / 64
-            pacer.begin(now)
-            is_bad = number in (72, 73, 74, 76, 77, 200, 201, 202, 203, 204)
-            kind = Kind.REFUSAL if is_bad and number < 100 else Kind.FAILURE if is_bad else Kind.SUCCESS
-            failing_since = now if is_bad else math.inf
-            pacer.end(now, Outcome(kind, now, now + 0.125, 1, None, failing_since))
-            now += 0.125 + (3.0 if number % 50 == 49 else 0.0)
-            seen += [delay, pacer.controller.present_rate, pacer.controller.age, pacer.controller.window]
-        return seen
-
-    still, moved = (Pacer(jitter=lambda: 0.5) for _ in range(2))
-    assert story(still, 0.0) == pytest.approx(story(moved, by), rel=1e-6, abs=1e-6)

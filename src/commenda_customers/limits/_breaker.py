@@ -86,10 +86,3 @@ class Breaker:
             return asked if asked > LONG_WAIT else min(NAP, 2 * (self.round_trip or outcome.duration))
         longest = LONGEST_NAP if outcome.kind is Kind.REFUSAL else LONGEST_OUTAGE_NAP
         return asked if asked >= LONG_WAIT else min(longest, NAP * 2.0 ** min(self.strikes, 9))
-
-    def shift_times(self, by: float) -> None:
-        """Use a clock that is *by* seconds ahead."""
-        self.paused_until += by
-        self.lesson_at += by
-        self.succeeded_at += by
-        self.used_until += by

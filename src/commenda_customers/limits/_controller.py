@@ -117,6 +117,12 @@ class Controller(Breaker):
             self._learn(outcome)
             self.strikes = 0
 
+    def resume_at(self, rate: float, now: float) -> None:
+        """Go on with another rate, because others joined who had a part of the limit, or left."""
+        self.rate, self.trial, self.before, self.fallback = rate, None, None, math.inf
+        self.hold = self._least_hold
+        self._begin_period(now)
+
     def _succeeded(self, outcome: Outcome) -> None:
         self.note_success(outcome)
         if outcome.sent >= self.lesson_at:
@@ -290,8 +296,3 @@ class Controller(Breaker):
     @property
     def _least_hold(self) -> float:
         return max(UNIT, SAMPLE / 2 / self.rate, 6 * self.round_trip)
-
-    def shift_times(self, by: float) -> None:
-        """Use a clock that is *by* seconds ahead."""
-        Breaker.shift_times(self, by)
-        self.period.skip(by)

@@ -70,6 +70,10 @@ class Log(Protocol):
         """Replace the snapshot."""
         ...
 
+    async def clear(self) -> None:
+        """Remove all entries and the snapshot."""
+        ...
+
     async def aclose(self) -> None:
         """Disconnect. It may be called in any state, and does not wait."""
         ...

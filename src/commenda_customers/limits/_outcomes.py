@@ -54,8 +54,12 @@ class Outcome(NamedTuple):
         return self.ended - self.sent
 
 
-def outcome_of(permit: Permit, feedback: Feedback, now: float) -> Outcome | None:
-    """Return what came of a request; `None` if it has no outcome, because it was cancelled."""
+def outcome_of(permit: Permit, feedback: Feedback, now: float, ahead: float = 0.0) -> Outcome | None:
+    """
+    Return what came of a request that ended *now*; `None` if it has no outcome, because it was cancelled.
+
+    The event loop's clock, from which all three have their times, is *ahead* seconds behind that of the outcome.
+    """
     if feedback.is_throttled:
         kind = Kind.REFUSAL
     elif feedback.is_rejected:
@@ -67,8 +71,8 @@ def outcome_of(permit: Permit, feedback: Feedback, now: float) -> Outcome | None
     else:
         return None
 
-    details = feedback.wait, feedback.failing_since, feedback.is_answered
-    return Outcome(kind, permit.sent, now, permit.in_flight, *details)
+    details = feedback.wait, feedback.failing_since + ahead, feedback.is_answered
+    return Outcome(kind, permit.sent + ahead, now + ahead, permit.in_flight, *details)
 
 
 @dataclass(slots=True)

@@ -15,73 +15,88 @@ _MOST_JITTER = 0.25
 
 
 class Pacer:
-    """Spreads requests evenly, pauses them, and lets one at a time find out whether a server that was shut is open again."""
+    """
+    Spreads requests evenly, pauses them, and lets one at a time find out whether a server that was shut is open again.
+
+    Attributes:
+        controller: What was learned.
+        share: The part of the rate that is ours, if other processes have the rest.
+        elsewhere: Requests of other processes in flight, as far as is known, that began after the last lesson.
+        heeded: The last lesson that was heeded.
+        heeded_at: When it was heeded. Requests that were sent before say nothing new.
+    """
 
     def __init__(self, controller: Controller | None = None, jitter: Callable[[], float] = float) -> None:
         """Begin with what a controller has learned, by default nothing. *jitter* returns random numbers from 0 to 1."""
         self.controller = controller or Controller()
+        self.share = 1.0
+        self.elsewhere = 0
+        self.heeded_at = -math.inf
+        self.heeded = self.controller.lesson_at
         self._jitter = jitter
         self._paused_for_longer = 0.0
-        self._next_start = -math.inf
+        self._slot = -math.inf  # when the last request should have begun
         self._last_start = -math.inf
         # Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
-        self._recent = 0
+        self.recent = 0
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that may begin now; infinite while no limit is known."""
+        return self.controller.present_rate * self.share
 
     def delay(self, now: float) -> float:
         """Return the seconds until the next request may begin; infinity: not before one of those in flight has ended."""
         controller = self.controller
         if now < self.paused_until:
             return self.paused_until - now
-        if self._recent and controller.is_half_open:
+        if controller.is_half_open and (self.recent or self.elsewhere):
             # A probe that hangs must not keep the others waiting for its timeout.
-            return max(0.0, self._last_start + LONGEST_OUTAGE_NAP - now)
-        if self._recent and self._recent >= controller.window:
+            return max(0.0, max(self._last_start, self.paused_until) + LONGEST_OUTAGE_NAP - now)
+        if self.recent and self.recent + self.elsewhere >= controller.window:
             return math.inf
-        return max(0.0, self._next_start - now)
+        return max(0.0, self._slot + 1 / self.rate - now)
 
     def begin(self, now: float) -> None:
         """Count a request that begins."""
-        self._recent += 1
+        self.recent += 1
         self._last_start = now
         if self.controller.is_limited:
-            self._next_start = max(self._next_start, now - _LATENESS) + 1 / self.controller.present_rate
+            self._slot = max(self._slot + 1 / self.rate, now - _LATENESS)
 
-    def end(self, sent: float, outcome: Outcome | None) -> None:
-        """Count a request that has ended, and learn from its outcome, if it has one: a cancelled request has none."""
-        controller = self.controller
-        if sent >= controller.lesson_at:
-            self._recent = max(0, self._recent - 1)
-        if outcome is None:
-            return
+    def end(self, sent: float) -> None:
+        """Count a request that has ended."""
+        if sent >= self.heeded_at:
+            self.recent = max(0, self.recent - 1)
 
-        lesson_before = controller.lesson_at
-        controller.observe(outcome)
-        self._heed_lesson(lesson_before)
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from an outcome."""
+        self.controller.observe(outcome)
+        self.heed_lesson(outcome.ended)
 
     def exhaust(self, outcome: Outcome) -> None:
         """Learn from a quota that a response says is used up."""
-        lesson_before = self.controller.lesson_at
         self.controller.exhaust(outcome)
-        self._heed_lesson(lesson_before)
+        self.heed_lesson(outcome.ended)
 
     @property
     def paused_until(self) -> float:
         """No request begins until then."""
         return self.controller.paused_until + self._paused_for_longer
 
-    def _heed_lesson(self, lesson_before: float) -> None:
+    def heed_lesson(self, now: float) -> None:
+        """Pause, if there was a lesson since the last call."""
         controller = self.controller
-        if controller.lesson_at == lesson_before:
+        if controller.lesson_at == self.heeded:
             return
 
-        self._recent = 0
+        self.heeded = controller.lesson_at
+        self.heeded_at, self.recent, self.elsewhere = now, 0, 0
         # Many clients that find out whether a server is back must not do so at the same moment.
         pause = controller.paused_until - controller.lesson_at if controller.is_half_open else 0.0
         self._paused_for_longer = self._jitter() * min(_MOST_JITTER * pause, 1.0)
-        self._next_start = max(self._next_start, self.paused_until)
+        self._slot = max(self._slot, self.paused_until - 1 / self.rate)
 
-    def shift_times(self, by: float) -> None:
-        """Use a clock that is *by* seconds ahead. No request is in flight at this time."""
-        self._recent = 0
-        self._next_start += by
-        self.controller.shift_times(by)
+    def forget_requests(self) -> None:
+        """Forget the requests in flight: they will never end."""
+        self.recent = 0

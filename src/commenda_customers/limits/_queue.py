@@ -35,7 +35,11 @@ class QueueingLimiter(NotCopyable, ABC):
         self._in_flight = 0
         self._event_loop: EventLoop | None = None
         self._moved_at = -math.inf  # when the current event loop began to use the limiter
-        self._ahead = 0.0  # seconds by which the event loop's clock is ahead of the machine's
+        self._ahead_of_machine = 0.0  # seconds by which the event loop's clock is ahead of the machine's
+        # Seconds by which the limiter's own clock is ahead of the event loop's. Each event loop has another clock.
+        self._ahead = 0.0
+
+    # Times are those of the limiter's own clock, except in permits and feedback.
 
     @abstractmethod
     def _delay(self, now: float) -> float:
@@ -46,16 +50,16 @@ class QueueingLimiter(NotCopyable, ABC):
         """Count a request that begins."""
 
     @abstractmethod
-    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
+    def _learn(self, permit: Permit, feedback: Feedback) -> None:
         """Learn from the outcome of a request."""
 
     @abstractmethod
-    def _shift_times(self, by: float) -> None:
-        """Add *by* seconds to all stored times: another event loop has another clock."""
+    def _forget_requests(self) -> None:
+        """Forget the requests in flight: their event loop has ended."""
 
     @abstractmethod
-    def _estimate(self, ahead: int, now: float) -> float:
-        """Return about how many seconds a request would wait with *ahead* waiters in front of it."""
+    def _estimate(self, before: int, now: float) -> float:
+        """Return about how many seconds a request would wait with *before* waiters in front of it."""
 
     def _knows_no_limit(self) -> bool:
         """Return whether no limit is known, so that a request waits only because the limiter has just begun."""
@@ -70,14 +74,12 @@ class QueueingLimiter(NotCopyable, ABC):
         if max_wait is not None:
             check_positive("max_wait", max_wait, or_zero=True)
         self._settle_here()
-        now = anyio.current_time()
-        if self._queue or self._time_to_start(now) > 0:
+        if self._queue or self._time_to_start() > 0:
             error = await self._wait(again=again, max_wait=max_wait)
             if error is not None:
                 raise error
-            now = anyio.current_time()
 
-        return self._start(now)
+        return self._start()
 
     def release(self, permit: Permit, feedback: Feedback) -> None:
         """Give a permit back, with the outcome of the request; see `RateLimiter`."""
@@ -85,7 +87,7 @@ class QueueingLimiter(NotCopyable, ABC):
             return  # the permit is of an event loop that has ended; the garbage collector ends its tasks
 
         self._in_flight -= 1
-        self._learn(permit, feedback, anyio.current_time())
+        self._learn(permit, feedback)
         self._wake_head()
 
     async def _wait(self, *, again: bool, max_wait: float | None) -> RateLimitError | None:
@@ -110,15 +112,16 @@ class QueueingLimiter(NotCopyable, ABC):
         return not self._queue and self._time_to_start() <= 0
 
     def _estimate_here(self, *, again: bool) -> float:
-        return self._estimate(self._place(again=again), anyio.current_time())
+        return self._estimate(self._place(again=again), self._now())
 
     def _place(self, *, again: bool) -> int:
         """Return where a request joins the queue: a retry in front, but one new request begins for each retry."""
         return min(2 * self._returned + 1, len(self._queue)) if again else len(self._queue)
 
     def _now(self) -> float:
-        """Return the time of the event loop that uses the limiter. May be called in any thread."""
-        return anyio.current_time() if self._is_in_own_loop() else time.monotonic() + self._ahead
+        """Return the time of the limiter's own clock. May be called in any thread."""
+        in_loop = anyio.current_time() if self._is_in_own_loop() else time.monotonic() + self._ahead_of_machine
+        return in_loop + self._ahead
 
     def _is_in_own_loop(self) -> bool:
         return self._event_loop is not None and self._event_loop.is_current
@@ -136,11 +139,12 @@ class QueueingLimiter(NotCopyable, ABC):
 
         # What the limiter learned in an event loop that has ended still applies. The requests of that loop are gone.
         self._moved_at = anyio.current_time()
-        ahead = self._moved_at - time.monotonic()
+        ahead_of_machine = self._moved_at - time.monotonic()
         if self._event_loop is not None:
-            self._shift_times(ahead - self._ahead)
-        self._event_loop, self._ahead = current_event_loop(), ahead
+            self._ahead += self._ahead_of_machine - ahead_of_machine
+        self._event_loop, self._ahead_of_machine = current_event_loop(), ahead_of_machine
         self._queue, self._returned, self._in_flight = deque(), 0, 0
+        self._forget_requests()
 
     async def _wait_in_queue(self, *, again: bool) -> None:
         queue, waiter = self._queue, anyio.Event()
@@ -172,10 +176,11 @@ class QueueingLimiter(NotCopyable, ABC):
         if self._in_flight >= self.max_in_flight:
             return math.inf
 
-        return self._delay(anyio.current_time() if now is None else now)
+        return self._delay(anyio.current_time() + self._ahead if now is None else now)
 
-    def _start(self, now: float) -> Permit:
-        self._begin(now)
+    def _start(self) -> Permit:
+        now = anyio.current_time()
+        self._begin(now + self._ahead)
         self._in_flight += 1
         return Permit(now, self._in_flight)
 

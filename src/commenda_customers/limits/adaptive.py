@@ -3,6 +3,8 @@
 import math
 import random
 
+import anyio
+
 from ._outcomes import Kind, Outcome, outcome_of
 from ._pacing import Pacer
 from ._queue import QueueingLimiter
@@ -42,71 +44,80 @@ class AdaptiveLimiter(QueueingLimiter):
         """
         super().__init__(max_in_flight)
         self._pacer = Pacer(jitter=random.random)
-        self._controller = self._pacer.controller
         self._had_quota = False
         self._responses_since_hint = _FEWEST_RESPONSES
         self._hints_left = _QUOTA_HINTS
 
     def __repr__(self) -> str:
-        rate = f"{self._controller.present_rate:.3g} requests per second"
-        rate = rate if self._controller.is_limited else "no limit known"
-        return f"<AdaptiveLimiter, {rate}>"
+        return f"<{type(self).__name__}, {self._rate_in_words()}>"
 
-    def _estimate(self, ahead: int, now: float) -> float:
-        controller = self._controller
+    def _rate_in_words(self) -> str:
+        rate = self._pacer.rate
+        return "no limit known" if math.isinf(rate) else f"{rate:.3g} requests per second"
+
+    def _estimate(self, before: int, now: float) -> float:
+        controller, rate = self._pacer.controller, self._pacer.rate
         delay = self._time_to_start(now)
         if delay < math.inf:
-            return delay + ahead / controller.present_rate
+            return delay + before / rate
 
         # One request in flight has to end for each that begins.
         window = 1 if controller.is_half_open else int(min(controller.window, self.max_in_flight))
-        return max((ahead + 1) * controller.round_trip / window, ahead / controller.present_rate)
+        return max((before + 1) * controller.round_trip / window, before / rate)
 
     def snapshot(self) -> LimiterSnapshot:
         """Return the current state."""
-        controller = self._controller
+        controller = self._pacer.controller
         return LimiterSnapshot(
-            rate=controller.present_rate if controller.is_limited else None,
+            rate=self._pacer.rate if controller.is_limited else None,
             in_flight=self._in_flight,
             max_in_flight=int(min(controller.window, self.max_in_flight)),
             waiting=len(self._queue),
             paused_for=max(0.0, self._pacer.paused_until - self._now()),
             is_half_open=controller.is_half_open,
             let_pass=controller.let_pass,
-            succeeded_at=controller.succeeded_at,
+            succeeded_at=controller.succeeded_at - self._ahead,
         )
 
     def _delay(self, now: float) -> float:
         return self._pacer.delay(now)
 
     def _knows_no_limit(self) -> bool:
-        controller = self._controller
+        controller = self._pacer.controller
         return not (controller.is_limited or controller.is_half_open) and self._now() >= self._pacer.paused_until
 
     def _begin(self, now: float) -> None:
         self._pacer.begin(now)
 
-    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
-        outcome = outcome_of(permit, feedback, now)
-        self._pacer.end(permit.sent, outcome)
+    def _learn(self, permit: Permit, feedback: Feedback) -> None:
+        self._pacer.end(permit.sent + self._ahead)
+        outcome = outcome_of(permit, feedback, anyio.current_time(), self._ahead)
+        if outcome is not None:
+            self._observe(outcome)
         if feedback.is_throttled:
             self._hints_left = _QUOTA_HINTS
         elif outcome is not None and outcome.kind is Kind.SUCCESS:
-            self._heed_quota(permit, feedback, now)
+            self._heed_quota(outcome, feedback.remaining)
         if feedback.remaining is not None:
             self._had_quota = feedback.remaining > 0
 
-    def _heed_quota(self, permit: Permit, feedback: Feedback, now: float) -> None:
+    def _observe(self, outcome: Outcome) -> None:
+        self._pacer.observe(outcome)
+
+    def _exhaust(self, outcome: Outcome) -> None:
+        self._pacer.exhaust(outcome)
+
+    def _heed_quota(self, outcome: Outcome, remaining: int | None) -> None:
         """Treat a quota that is used up like a limit that was met, without a refused request."""
         self._responses_since_hint += 1
-        if feedback.remaining != 0:
+        if remaining != 0:
             return
 
         # Ignore it if the server says it and never refuses.
         if self._had_quota and self._responses_since_hint > _FEWEST_RESPONSES and self._hints_left:
-            self._pacer.exhaust(Outcome(Kind.REFUSAL, permit.sent, now, permit.in_flight))
+            self._exhaust(Outcome(Kind.REFUSAL, outcome.sent, outcome.ended, outcome.in_flight))
             self._hints_left -= 1
         self._responses_since_hint = 0
 
-    def _shift_times(self, by: float) -> None:
-        self._pacer.shift_times(by)
+    def _forget_requests(self) -> None:
+        self._pacer.forget_requests()

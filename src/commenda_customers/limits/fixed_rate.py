@@ -5,6 +5,8 @@ import random
 import sys
 from collections import deque
 
+import anyio
+
 from .._checks import check_positive, check_type
 from ._controller import Controller
 from ._outcomes import outcome_of
@@ -54,8 +56,8 @@ class FixedRate(QueueingLimiter):
     def __repr__(self) -> str:
         return f"FixedRate({self.limit}, per={self.per})"
 
-    def _estimate(self, ahead: int, now: float) -> float:
-        rounds, rest = divmod(ahead, self.limit)
+    def _estimate(self, before: int, now: float) -> float:
+        rounds, rest = divmod(before, self.limit)
         free = self.limit - len(self._begun)
         begins_at = now if rest < free else self._begun[rest - free] + self.per
         return max(begins_at, self._pacer.paused_until, now) - now + rounds * self.per
@@ -71,7 +73,7 @@ class FixedRate(QueueingLimiter):
             paused_for=max(0.0, self._pacer.paused_until - self._now()),
             is_half_open=controller.is_half_open,
             let_pass=controller.let_pass,
-            succeeded_at=controller.succeeded_at,
+            succeeded_at=controller.succeeded_at - self._ahead,
         )
 
     def _delay(self, now: float) -> float:
@@ -82,9 +84,11 @@ class FixedRate(QueueingLimiter):
         self._begun.append(now)
         self._pacer.begin(now)
 
-    def _learn(self, permit: Permit, feedback: Feedback, now: float) -> None:
-        self._pacer.end(permit.sent, outcome_of(permit, feedback, now))
+    def _learn(self, permit: Permit, feedback: Feedback) -> None:
+        self._pacer.end(permit.sent + self._ahead)
+        outcome = outcome_of(permit, feedback, anyio.current_time(), self._ahead)
+        if outcome is not None:
+            self._pacer.observe(outcome)
 
-    def _shift_times(self, by: float) -> None:
-        self._begun = deque((at + by for at in self._begun), maxlen=self.limit)
-        self._pacer.shift_times(by)
+    def _forget_requests(self) -> None:
+        self._pacer.forget_requests()

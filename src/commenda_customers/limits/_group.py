@@ -1,0 +1,212 @@
+"""The processes that share a quota, as one of them sees them: it takes part as long as their log can be used."""
+
+import logging
+import math
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import anyio
+
+from ._log import Log, LogUnavailableError, Reading
+from ._replica import SILENCE, START, Member, Message, Replica, Report
+
+_logger = logging.getLogger("commenda_customers")
+
+_BEAT, _BEAT_WITHOUT_A_RATE, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.05, 1.0, 0.01
+"""Seconds between two exchanges: usually; during slow start, which is fast; while nothing is wanted; at least."""
+
+_SNAPSHOTS = 1.0
+"""Seconds between two snapshots."""
+
+_FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
+"""Seconds between two attempts to reach the log again. They double."""
+
+
+class Status(NamedTuple):
+    """
+    The state of this process.
+
+    Attributes:
+        heard: The last lesson that it has heeded.
+        wanted: Requests per second that it would send if it could.
+        in_flight: Its requests in flight that began after that lesson.
+        waiting: Its requests that wait.
+        rate: The rate at which they may begin.
+    """
+
+    heard: float
+    wanted: float
+    in_flight: int
+    waiting: int
+    rate: float
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it wants nothing."""
+        return self.wanted < 1 / 8 and not self.in_flight and not self.waiting
+
+
+class Group:
+    """
+    Tells the others what this process sees, and knows what they see.
+
+    Attributes:
+        replica: What all have learned; `None` while this process is alone.
+        told: What this process said last.
+        ahead: Seconds by which the log's clock is ahead of the event loop's.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        name: str,
+        *,
+        ahead: float,
+        status: Callable[[], Status],
+        on_change: Callable[[Replica], None],
+        on_loss: Callable[[Sequence[Report]], None],
+    ) -> None:
+        """
+        A process that takes part in nothing yet.
+
+        Args:
+            log: The log.
+            name: Of the quota, for messages.
+            ahead: Seconds by which the log's clock is ahead of the event loop's, about.
+            status: Returns the state of this process.
+            on_change: Is called with the replica when the others have told something.
+            on_loss: Is called with the reports that nobody has got when the process is alone again.
+        """
+        self.replica: Replica | None = None
+        self.told = Message("nobody")
+        self.ahead = ahead
+        self._log, self._name = log, name
+        self._member = secrets.token_hex(6)
+        self._status, self._on_change, self._on_loss = status, on_change, on_loss
+        self._reports: list[Report] = []
+        self._hurry = anyio.Event()
+        self._exchanged_at = self._saved_at = -math.inf
+
+    @property
+    def others(self) -> list[Member]:
+        """The other members."""
+        return [] if self.replica is None else self.replica.others(self._member, anyio.current_time() + self.ahead)
+
+    async def open(self) -> None:
+        """
+        Begin to take part, if the log can be used.
+
+        Raises:
+            ValueError: It will never work.
+        """
+        try:
+            await self._log.open()
+            await self._join()
+        except LogUnavailableError as exc:
+            self._warn(exc)
+
+    async def run(self) -> None:
+        """Take part for ever."""
+        retry = _FIRST_RETRY
+        while True:
+            try:
+                if self.replica is not None:
+                    await self._until_next_beat(self.replica)
+                    await self._beat(self.replica)
+                else:
+                    await anyio.sleep(retry * random.uniform(0.5, 1.0))
+                    await self._join()
+                    _logger.info("rate limit of %s: shared again", self._name)
+                retry = _FIRST_RETRY
+            except LogUnavailableError as exc:
+                if self.replica is not None:
+                    self._go_alone()
+                    self._warn(exc)
+                retry = min(2 * retry, _LAST_RETRY)
+
+    async def close(self) -> None:
+        """Tell the others that this process leaves."""
+        with suppress(LogUnavailableError):
+            if self.replica is not None:
+                await self._exchange(self.replica, leaves=True)
+        self.replica = None
+        await self._log.aclose()
+
+    def report(self, report: Report) -> None:
+        """Tell the others what came of a request."""
+        self._reports.append(report)
+
+    def hurry(self) -> None:
+        """Exchange soon."""
+        self._hurry.set()
+
+    async def _join(self) -> None:
+        """Become a member."""
+        began = anyio.current_time()
+        snapshot, reading = await self._log.read()
+        await self._set_clock(reading, began)
+        replica = Replica.restored(snapshot, reading.entries)
+        rate = self._status().rate
+        if await self._exchange(replica, brings=None if math.isinf(rate) else rate):
+            # It counts from its first message on. Before that, everybody would believe to have the whole rate.
+            self.replica = replica
+            self._on_change(replica)
+
+    async def _beat(self, replica: Replica) -> None:
+        if not await self._exchange(replica):
+            self._go_alone()
+            await self._join()
+            return
+
+        self._on_change(replica)
+        now = anyio.current_time()
+        if replica.leads(self._member) and now >= self._saved_at + _SNAPSHOTS:
+            self._saved_at = now
+            await self._log.save(replica.snapshot())
+
+    async def _exchange(self, replica: Replica, *, brings: float | None = None, leaves: bool = False) -> bool:
+        """Write a message, and read those of the others. Return false if entries are missing: the log has lost them."""
+        reports, self._reports = tuple(self._reports), []
+        heard, wanted, in_flight, waiting, _ = self._status()
+        self.told = Message(self._member, heard, wanted, in_flight, waiting, reports, brings, leaves)
+        began = anyio.current_time()
+        try:
+            reading = await self._log.exchange(self.told.text(), replica.position)
+        except LogUnavailableError:
+            self._reports[:0] = reports
+            raise
+        await self._set_clock(reading, began)
+        self._exchanged_at = anyio.current_time()
+        entries = reading.entries
+        if replica.position != START:
+            if not entries or entries[0].id != replica.position:
+                return False
+            entries = entries[1:]
+        replica.apply(entries)
+        return True
+
+    async def _set_clock(self, reading: Reading, began: float) -> None:
+        """Correct what is known of the log's clock: it was read at some time between *began* and now."""
+        if reading.entries and reading.time < reading.entries[-1].time - SILENCE:
+            await self._log.clear()
+            raise LogUnavailableError("its clock was set back")
+        self.ahead = min(max(self.ahead, reading.time - anyio.current_time()), reading.time - began)
+
+    async def _until_next_beat(self, replica: Replica) -> None:
+        seconds = _BEAT if replica.controller.is_limited else _BEAT_WITHOUT_A_RATE
+        seconds = _BEAT_WHEN_IDLE if self._status().is_idle and not self._reports else seconds
+        with anyio.move_on_after(seconds):
+            await self._hurry.wait()
+        self._hurry = anyio.Event()
+        await anyio.sleep_until(self._exchanged_at + _LEAST_BEAT)
+
+    def _go_alone(self) -> None:
+        self.replica = None
+        reports, self._reports = self._reports, []
+        self._on_loss(reports)
+
+    def _warn(self, exc: LogUnavailableError) -> None:
+        _logger.warning("rate limit of %s: not shared with other processes for now: %s", self._name, exc)

@@ -1,0 +1,226 @@
+"""
+What several processes learn together: the same in each of them, because each applies the same entries in the same order.
+
+Pure: the entries come from a log (`_log.py`), and all times are those of its clock. An entry has what one process saw since
+its last one. So the `Controller` of each replica learns from the requests of all.
+
+1. *A member* is a process that has appended an entry within the last seconds. Each counts from its first entry on.
+2. *The rate is divided* so that nobody gets more than it wants while another wants more (max-min fairness).
+3. *A lesson reaches the others later.* What they sent before they heard of it says nothing new.
+4. *After a silence* of all, nothing that was known before holds. Processes that have lost the log know a rate of their own.
+   They bring it with them when they return, and the rates add up.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ._controller import Controller
+from ._log import Entry, Snapshot
+from ._outcomes import Kind, Outcome
+
+LIFETIME = 3.0
+"""Seconds without an entry after which a member is gone. Members append one each second at least."""
+
+SILENCE = 4.0
+"""Seconds without any entry after which everything is learned again."""
+
+START = "0-0"
+"""The position before the first entry."""
+
+_Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_Time = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Report(NamedTuple):
+    """
+    The outcome of a request, as one process tells the others.
+
+    Attributes:
+        kind: The kind; `None` for a quota that is used up.
+        sent: When the request began.
+        ended: When its outcome was known.
+        in_flight: Requests of all processes in flight at that time.
+        is_late: Whether it began before its process had heard of the last lesson.
+        wait: Seconds that the server asked to wait.
+        failing_since: When the same request failed for the first time; `None` if it had not.
+        is_answered: Whether a response came.
+    """
+
+    kind: Kind | None
+    sent: _Time
+    ended: _Time
+    in_flight: Annotated[int, Field(ge=1)]
+    is_late: bool = False
+    wait: _Amount | None = None
+    failing_since: _Time | None = None
+    is_answered: bool = True
+
+    @classmethod
+    def of(cls, outcome: Outcome, *, is_late: bool, is_hint: bool = False) -> "Report":
+        """Return the report of an outcome, or with *is_hint* of a quota that is used up."""
+        kind = None if is_hint else outcome.kind
+        since = None if math.isinf(outcome.failing_since) else outcome.failing_since
+        details = outcome.wait, since, outcome.is_answered
+        return cls(kind, outcome.sent, outcome.ended, outcome.in_flight, is_late, *details)
+
+    def outcome(self) -> Outcome:
+        """Return the outcome."""
+        since = math.inf if self.failing_since is None else self.failing_since
+        details = self.wait, since, self.is_answered
+        return Outcome(self.kind or Kind.REFUSAL, self.sent, self.ended, self.in_flight, *details)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    What is in an entry.
+
+    Attributes:
+        member: The process, by a random name.
+        heard: The last lesson that it has heard of.
+        wanted: Requests per second that it would send if it could.
+        in_flight: Its requests in flight that began after the last lesson.
+        waiting: Its requests that wait.
+        reports: What it saw since its last message.
+        brings: The rate that it had alone; `None` if it knew no limit, or was not alone.
+        leaves: Whether it is its last message.
+    """
+
+    member: Annotated[str, Field(min_length=1, max_length=64)]
+    heard: float = -math.inf
+    wanted: _Amount = 0.0
+    in_flight: Annotated[int, Field(ge=0, le=10**6)] = 0
+    waiting: Annotated[int, Field(ge=0)] = 0
+    reports: tuple[Report, ...] = ()
+    brings: _Amount | None = None
+    leaves: bool = False
+
+    def text(self) -> str:
+        """Return the text of an entry."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+@dataclass(slots=True)
+class Member:
+    """A process: when it was heard of last, what it would send each second, what is in flight, and what waits."""
+
+    heard: float
+    wanted: float
+    in_flight: int
+    waiting: int
+
+
+@dataclass(slots=True)
+class Replica:
+    """
+    What all entries up to a position amount to.
+
+    Attributes:
+        controller: What was learned.
+        members: Those that take part.
+        position: The last entry.
+        time: When it was appended.
+    """
+
+    controller: Controller = field(default_factory=Controller)
+    members: dict[str, Member] = field(default_factory=dict[str, Member])
+    position: str = START
+    time: float = -math.inf
+
+    @classmethod
+    def restored(cls, snapshot: Snapshot | None, entries: list[Entry]) -> "Replica":
+        """
+        Return what a snapshot and the entries from its position on amount to.
+
+        Without a snapshot that fits, all entries there are must do. At worst, what was learned before is learned again.
+        """
+        replica = cls()
+        if snapshot is not None and entries and entries[0].id == snapshot.position:
+            try:
+                replica = _REPLICA.validate_json(snapshot.text)
+            except ValidationError:
+                pass
+            else:
+                entries = entries[1:]
+        replica.apply(entries)
+        return replica
+
+    def snapshot(self) -> Snapshot:
+        """Return it for processes that come later."""
+        return Snapshot(self.position, json.dumps(asdict(self), separators=(",", ":")))
+
+    def apply(self, entries: Iterable[Entry]) -> None:
+        """Apply entries in their order. Those that are no messages are skipped: another program wrote them."""
+        for entry in entries:
+            try:
+                message = _MESSAGE.validate_json(entry.text)
+            except ValidationError:
+                continue
+            finally:
+                self.position = entry.id
+            self._apply(message, entry.time)
+
+    def _apply(self, message: Message, now: float) -> None:
+        is_first = now - self.time > SILENCE
+        if is_first:
+            self.controller, self.members = Controller(), {}
+        for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
+            del self.members[name]
+        self.time = now
+
+        if message.brings and message.member not in self.members and (is_first or self.controller.is_limited):
+            self.controller.resume_at(message.brings + (0.0 if is_first else self.controller.rate), now)
+        lesson_before = self.controller.lesson_at
+        for report in message.reports:
+            self._learn(report, message.heard)
+        if self.controller.lesson_at > lesson_before:
+            for member in self.members.values():
+                member.in_flight = 0  # they began before the lesson
+        if message.leaves:
+            self.members.pop(message.member, None)
+            return
+
+        in_flight = message.in_flight if message.heard == self.controller.lesson_at else 0
+        self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
+
+    def _learn(self, report: Report, heard: float) -> None:
+        controller, outcome = self.controller, report.outcome()
+        if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.lesson_at):
+            # Whoever had not heard of the last lesson might as well have sent before it.
+            outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
+        if report.kind is None:
+            controller.exhaust(outcome)
+        else:
+            controller.observe(outcome)
+
+    def others(self, name: str, now: float) -> list[Member]:
+        """Return the members that are not *name* and are not gone."""
+        return [member for other, member in self.members.items() if other != name and now - member.heard <= LIFETIME]
+
+    def leads(self, name: str) -> bool:
+        """Return whether it is for *name* to save snapshots."""
+        return name == min(self.members, default=name)
+
+
+_MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
+
+
+def fair_rate(rate: float, wanted: float, others: Iterable[float]) -> float:
+    """
+    Return the part of a *rate* for whoever wants *wanted* requests per second, while *others* want theirs.
+
+    Nobody gets more than it wants while another gets less. What nobody wants is divided equally.
+    """
+    amounts = sorted([wanted, *others])
+    left = rate
+    for number, amount in enumerate(amounts):
+        equal = left / (len(amounts) - number)
+        if amount > equal:
+            return min(wanted, equal)
+        left -= amount
+    return wanted + left / len(amounts)
