@@ -95,6 +95,12 @@ class Group:
         """The other members."""
         return [] if self.replica is None else self.replica.others(self._member, anyio.current_time() + self.ahead)
 
+    @property
+    def phase(self) -> float:
+        """The part of the members that come before this process in their order."""
+        assert self.replica is not None
+        return sorted(self.replica.members).index(self._member) / len(self.replica.members)
+
     async def open(self) -> None:
         """
         Begin to take part, if the log can be used.
@@ -171,6 +177,8 @@ class Group:
         """Write a message, and read those of the others. Return false if entries are missing: the log has lost them."""
         reports, self._reports = tuple(self._reports), []
         heard, wanted, in_flight, waiting, _ = self._status()
+        if self.replica is None:
+            wanted, waiting = max(wanted, 10.0), max(waiting, 4)  # a newcomer is about to begin
         self.told = Message(self._member, heard, wanted, in_flight, waiting, reports, brings, leaves)
         began = anyio.current_time()
         try:

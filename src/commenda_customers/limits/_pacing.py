@@ -10,6 +10,9 @@ from ._outcomes import Outcome
 _LATENESS = 0.01
 """Seconds by which a request may be late without slowing down those behind it. A timer of an event loop is never exact."""
 
+_GUESSED_ROUND_TRIP = 0.1
+"""Seconds, while the round trip is not known."""
+
 _MOST_JITTER = 0.25
 """The part of a pause, while the server is shut, by which it is longer at most; never more than a second."""
 
@@ -21,6 +24,8 @@ class Pacer:
     Attributes:
         controller: What was learned.
         share: The part of the rate that is ours, if other processes have the rest.
+        room: The requests that may be in flight here, if other processes have a part of the window.
+        phase: The part of an interval by which we begin later than others after a lesson, from 0 to 1.
         elsewhere: Requests of other processes in flight, as far as is known, that began after the last lesson.
         heeded: The last lesson that was heeded.
         heeded_at: When it was heeded. Requests that were sent before say nothing new.
@@ -31,6 +36,8 @@ class Pacer:
         self.controller = controller or Controller()
         self.share = 1.0
         self.elsewhere = 0
+        self.phase = 0.0
+        self.room = math.inf
         self.heeded_at = -math.inf
         self.heeded = self.controller.lesson_at
         self._jitter = jitter
@@ -43,7 +50,10 @@ class Pacer:
     @property
     def rate(self) -> float:
         """Requests per second that may begin now; infinite while no limit is known."""
-        return self.controller.present_rate * self.share
+        controller = self.controller
+        rate = controller.present_rate * self.share
+        # With less than one request in flight, on average, we wait between two requests.
+        return rate if self.room >= 1 else min(rate, self.room / max(controller.round_trip, _GUESSED_ROUND_TRIP))
 
     def delay(self, now: float) -> float:
         """Return the seconds until the next request may begin; infinity: not before one of those in flight has ended."""
@@ -53,7 +63,7 @@ class Pacer:
         if controller.is_half_open and (self.recent or self.elsewhere):
             # A probe that hangs must not keep the others waiting for its timeout.
             return max(0.0, max(self._last_start, self.paused_until) + LONGEST_OUTAGE_NAP - now)
-        if self.recent and self.recent + self.elsewhere >= controller.window:
+        if self.recent and self.recent >= min(self.room, controller.window):
             return math.inf
         return max(0.0, self._slot + 1 / self.rate - now)
 
@@ -61,7 +71,7 @@ class Pacer:
         """Count a request that begins."""
         self.recent += 1
         self._last_start = now
-        if self.controller.is_limited:
+        if self.rate < math.inf:
             self._slot = max(self._slot + 1 / self.rate, now - _LATENESS)
 
     def end(self, sent: float) -> None:
@@ -95,7 +105,11 @@ class Pacer:
         # Many clients that find out whether a server is back must not do so at the same moment.
         pause = controller.paused_until - controller.lesson_at if controller.is_half_open else 0.0
         self._paused_for_longer = self._jitter() * min(_MOST_JITTER * pause, 1.0)
-        self._slot = max(self._slot, self.paused_until - 1 / self.rate)
+        self.begin_in_turn(self.paused_until)
+
+    def begin_in_turn(self, now: float) -> None:
+        """Let the next request begin in our turn after *now*."""
+        self._slot = max(self._slot, now + (self.phase - 1) / self.rate)
 
     def forget_requests(self) -> None:
         """Forget the requests in flight: they will never end."""

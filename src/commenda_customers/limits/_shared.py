@@ -39,6 +39,7 @@ class SharedLimiter(AdaptiveLimiter):
         self._group: Group | None = None
         self._tasks: TaskGroup | None = None
         self._others_want: list[float] = []  # requests per second
+        self._others_in_flight: list[float] = []
         self._others_wait = False
         self._begun, self._begun_at = 0.0, -math.inf  # requests that began lately, and the time of the last one
 
@@ -53,7 +54,9 @@ class SharedLimiter(AdaptiveLimiter):
 
         self._settle_here()
         ahead = time.time() - anyio.current_time()
-        self._group = Group(self._log, self._name, ahead=ahead, status=self._status, on_change=self._heed, on_loss=self._go_alone)
+        self._group = Group(
+            self._log, self._name, ahead=ahead, status=self._status, on_change=self._heed, on_loss=self._go_alone
+        )
         self._ahead = ahead
         try:
             await self._group.open()
@@ -83,7 +86,9 @@ class SharedLimiter(AdaptiveLimiter):
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""
         if self._group is None:
-            raise RuntimeError(f"this limiter is not open; use it inside `async with {type(self).__name__}(...) as limiter:`")
+            raise RuntimeError(
+                f"this limiter is not open; use it inside `async with {type(self).__name__}(...) as limiter:`"
+            )
         return await super().acquire(again=again, max_wait=max_wait)
 
     @property
@@ -129,6 +134,8 @@ class SharedLimiter(AdaptiveLimiter):
         """Take our part of the rate."""
         rate = self._pacer.controller.present_rate
         wanted = _HEADROOM * self._begun_lately(now) + len(self._queue)
+        in_flight = self._pacer.recent + len(self._queue) + 1
+        self._pacer.room = fair_rate(self._pacer.controller.window, in_flight, self._others_in_flight)
         self._pacer.share = 1.0 if math.isinf(rate) else fair_rate(rate, wanted, self._others_want) / rate
         if self._group is not None and wanted > 2 * self._group.told.wanted + 2:
             self._group.hurry()  # the others have to know
@@ -139,13 +146,19 @@ class SharedLimiter(AdaptiveLimiter):
         assert group is not None
         self._ahead = group.ahead
         now = anyio.current_time() + self._ahead
-        if self._pacer.controller is not replica.controller:
+        is_new = self._pacer.controller is not replica.controller
+        if is_new:
             self._pacer = Pacer(replica.controller, random.random)
             self._pacer.heeded_at = now
         others = group.others
         self._others_want = [member.wanted for member in others]
         self._others_wait = any(member.waiting for member in others)
+        self._others_in_flight = [float(member.in_flight + member.waiting) for member in others]
+        self._divide(now)
+        self._pacer.phase = group.phase
         self._pacer.heed_lesson(now)
+        if is_new:
+            self._pacer.begin_in_turn(now)
         self._pacer.elsewhere = sum(member.in_flight for member in others)
         self._divide(now)
         self._wake_head()
