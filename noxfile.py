@@ -256,7 +256,7 @@ def lock(session: nox.Session) -> None:
     """Update the locked versions in `requirements/`: all of them, or `nox -s lock -- docs lint`."""
     session.install("uv")
     options = ["--universal", "--quiet", "--no-emit-index-url", "--upgrade", "--custom-compile-command", "nox -s lock"]
-    extras = ["--extra", "cli", "--extra", "parquet", "--extra", "zstd"]
+    extras = ["--extra", "cli", "--extra", "parquet", "--extra", "zstd", "--extra", "redis"]
     for name, wanted in {
         "tests": [*extras, "--group", "test"],
         "lowest": [*extras, "--group", "test", "--resolution", "lowest-direct"],
