@@ -5,7 +5,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 
@@ -20,7 +20,6 @@ try:
     from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
     from redis import exceptions as failures
     from redis.backoff import NoBackoff
-    from redis.client import Pipeline
     from redis.credentials import CredentialProvider
     from redis.retry import Retry
 except ModuleNotFoundError as exc:
@@ -43,10 +42,21 @@ _EXPIRES_AFTER = 300
 _LONGEST_QUOTA = 100
 """Characters."""
 
-_CONNECTIONS = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+_TEXT = "text"
+"""The field of an entry."""
+
+_CONNECTIONS: dict[str, Any] = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
 _POSITION = re.compile(r"\d+-\d+", re.ASCII)
 # Redis refuses the command because of its state, or because of another client's.
 _TEMPORARY = re.compile(r"(BUSY|CLUSTERDOWN|EXECABORT|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b")
+
+
+class _Commands(Protocol):
+    """What this file uses of a client of redis-py, whose types are incomplete, and of its transactions."""
+
+    def execute_command(self, *words: str | int) -> Any: ...
+    def pipeline(self) -> "_Commands": ...
+    def execute(self, *, raise_on_error: bool = ...) -> list[Any]: ...
 
 
 class _Connection:
@@ -73,11 +83,11 @@ class _Connection:
             **url.options,
         )
 
-    def use(self, action: Callable[[Redis], T]) -> T:
+    def use(self, action: Callable[[_Commands], T]) -> T:
         """Call *action*, in a thread. If it fails, close the connection."""
         self.is_at_work = True
         try:
-            result = action(Redis(connection_pool=self._pool))
+            result = action(cast("_Commands", Redis(connection_pool=self._pool)))
         except BaseException:
             self.is_given_up = True
             raise
@@ -151,20 +161,25 @@ class RedisLog:
         """Replace the snapshot."""
         await self._call(partial(self._save, snapshot))
 
+    async def clear(self) -> None:
+        """Remove all entries and the snapshot."""
+        await self._call(self._clear)
+
     async def aclose(self) -> None:
         """Close the connection, also that of a call at work, which then fails."""
         for connection in self._used:  # the idle one is among them
             connection.give_up()
         self._idle = None
 
-    def _try_commands(self, redis: Redis) -> None:
-        # Redis checks what the user may do before it looks at the arguments, and refuses these: they are out of range.
+    def _try_commands(self, redis: _Commands) -> None:
+        # Redis checks what the user may do before it looks at the arguments. It refuses those of the first three.
         pipe = redis.pipeline()
-        pipe.execute_command("XADD", self._log, "MAXLEN", "~", _KEPT, "0-0", "text", "")
+        pipe.execute_command("XADD", self._log, "MAXLEN", "~", _KEPT, "0-0", _TEXT, "")
         pipe.execute_command("SET", self._state, "", "EX", 0)
         pipe.execute_command("EXPIRE", self._log, "never")
-        pipe.get(self._state)
-        _begin_reading(pipe, self._log, "0-1", "0-1")
+        pipe.execute_command("GET", self._state)
+        pipe.execute_command("XRANGE", self._log, "0-1", "0-1")
+        pipe.execute_command("TIME")
         *_, state, entries, time = pipe.execute(raise_on_error=False)
         for reply in (state, entries, time):
             if isinstance(reply, Exception):
@@ -172,25 +187,33 @@ class RedisLog:
         _snapshot(state)
         _reading(entries, time)
 
-    def _exchange(self, text: str, since: str, redis: Redis) -> Reading:
+    def _exchange(self, text: str, since: str, redis: _Commands) -> Reading:
         pipe = redis.pipeline()
-        pipe.xadd(self._log, {"text": text}, maxlen=_KEPT, approximate=True)
-        pipe.expire(self._log, _EXPIRES_AFTER)
-        pipe.expire(self._state, _EXPIRES_AFTER)
-        _begin_reading(pipe, self._log, since)
+        pipe.execute_command("XADD", self._log, "MAXLEN", "~", _KEPT, "*", _TEXT, text)
+        pipe.execute_command("EXPIRE", self._log, _EXPIRES_AFTER)
+        pipe.execute_command("EXPIRE", self._state, _EXPIRES_AFTER)
+        pipe.execute_command("XRANGE", self._log, since, "+")
+        pipe.execute_command("TIME")
         *_, entries, time = pipe.execute()
         return _reading(entries, time)
 
-    def _read(self, redis: Redis) -> tuple[Snapshot | None, Reading]:
-        snapshot = _snapshot(redis.get(self._state))
+    def _read(self, redis: _Commands) -> tuple[Snapshot | None, Reading]:
+        snapshot = _snapshot(redis.execute_command("GET", self._state))
         pipe = redis.pipeline()
-        _begin_reading(pipe, self._log, snapshot.position if snapshot else "-")
+        pipe.execute_command("XRANGE", self._log, snapshot.position if snapshot else "-", "+")
+        pipe.execute_command("TIME")
         return snapshot, _reading(*pipe.execute())
 
-    def _save(self, snapshot: Snapshot, redis: Redis) -> None:
-        redis.set(self._state, " ".join(snapshot), ex=_EXPIRES_AFTER)
+    def _save(self, snapshot: Snapshot, redis: _Commands) -> None:
+        redis.execute_command("SET", self._state, " ".join(snapshot), "EX", _EXPIRES_AFTER)
 
-    async def _call(self, action: Callable[[Redis], T], *, is_new: bool = False) -> T:
+    def _clear(self, redis: _Commands) -> None:
+        pipe = redis.pipeline()
+        for key in (self._log, self._state):
+            pipe.execute_command("EXPIRE", key, 0)  # like DEL, which would need one more permission
+        pipe.execute()
+
+    async def _call(self, action: Callable[[_Commands], T], *, is_new: bool = False) -> T:
         handled = sys.exception()
         connection = self._take_connection()
         try:
@@ -225,7 +248,7 @@ class RedisLog:
         if isinstance(exc, TimeoutError | failures.TimeoutError):
             return LogUnavailableError(f"{where} did not answer in time")
         if isinstance(exc, failures.AskError):
-            return LogUnavailableError(f"{where} is a node of a cluster, and {exc.host}:{exc.port} has this quota")
+            return LogUnavailableError(f"{where} is a node of a cluster, and {reason.rpartition(' ')[2]} has this quota")
         return LogUnavailableError(f"{where} cannot be used now: {reason}")
 
     def _redact(self, exc: Exception) -> Exception | None:
@@ -234,17 +257,9 @@ class RedisLog:
         return exc if all(self._url.password.redact(text) == text for text in texts) else None
 
 
-def _begin_reading(pipe: Pipeline, key: str, first: str, last: str = "+") -> None:
-    pipe.xrange(key, first, last)
-    pipe.time()
-
-
 def _reading(entries: Any, time: Any) -> Reading:
-    listed = [Entry(name, fields.get("text", "")) for name, fields in entries]
     seconds, microseconds = time
-    now = seconds + microseconds / 1e6
-    # The clock of the machine may be put back. That of the stream never is.
-    return Reading(max(now, listed[-1].time) if listed else now, listed)
+    return Reading(seconds + microseconds / 1e6, [Entry(name, fields.get(_TEXT, "")) for name, fields in entries])
 
 
 def _snapshot(state: Any) -> Snapshot | None:
