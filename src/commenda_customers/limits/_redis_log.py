@@ -122,7 +122,7 @@ class RedisLog:
     another one. So a late reply is never taken for the reply to another command.
     """
 
-    def __init__(self, url: str, *, quota: str) -> None:
+    def __init__(self, url: RedisURL, *, quota: str) -> None:
         """
         Check the arguments; `open` connects.
 
@@ -130,9 +130,8 @@ class RedisLog:
             ValueError: *url* is malformed, or *quota* is empty or too long, or has braces or control characters.
             TypeError: They are no str.
         """
-        self._url = RedisURL(url)
-        del url  # the traceback of an error below would show the password
-        self._url.check()
+        url.check()
+        self._url = url
         check_type("quota", quota, str)
         if not quota or len(quota) > _LONGEST_QUOTA:
             raise ValueError(f"quota: must have 1 to {_LONGEST_QUOTA} characters")

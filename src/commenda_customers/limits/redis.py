@@ -5,6 +5,7 @@ It needs the extra `redis`. No request ever waits for Redis.
 """
 
 from ._redis_log import RedisLog
+from ._redis_url import RedisURL
 from ._shared import SharedLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT
 
@@ -34,6 +35,6 @@ class RedisLimiter(SharedLimiter):
             ValueError: *url* is malformed, *quota* is empty or too long, or *max_in_flight* is not above zero.
             TypeError: An argument has the wrong type.
         """
-        log = RedisLog(url, quota=quota)
+        address = RedisURL(url)
         del url  # the traceback of an error below would show the password
-        super().__init__(log, name=quota, max_in_flight=max_in_flight)
+        super().__init__(RedisLog(address, quota=quota), name=quota, max_in_flight=max_in_flight)
