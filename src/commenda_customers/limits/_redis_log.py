@@ -240,7 +240,8 @@ class RedisLog:
 
     def _explain(self, exc: Exception, *, is_new: bool) -> Exception:
         """Return the error for *exc*: a `ValueError` if it will be the same the next time, and the log *is_new*."""
-        where, reason = f"Redis at {self._url.where}", self._url.password.redact(_reason(exc))
+        where = f"Redis at {self._url.where}"
+        reason = self._url.password.redact(_reason(exc)).replace("<token>", "<password>")
         lasting = _lasting_problem(exc, reason)
         if is_new and lasting:
             return ValueError(lasting.format(where=where, reason=reason, key=self._log))
@@ -283,6 +284,9 @@ def _lasting_problem(exc: Exception, reason: str) -> str:
         (is_refused and "WRONGTYPE" in reason, "quota: {where} has something else under the name {key}"),
         (is_refused, "url: {where} cannot do what the limiter needs, and Redis 6.0 or newer can: {reason}"),
         (is_tls, "url: there is no TLS with {where}: {reason}"),
-        (isinstance(exc, failures.InvalidResponse | TypeError | ValueError), "url: {where} does not answer as Redis does"),
+        (
+            isinstance(exc, failures.InvalidResponse | LookupError | TypeError | ValueError),
+            "url: {where} does not answer as Redis does",
+        ),
     ]
     return next((text for applies, text in problems if applies), "")
