@@ -209,7 +209,7 @@ class TestWhenItCannotBeUsed:
             ({"XADD": "-OOM command not allowed when used memory > 'maxmemory'."}, "command not allowed when used memory"),
             ({"XADD": "-READONLY You can't write against a read only replica."}, "You can't write against a read only"),
             ({"XADD": "-MISCONF Redis is configured to save RDB snapshots"}, "MISCONF Redis is configured to save"),
-            ({"XADD": "-CLUSTERDOWN Hash slot not served"}, "cannot be used now: Hash slot not served"),
+            ({"XADD": "-CLUSTERDOWN Hash slot not served"}, "cannot be used now: .*Hash slot not served"),
             ({"XADD": "-MOVED 42 10.0.0.7:6381"}, r"is a node of a cluster, and 10\.0\.0\.7:6381 has this quota"),
             ({"XADD": "-ASK 42 10.0.0.7:6381"}, r"is a node of a cluster, and 10\.0\.0\.7:6381 has this quota"),
             ({"CLIENT": "-ERR max number of clients reached"}, "cannot be used now: max number of clients reached"),
@@ -228,9 +228,8 @@ class TestWhenItCannotBeUsed:
 
     async def test_there_is_no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The text is that of the system: nobody listens, there is no such host, or the socket does not exist."""
-        with RawServer(listens=False) as server:
-            with pytest.raises(LogUnavailableError, match="cannot be used now: Connection refused"):
-                await make_log(url_of(server)).open()
+        with RawServer(listens=False) as server, pytest.raises(LogUnavailableError, match="used now: Connection refused"):
+            await make_log(url_of(server)).open()
 
         def fail(*args: object) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

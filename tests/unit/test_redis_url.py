@@ -79,7 +79,7 @@ def test_a_url_says_how_to_log_in(url: str, login: tuple[str, ...]) -> None:
     ],
 )
 def test_a_malformed_url_is_refused_without_the_password(url: str, text: str) -> None:
-    """The error says what is wrong. Neither it nor our frames show any part of the URL, which may be a part of the password."""
+    """The error says what is wrong. Neither it nor our frames show a part of the URL: it may be a part of the password."""
     with pytest.raises(ValueError, match="^url: ") as caught:
         Limiter(url, quota="prod")
     assert text in str(caught.value)

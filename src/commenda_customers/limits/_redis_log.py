@@ -48,7 +48,9 @@ _TEXT = "text"
 _CONNECTIONS: dict[str, Any] = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
 _POSITION = re.compile(r"\d+-\d+", re.ASCII)
 # Redis refuses the command because of its state, or because of another client's.
-_TEMPORARY = re.compile(r"(BUSY|CLUSTERDOWN|EXECABORT|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b")
+_TEMPORARY = re.compile(
+    r"(ASK|BUSY|CLUSTERDOWN|EXECABORT|LOADING|MASTERDOWN|MISCONF|MOVED|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
+)
 
 
 class _Commands(Protocol):
@@ -247,7 +249,7 @@ class RedisLog:
             return ValueError(lasting.format(where=where, reason=reason, key=self._log))
         if isinstance(exc, TimeoutError | failures.TimeoutError):
             return LogUnavailableError(f"{where} did not answer in time")
-        if isinstance(exc, failures.AskError):
+        if isinstance(exc, failures.AskError) or reason.startswith(("ASK", "MOVED")):  # depends on redis-py's version
             return LogUnavailableError(f"{where} is a node of a cluster, and {reason.rpartition(' ')[2]} has this quota")
         return LogUnavailableError(f"{where} cannot be used now: {reason}")
 
