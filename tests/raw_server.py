@@ -135,8 +135,8 @@ class RawServer:
         """What to pass as `base_url`."""
         return f"http://127.0.0.1:{self._listening.getsockname()[1]}"
 
-    def use_tls(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from the next connection on."""
+    def use_tls(self, context: ssl.SSLContext | None) -> None:
+        """Speak TLS from the next connection on, or no longer."""
         self._tls = context
 
     def behave(self, *behaviours: Behaviour) -> None:

@@ -157,10 +157,10 @@ class TestOpen:
                 "refuses the user name or the password: Authentication required",
             ),
             ({"XADD": "-NOPERM this user may not run 'xadd'"}, "does not permit what the limiter needs: this user may not"),
-            ({"XADD": "-ERR unknown command 'XADD'"}, "Redis 6.0 or newer can: unknown command 'XADD'"),
-            ({"SELECT": "-ERR DB index is out of range"}, "Redis 6.0 or newer can: DB index is out of range"),
-            ({"MULTI": "-DENIED Redis is running in protected mode"}, "can: DENIED Redis is running in protected mode"),
-            ({"EXEC": "+OK"}, "Redis 6.0 or newer can: Wrong number of response items"),
+            ({"XADD": "-ERR unknown command 'XADD'"}, "Redis 6.0 or newer has: unknown command 'XADD'"),
+            ({"SELECT": "-ERR DB index is out of range"}, "Redis 6.0 or newer has: DB index is out of range"),
+            ({"MULTI": "-DENIED Redis is running in protected mode"}, "has: DENIED Redis is running in protected mode"),
+            ({"EXEC": "+OK"}, "Redis 6.0 or newer has: Wrong number of response items"),
             ({"EXEC": "*6\r\n+\r\n+\r\n+\r\n+\r\n*0\r\n*0"}, "does not answer as Redis does"),
             ({"CLIENT": "HTTP/1.1 400 Bad Request\r\n"}, "does not answer as Redis does"),
         ],
@@ -193,6 +193,8 @@ class TestOpen:
             ValueError, match=r"^url: there is no TLS with Redis at localhost:\d+: .*CERTIFICATE_VERIFY_FAILED"
         ):
             await make_log(url).open()
+        with pytest.raises(ValueError, match="^url: there is no TLS with Redis at .*: No such file or directory$"):
+            await make_log(f"{trusting}.missing").open()
         raw_server.use_tls(None)
         with pytest.raises(ValueError, match="^url: there is no TLS with Redis at"):
             await make_log(trusting).open()

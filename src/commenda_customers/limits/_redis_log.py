@@ -244,7 +244,7 @@ class RedisLog:
         """Return the error for *exc*: a `ValueError` if it will be the same the next time, and the log *is_new*."""
         where = f"Redis at {self._url.where}"
         reason = self._url.password.redact(_reason(exc)).replace("<token>", "<password>")
-        lasting = _lasting_problem(exc, reason)
+        lasting = _lasting_problem(exc, reason, needs_files=self._url.scheme == "rediss")
         if is_new and lasting:
             return ValueError(lasting.format(where=where, reason=reason, key=self._log))
         if isinstance(exc, TimeoutError | failures.TimeoutError):
@@ -273,18 +273,20 @@ def _reason(exc: Exception) -> str:
     """Return what happened, in the words of the system or of Redis."""
     os_error = next((link for link in chain(exc) if isinstance(link, OSError) and link.strerror), None)
     text = (os_error and os_error.strerror) or text_of(exc).rpartition("caused error: ")[2] or type(exc).__name__
-    return text.splitlines()[0].rstrip(".")
+    return text.splitlines()[0].rstrip(". ")
 
 
-def _lasting_problem(exc: Exception, reason: str) -> str:
-    """Return the text for a problem that the user has to solve; empty if it may pass."""
+def _lasting_problem(exc: Exception, reason: str, *, needs_files: bool) -> str:
+    """Return the text for a problem that the user has to solve; empty if it may pass, as that of a missing socket."""
     is_refused = type(exc) is failures.ResponseError and not _TEMPORARY.match(reason)
-    is_tls = any(isinstance(link, ssl.SSLError) for link in chain(exc))
+    is_forbidden = isinstance(exc, failures.NoPermissionError) or "NOPERM" in reason  # of EXEC: the text has it
+    tls_errors = (ssl.SSLError, FileNotFoundError) if needs_files else ssl.SSLError
+    is_tls = any(isinstance(link, tls_errors) for link in chain(exc))
     problems = [
         (isinstance(exc, failures.AuthenticationError), "url: {where} refuses the user name or the password: {reason}"),
-        (isinstance(exc, failures.NoPermissionError), "url: {where} does not permit what the limiter needs: {reason}"),
+        (is_forbidden, "url: {where} does not permit what the limiter needs: {reason}"),
         (is_refused and "WRONGTYPE" in reason, "quota: {where} has something else under the name {key}"),
-        (is_refused, "url: {where} cannot do what the limiter needs, and Redis 6.0 or newer can: {reason}"),
+        (is_refused, "url: {where} refuses what the limiter needs, which Redis 6.0 or newer has: {reason}"),
         (is_tls, "url: there is no TLS with {where}: {reason}"),
         (
             isinstance(exc, failures.InvalidResponse | LookupError | TypeError | ValueError),
