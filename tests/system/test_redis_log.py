@@ -198,6 +198,9 @@ class TestOpen:
         raw_server.use_tls(None)
         with pytest.raises(ValueError, match="^url: there is no TLS with Redis at"):
             await make_log(trusting).open()
+        raw_server.behave(lambda connection: connection.receive() and connection.close())
+        with pytest.raises(LogUnavailableError, match="cannot be used now: "):
+            await make_log(trusting).open()
 
 
 class TestWhenItCannotBeUsed:

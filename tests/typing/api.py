@@ -51,6 +51,7 @@ from commenda_customers.export import (
     Summary,
     export,
 )
+from commenda_customers.limits.redis import RedisLimiter
 from commenda_customers.testing import Emulator, FaultPlan, RateLimit, ReceivedRequest, faults
 
 
@@ -105,6 +106,9 @@ async def limits(limiter: RateLimiter) -> None:
     api = AsyncCustomersAPI("token", rate_limit=AdaptiveLimiter())
     assert_type(api.rate_limit, RateLimiter | None)
     assert_type(FixedRate(10, per=1.0).snapshot(), LimiterSnapshot)
+    async with RedisLimiter("redis://localhost", quota="prod", max_in_flight=10) as shared:
+        assert_type(shared, RedisLimiter)
+        AsyncCustomersAPI("token", rate_limit=shared)
     assert_type(limiter.estimate_wait(), float)
     await api.list("corp_123", max_wait=0.5)
 

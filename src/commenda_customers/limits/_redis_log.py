@@ -84,12 +84,13 @@ class _Connection:
             socket_connect_timeout=TIMEOUT,
             **url.options,
         )
+        self._redis = cast("_Commands", Redis(connection_pool=self._pool))
 
     def use(self, action: Callable[[_Commands], T]) -> T:
         """Call *action*, in a thread. If it fails, close the connection."""
         self.is_at_work = True
         try:
-            result = action(cast("_Commands", Redis(connection_pool=self._pool)))
+            result = action(self._redis)
         except BaseException:
             self.is_given_up = True
             raise
@@ -168,9 +169,11 @@ class RedisLog:
 
     async def aclose(self) -> None:
         """Close the connection, also that of a call at work, which then fails."""
-        for connection in self._used:  # the idle one is among them
+        for connection in self._used:
             connection.give_up()
-        self._idle = None
+        if self._idle is not None:
+            self._idle.give_up()
+            self._idle = None
 
     def _try_commands(self, redis: _Commands) -> None:
         # Redis checks what the user may do before it looks at the arguments. It refuses those of the first three.
@@ -233,10 +236,11 @@ class RedisLog:
         raise error from cause
 
     def _take_connection(self) -> _Connection:
-        connection, self._idle = self._idle or _Connection(self._url), None
         self._used = [used for used in self._used if used.is_at_work]
         if len(self._used) >= _MOST_CALLS:
             raise LogUnavailableError(f"Redis at {self._url.where} has not answered earlier calls")
+
+        connection, self._idle = self._idle or _Connection(self._url), None
         self._used.append(connection)
         return connection
 
@@ -281,7 +285,7 @@ def _lasting_problem(exc: Exception, reason: str, *, needs_files: bool) -> str:
     is_refused = type(exc) is failures.ResponseError and not _TEMPORARY.match(reason)
     is_forbidden = isinstance(exc, failures.NoPermissionError) or "NOPERM" in reason  # of EXEC: the text has it
     tls_errors = (ssl.SSLError, FileNotFoundError) if needs_files else ssl.SSLError
-    is_tls = any(isinstance(link, tls_errors) for link in chain(exc))
+    is_tls = any(isinstance(link, tls_errors) and not isinstance(link, ssl.SSLEOFError) for link in chain(exc))
     problems = [
         (isinstance(exc, failures.AuthenticationError), "url: {where} refuses the user name or the password: {reason}"),
         (is_forbidden, "url: {where} does not permit what the limiter needs: {reason}"),
