@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from stream import A_THOUSAND, peak, resident
+from suite.memory import A_THOUSAND, peak, resident
 
 from commenda_customers import AsyncCustomersAPI, StreamProgress
 from commenda_customers.export import CSVFile, JSONLinesFile, ParquetFolder, Sink, SQLiteDatabase, export

@@ -53,7 +53,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the environment variables that would change the tests."""
-    for name in ("COMMENDA_API_TOKEN", "COMMENDA_BASE_URL", "COMMENDA_LOG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    ours = ("COMMENDA_API_TOKEN", "COMMENDA_BASE_URL", "COMMENDA_LOG", "COMMENDA_QUOTA")
+    for name in (*ours, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +13,11 @@ import click
 
 from ..export import OutputRefusedError, Sink, Summary
 from ..export._job import ExportJob
-from ..limits import FixedRate
+from ..limits import RateLimiter
 from ._broken_pipe import give_up_output
 from ._corporations import Shard, parse_shard, read_corporations
 from ._filters import filter_options
+from ._limiter import entered, limiter_options
 from ._messages import add_notes, say
 from ._options import ClientOptions, FirstResponse, client_options, limit_option, usage_error, usage_errors
 from ._outputs import FORMATS, Place, StandardOutput, make_sink
@@ -27,22 +27,6 @@ from ._stop import Interrupted, Outage, Stop
 
 _HOW_TO_RESUME = "to resume, run the same command again"
 _MOST_INVALID_SHOWN = 20
-_SECONDS = {"s": 1, "min": 60, "h": 3600}
-
-
-def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> FixedRate | None:
-    """Parse a rate such as `10/s`, `600/min` or `10` (per second). Return a limiter."""
-    if value is None:
-        return None
-
-    found = re.fullmatch(r"(\d{1,12})(?:/(s|min|h))?", value, re.ASCII)
-    if found is None or not int(found[1]):
-        raise click.BadParameter(f"{value!r} is not of the form REQUESTS/PERIOD, such as 10/s, 600/min or 5000/h")
-
-    # Spread evenly, in steps of a tenth of a second. A server of 10 requests/s would refuse most of 600 at once.
-    rate = int(found[1]) / _SECONDS[found[2] or "s"]
-    burst = max(1, round(rate / 10))
-    return FixedRate(burst, per=burst / rate)
 
 
 def _check_file(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
@@ -85,12 +69,7 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     metavar="I/N",
     help="Read only the I-th of N shares of the corporations. A corporation is always in the same share.",
 )
-@click.option(
-    "--rate",
-    callback=_parse_rate,
-    metavar="REQUESTS/PERIOD",
-    help="The limit of requests, such as 10/s, 600/min or 5000/h.  [default: learned from the server]",
-)
+@limiter_options
 @click.option(
     "--concurrency",
     type=click.IntRange(1),
@@ -128,7 +107,7 @@ def export_command(
     format_name: str | None,
     fresh: bool,
     shard: Shard | None,
-    rate: FixedRate | None,
+    limiter: RateLimiter | None,
     commit_every: int,
     escape_formulas: bool,
     summary_path: Path | None,
@@ -156,7 +135,7 @@ def export_command(
         raise usage_error("--summary-json and --output are the same file: the summary would replace the customers")
     corporations = read_corporations(corporation_ids, source, shard)
     sink = make_sink(output, format_name, fresh=fresh, escape_formulas=escape_formulas)
-    settings = _Settings(client, rate, commit_every, summary_path, quiet)
+    settings = _Settings(client, limiter, commit_every, summary_path, quiet)
     options = {"errors": "collect", "invalid_customers": "collect", **options}
     try:
         return anyio.run(_export, corporations, sink, settings, options)
@@ -171,7 +150,7 @@ class _Settings:
     """The options that do not go to `api.stream`."""
 
     client: ClientOptions
-    rate: FixedRate | None
+    limiter: RateLimiter | None
     commit_every: int
     summary_path: Path | None
     quiet: bool
@@ -184,7 +163,7 @@ async def _export(corporations: Sequence[str], sink: Sink, settings: _Settings, 
     stop = Stop()
     first_response = FirstResponse(settings.client.seconds_to_first_response)
     outage = Outage(stop, len(corporations))
-    api = settings.client.client(monitor, first_response, outage, rate_limit=settings.rate)
+    api = settings.client.client(monitor, first_response, outage, rate_limit=settings.limiter)
     with usage_errors():
         api.stream(corporations, **options)  # only checks the options
 
@@ -195,7 +174,7 @@ async def _export(corporations: Sequence[str], sink: Sink, settings: _Settings, 
     shares_terminal = isinstance(sink, StandardOutput) and sink.may_be_seen
     display = Display(monitor, api, corporations=len(corporations), shares_terminal=shares_terminal)
     error: Exception | None = None
-    async with api, anyio.create_task_group() as tasks:
+    async with entered(settings.limiter), api, anyio.create_task_group() as tasks:
         await tasks.start(stop.watch_signals, display.end)
         if not settings.quiet:
             tasks.start_soon(display.run)

@@ -12,10 +12,12 @@ import click
 from .._customer_list import CustomerList
 from ..errors import BadRequestError, CursorLoopError, CustomersError, NotFoundError, PermissionDeniedError
 from ..events import Event, InvalidCustomerReceived, RetryScheduled
+from ..limits import RateLimiter
 from ..models import CustomerPage
 from ._broken_pipe import give_up_output
 from ._customer_output import CustomerOutput
 from ._filters import filter_options
+from ._limiter import entered, quota_option
 from ._messages import add_notes, say, say_invalid
 from ._options import ClientOptions, FirstResponse, client_options, limit_option, usage_error, usage_errors
 
@@ -72,12 +74,14 @@ class _Place:
 @click.option(
     "--json/--table", "as_json", default=None, help="Print JSON Lines or a table.  [default: a table on a terminal]"
 )
+@quota_option
 @client_options
 def list_command(
     corporation_ids: tuple[str, ...],
     limit: int,
     max_customers: int | None,
     cursor: str | None,
+    quota: RateLimiter | None,
     client: ClientOptions,
     skip_invalid: bool,
     as_json: bool | None,
@@ -100,7 +104,8 @@ def list_command(
     place = _Place(corporation_ids, cursor, limit if is_lowered else None)
     options = {"limit": limit, "cursor": cursor, "invalid_customers": "collect" if skip_invalid else "raise", **filters}
     try:
-        anyio.run(partial(_run, corporation_ids, place, client, max_customers=max_customers, as_json=as_json, **options))
+        run = partial(_run, corporation_ids, place, client, quota, max_customers=max_customers, as_json=as_json, **options)
+        anyio.run(run)
     except KeyboardInterrupt as exc:
         abort = click.Abort()
         add_notes(abort, place.notes())
@@ -119,6 +124,7 @@ async def _run(
     corporation_ids: Sequence[str],
     place: _Place,
     client: ClientOptions,
+    quota: RateLimiter | None,
     *,
     max_customers: int | None,
     as_json: bool | None,
@@ -126,14 +132,14 @@ async def _run(
 ) -> None:
     """Print each page of customers when it arrives."""
     first_response = FirstResponse(client.seconds_to_first_response)
-    api = client.client(_report, first_response)
+    api = client.client(_report, first_response, rate_limit=quota)
     with usage_errors():
         lists = {name: api.list(name, **options) for name in corporation_ids}
 
     output = CustomerOutput(as_json=as_json, several=len(lists) > 1)
     work = partial(_print_lists, lists, output, place, max_customers=max_customers, is_whole=options["cursor"] is None)
     try:
-        async with api:
+        async with entered(quota), api:
             with output.progress:
                 repeated = await first_response.limit(api, work)
         if repeated is not None:

@@ -1,0 +1,132 @@
+"""`--quota`: commands that share a limit."""
+
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+import pytest
+
+from commenda_customers import AdaptiveLimiter
+from commenda_customers.cli import main
+from commenda_customers.testing import faults
+from emulated import ServeEmulator
+
+BOTH = ["--corporation", "corp_1", "--corporation", "corp_2"]
+SIZES = {"corp_1": 250, "corp_2": 3}
+PASSWORD = "s3cr3t-of-redis"
+URL = f"redis://:{PASSWORD}@127.0.0.1:6379/0"
+QUOTA = f"{URL}#prod"
+
+LOGGER = logging.getLogger("commenda_customers.limits")
+
+
+class Shared(AdaptiveLimiter):
+    """A limiter that is entered, as one that is connected to a server."""
+
+    used: ClassVar[list["Shared"]] = []
+    fails: ValueError | None = None
+    warns: str | None = None
+
+    def __init__(self, url: str, *, quota: str) -> None:
+        super().__init__()
+        self.given = (url, quota)
+        self.states: list[str] = []
+        self.used.append(self)
+
+    async def __aenter__(self) -> Self:
+        if self.fails is not None:
+            raise self.fails
+        self.states.append("entered")
+        if self.warns:
+            LOGGER.warning(self.warns)
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        self.states.append("left")
+
+    async def acquire(self, **options: Any) -> Any:
+        self.states.append("request")
+        return await super().acquire(**options)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run each test in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> type[Shared]:
+    """Put a limiter in memory in the place of the one of Redis."""
+    module = ModuleType("commenda_customers.limits.redis")
+    module.RedisLimiter = Shared  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name, value in {"used": [], "fails": None, "warns": None}.items():
+        monkeypatch.setattr(Shared, name, value)
+    return Shared
+
+
+@pytest.mark.parametrize("args", [["export", *BOTH, "--output", "a.jsonl"], ["list", "corp_1", "corp_2"]])
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_the_command_uses_the_quota(
+    args: list[str],
+    by: str,
+    shared: type[Shared],
+    serve: ServeEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The limiter is entered before the first request, gets all of them, and is left at the end."""
+    server = serve(SIZES)
+    if by == "environment":
+        monkeypatch.setenv("COMMENDA_QUOTA", QUOTA)
+        assert main(args) == 0
+    else:
+        assert main([*args, "--quota", QUOTA]) == 0
+    [limiter] = shared.used
+    assert limiter.given == (URL, "prod")
+    assert limiter.states == ["entered", *["request"] * len(server.requests), "left"]
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("args", [["export", *BOTH, "--output", "a.jsonl"], ["list", "corp_1"]])
+def test_a_limiter_that_cannot_work_is_a_usage_error(
+    args: list[str], shared: type[Shared], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """If Redis refuses the password, the command says so before any request, and ends with exit code 2."""
+    server = serve(SIZES)
+    shared.fails = ValueError("url: Redis refused the password")
+    assert main([*args, "--quota", QUOTA]) == 2
+    command = f"commenda-customers {args[0]}"
+    expected = f"error: url: Redis refused the password\nTry '{command} --help' for help.\n"
+    assert capfd.readouterr() == ("", expected)
+    assert server.requests == []
+
+
+def test_the_limiter_is_left_after_an_error(shared: type[Shared], serve: ServeEmulator) -> None:
+    """The limiter is left however the command ends, so that its share goes to the others at once."""
+    serve(SIZES, faults=[faults.Status(401)])
+    assert main(["list", "corp_1", "--quota", QUOTA]) == main(["export", *BOTH, "--output", "a.db", "--quota", QUOTA]) == 1
+    assert [limiter.states[-1] for limiter in shared.used] == ["left", "left"]
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("log", ["", "warning"])
+@pytest.mark.parametrize("args", [["export", *BOTH, "--output", "a.jsonl", "--quiet"], ["list", "corp_2"]])
+def test_a_warning_of_the_limiter_is_one_line(
+    args: list[str],
+    log: str,
+    serve: ServeEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A warning of the limiter is a line on standard error, also with `--quiet`, but not twice: the log may be shown."""
+    serve(SIZES)
+    monkeypatch.setenv("COMMENDA_LOG", log)
+    monkeypatch.setattr(Shared, "warns", "Redis is away")
+    assert main([*args, "--quota", QUOTA]) == 0
+    LOGGER.warning("later")
+    assert capfd.readouterr().err == ("" if log else "warning: Redis is away\n")
+    assert LOGGER.handlers == []
