@@ -1,7 +1,15 @@
 """`--quota`: commands that share a limit."""
 
+import gzip
+import json
 import logging
+import os
+import re
+import subprocess
 import sys
+import sysconfig
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -12,7 +20,10 @@ from commenda_customers import AdaptiveLimiter
 from commenda_customers.cli import main
 from commenda_customers.testing import faults
 from emulated import ServeEmulator
+from fake_redis import fake_redis
 
+ROOT = Path(__file__).parent.parent.parent
+SCRIPTS = sysconfig.get_path("scripts")
 BOTH = ["--corporation", "corp_1", "--corporation", "corp_2"]
 SIZES = {"corp_1": 250, "corp_2": 3}
 PASSWORD = "s3cr3t-of-redis"
@@ -130,3 +141,75 @@ def test_a_warning_of_the_limiter_is_one_line(
     LOGGER.warning("later")
     assert capfd.readouterr().err == ("" if log else "warning: Redis is away\n")
     assert LOGGER.handlers == []
+
+
+FLEETS = (ROOT / "docs" / "fleets.md").read_text(encoding="utf-8")
+
+
+def script_of_kubernetes() -> str:
+    """Return the script of the Job in the documentation."""
+    found = re.search(r"(?m)^( +)- \|\n((?:\1  .*\n)+)", FLEETS)
+    assert found is not None
+    return textwrap.dedent(found[2])
+
+
+def script_of_slurm() -> str:
+    """Return the batch script in the documentation."""
+    found = re.search(r'(?s)```sh title="customers.sbatch"\n(.*?)^```', FLEETS, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What a scheduler does with a job of four shares: it starts a script for each, and tells it the number."""
+
+    shell: list[str]
+    script: str
+    variable: str
+    first: int
+
+
+SCHEDULERS = {
+    "Kubernetes": Scheduler(["sh", "-euc"], script_of_kubernetes(), "JOB_COMPLETION_INDEX", 0),
+    "SLURM": Scheduler(["bash", "-c"], script_of_slurm(), "SLURM_ARRAY_TASK_ID", 1),
+}
+
+
+@pytest.mark.one_python
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_a_job_on_a_scheduler(scheduler: Scheduler, serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The scripts of the documentation, once for each share and side by side, write each corporation exactly once. Shares that
+    failed are completed by running the same script again. Shares that are complete end at once.
+    """
+    sizes = {f"corp_{number}": 10 * number + 1 for number in range(12)}
+    broken = faults.Status(403, corporation_id="corp_7")
+    server = serve(sizes, faults=[broken])
+    Path("corporations.txt").write_text("\n".join(sizes))
+    Path("commenda.env").write_text("# the environment of the test has all of it\n")
+    monkeypatch.setenv("PATH", os.pathsep.join([SCRIPTS, os.environ["PATH"]]))
+
+    def run() -> list[int]:
+        tasks = [
+            subprocess.Popen(
+                [*scheduler.shell, scheduler.script],
+                env={**os.environ, scheduler.variable: str(number)},
+                stderr=subprocess.PIPE,
+            )
+            for number in range(scheduler.first, scheduler.first + 4)
+        ]
+        for task in tasks:
+            task.communicate(timeout=120)
+        return [task.returncode for task in tasks]
+
+    with fake_redis() as url:
+        monkeypatch.setenv("COMMENDA_QUOTA", f"{url}#prod")
+        assert sorted(run()) == [0, 0, 0, 3]
+        server.faults.remove(broken)
+        asked = len(server.requests)
+        assert run() == [0, 0, 0, 0]
+        assert {request.params["corporation_id"] for request in server.requests[asked:]} == {"corp_7"}
+    lines = b"".join(gzip.decompress(path.read_bytes()) for path in Path().glob("share-*.jsonl.gz")).splitlines()
+    ids = [(customer["corporation_id"], customer["id"]) for customer in map(json.loads, lines)]
+    assert sorted(ids) == sorted((name, customer["id"]) for name in sizes for customer in server.customers(name))

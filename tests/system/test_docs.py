@@ -21,6 +21,7 @@ from commenda_customers.cli._emulate import FAULT_KINDS
 from commenda_customers.cli._group import commands
 from commenda_customers.query import CustomerFilters
 from commenda_customers.testing import Emulator, faults
+from fake_redis import fake_redis
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -28,7 +29,13 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")
 SCRIPTS = sysconfig.get_path("scripts")
 
 FENCE = re.compile(r'(?ms)^(?P<indent> *)```(?P<kind>\w+)(?: title="(?P<title>[^"\n]*)")?\n(?P<code>.*?)^(?P=indent)```$')
-NOT_RUN = {"sh": {"set up", "until Ctrl-C"}, "console": {None}, "text": {None, "output"}, "sql": {None}}
+NOT_RUN = {
+    "sh": {"set up", "until Ctrl-C", "customers.sbatch"},
+    "console": {None},
+    "text": {None, "output"},
+    "sql": {None},
+    "yaml": {None},
+}
 
 ASK_THE_APP = """
 import asyncio as _asyncio
@@ -115,12 +122,13 @@ RUN = [block for block in BLOCKS if block.is_run]
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     """The terminal of a reader: the environment is active, and the lines that the emulator prints are pasted."""
-    with Emulator({"corp_123": 1000, "corp_456": 500}) as server:
+    with Emulator({"corp_123": 1000, "corp_456": 500}) as server, fake_redis() as redis_url:
         yield {
             **os.environ,
             "PATH": os.pathsep.join([SCRIPTS, os.environ["PATH"]]),
             "COMMENDA_BASE_URL": server.base_url,
             "COMMENDA_API_TOKEN": server.token,
+            "REDIS_URL": redis_url,
         }
 
 
