@@ -168,11 +168,12 @@ class Scheduler:
     script: str
     variable: str
     first: int
+    has_secrets: bool
 
 
 SCHEDULERS = {
-    "Kubernetes": Scheduler(["sh", "-euc"], script_of_kubernetes(), "JOB_COMPLETION_INDEX", 0),
-    "SLURM": Scheduler(["bash", "-c"], script_of_slurm(), "SLURM_ARRAY_TASK_ID", 1),
+    "Kubernetes": Scheduler(["sh", "-euc"], script_of_kubernetes(), "JOB_COMPLETION_INDEX", 0, has_secrets=True),
+    "SLURM": Scheduler(["bash", "-c"], script_of_slurm(), "SLURM_ARRAY_TASK_ID", 1, has_secrets=False),
 }
 
 
@@ -187,7 +188,6 @@ def test_a_job_on_a_scheduler(scheduler: Scheduler, serve: ServeEmulator, monkey
     broken = faults.Status(403, corporation_id="corp_7")
     server = serve(sizes, faults=[broken])
     Path("corporations.txt").write_text("\n".join(sizes))
-    Path("commenda.env").write_text("# the environment of the test has all of it\n")
     monkeypatch.setenv("PATH", os.pathsep.join([SCRIPTS, os.environ["PATH"]]))
 
     def run() -> list[int]:
@@ -204,7 +204,10 @@ def test_a_job_on_a_scheduler(scheduler: Scheduler, serve: ServeEmulator, monkey
         return [task.returncode for task in tasks]
 
     with fake_redis() as url:
-        monkeypatch.setenv("COMMENDA_QUOTA", f"{url}#prod")
+        secrets = {"COMMENDA_API_TOKEN": server.token, "COMMENDA_QUOTA": f"{url}#prod"}
+        Path("commenda.env").write_text("".join(f"{name}='{value}'\n" for name, value in secrets.items()))
+        for name, value in secrets.items():
+            monkeypatch.setenv(name, value if scheduler.has_secrets else "")
         assert sorted(run()) == [0, 0, 0, 3]
         server.faults.remove(broken)
         asked = len(server.requests)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from commenda_customers.testing import Emulator
 
 EXPORT = ("export", "--corporation", "c")
 JSONL = (*EXPORT, "--output", "a.jsonl")
+SECRET = "s3cr3t"
 
 
 class TestUsage:
@@ -51,10 +53,14 @@ class TestUsage:
             ([*JSONL, "--summary-json", "-"], "'-' is not the name of a file in an existing folder"),
             ([*JSONL, "--rate", "fast"], "'fast' is not of the form REQUESTS/PERIOD"),
             ([*JSONL, "--rate", "0/s"], "'0/s' is not of the form REQUESTS/PERIOD"),
-            ([*JSONL, "--quota", "redis://h/0"], "end with # and the name of the quota"),
-            ([*JSONL, "--quota", "redis://h/0#"], "end with # and the name of the quota"),
-            ([*JSONL, "--quota", "http://h/0#prod"], "It must begin with redis:// or rediss://"),
-            (["list", "corp_1", "--quota", "#prod"], "It must begin with redis:// or rediss://"),
+            ([*JSONL, "--quota", "redis://h/0"], "is not of the form URL#NAME, such as redis://localhost:6379/0#prod"),
+            ([*JSONL, "--quota", "redis://h/0#"], "is not of the form URL#NAME"),
+            ([*JSONL, "--quota", f"redis://:1#{SECRET}@h/0"], "in a password, write %23 for #"),
+            ([*JSONL, "--quota", f"redis://:1#{SECRET}@h/0#prod"], "in a password, write %23 for #"),
+            ([*JSONL, "--quota", f"http://:{SECRET}@h/0#prod"], "url: must begin with redis://"),
+            (["list", "corp_1", "--quota", f"redis://:{SECRET}@h:port/0#prod"], "url: is not a URL"),
+            (["list", "corp_1", "--quota", "redis://h#{a}"], "quota: must not contain braces"),
+            ([*JSONL, "--quota", "redis://h#prod", "--rate", "10"], "--rate and --quota (or COMMENDA_QUOTA) exclude"),
             ([*JSONL, "--shard", "0/8"], "'0/8' is not of the form NUMBER/SHARES"),
             ([*JSONL, "--shard", "9/8"], "'9/8' is not of the form NUMBER/SHARES"),
             ([*JSONL, "--shard", "2"], "'2' is not of the form NUMBER/SHARES"),
@@ -80,6 +86,7 @@ class TestUsage:
         error, hint = complained.splitlines()
         assert error.startswith("error: ")
         assert words in error
+        assert SECRET not in complained
         command = "commenda-customers" if args == ["lst"] else f"commenda-customers {args[0]}"
         assert hint == f"Try '{command} --help' for help."
 
@@ -88,6 +95,27 @@ class TestUsage:
         assert main(["list", "corp_1"]) == 2
         error = capfd.readouterr().err.splitlines()[0]
         assert error == "error: token: the environment variable COMMENDA_API_TOKEN is missing or empty"
+
+    def test_a_wrong_quota_of_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """The quota may come from the environment. Then an error names the variable, and does not repeat the password."""
+        monkeypatch.setenv("COMMENDA_QUOTA", f"redis://:{SECRET}@h/database#prod")
+        assert main(["list", "corp_1", "--debug"]) == 2
+        complained = capfd.readouterr().err
+        assert "COMMENDA_QUOTA" in complained
+        assert "url: the database must be a number" in complained
+        assert SECRET not in complained
+
+    def test_a_quota_needs_an_extra(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        """If the extra is not installed, one line says how to install it."""
+        for name in [name for name in sys.modules if name.startswith("commenda_customers.limits._redis")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, "commenda_customers.limits.redis", raising=False)
+        monkeypatch.setitem(sys.modules, "redis", None)
+        assert main([*JSONL, "--quota", "redis://h/0#prod"]) == 2
+        error = capfd.readouterr().err.splitlines()[0]
+        assert error == "error: --quota needs the extra 'redis': pip install '/path/to/clone[cli,redis]'"
 
     def test_an_interrupt_before_any_request(
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -15,7 +15,8 @@ from ._messages import say
 from ._options import usage_error, usage_errors
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
-_SCHEMES = ("redis://", "rediss://")
+_QUOTA = re.compile(r"[^#@/]+")
+"""The name of a quota. With one of these characters, it is the rest of a password that has a #."""
 
 
 def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> RateLimiter | None:
@@ -43,10 +44,9 @@ def _parse_quota(_context: click.Context, _parameter: click.Parameter, value: st
         return None
 
     url, _, name = value.partition("#")
-    if not url.startswith(_SCHEMES) or not name:
+    if not _QUOTA.fullmatch(name):
         raise click.BadParameter(
-            "is not of the form redis://HOST:PORT/DATABASE#NAME. It must begin with redis:// or rediss://, and end with # "
-            "and the name of the quota; in a password, write %23 for #"
+            "is not of the form URL#NAME, such as redis://localhost:6379/0#prod; in a password, write %23 for #"
         )
     try:
         from ..limits.redis import RedisLimiter
@@ -62,12 +62,12 @@ def _parse_quota(_context: click.Context, _parameter: click.Parameter, value: st
 
 quota_option = click.option(
     "--quota",
-    "quota",
     callback=_parse_quota,
     envvar="COMMENDA_QUOTA",
-    metavar="REDIS-URL#NAME",
-    help="Share the limit of requests with all processes that use the same quota, such as redis://localhost/0#prod.  [env: "
-    "COMMENDA_QUOTA; if the URL has a password, use this]",
+    show_envvar=True,
+    metavar="URL#NAME",
+    help="Share the limit with all processes that use this quota of a Redis server, such as redis://localhost:6379/0#prod. If "
+    "the URL has a password, use the environment variable.",
 )
 
 _rate_option = click.option(
