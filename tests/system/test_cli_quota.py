@@ -6,58 +6,53 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import sysconfig
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, Self
 
 import pytest
+from redis import Redis
+from test_cli_terminal import COMMAND, Terminal, shown
 
-from commenda_customers import AdaptiveLimiter
+from commenda_customers import Permit
 from commenda_customers.cli import main
+from commenda_customers.limits.redis import RedisLimiter
 from commenda_customers.testing import faults
 from emulated import ServeEmulator
 from fake_redis import fake_redis
+from gates import MakeGate
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = sysconfig.get_path("scripts")
 BOTH = ["--corporation", "corp_1", "--corporation", "corp_2"]
 SIZES = {"corp_1": 250, "corp_2": 3}
 PASSWORD = "s3cr3t-of-redis"
-URL = f"redis://:{PASSWORD}@127.0.0.1:6379/0"
-QUOTA = f"{URL}#prod"
-
+AWAY = f"redis://:{PASSWORD}@127.0.0.1:1/0#prod"
 LOGGER = logging.getLogger("commenda_customers.limits")
 
 
-class Shared(AdaptiveLimiter):
-    """A limiter that is entered, as one that is connected to a server."""
+class Recorded(RedisLimiter):
+    """A limiter that notes what happens to it."""
 
-    used: ClassVar[list["Shared"]] = []
-    fails: ValueError | None = None
-    warns: str | None = None
+    all: ClassVar[list["Recorded"]] = []
 
     def __init__(self, url: str, *, quota: str) -> None:
-        super().__init__()
+        super().__init__(url, quota=quota)
         self.given = (url, quota)
         self.states: list[str] = []
-        self.used.append(self)
+        self.all.append(self)
 
     async def __aenter__(self) -> Self:
-        if self.fails is not None:
-            raise self.fails
         self.states.append("entered")
-        if self.warns:
-            LOGGER.warning(self.warns)
-        return self
+        return await super().__aenter__()
 
-    async def __aexit__(self, *_exc_info: object) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
+        await super().__aexit__(*exc_info)
         self.states.append("left")
 
-    async def acquire(self, **options: Any) -> Any:
+    async def acquire(self, **options: Any) -> Permit:
         self.states.append("request")
         return await super().acquire(**options)
 
@@ -70,77 +65,91 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> type[Shared]:
-    """Put a limiter in memory in the place of the one of Redis."""
-    module = ModuleType("commenda_customers.limits.redis")
-    module.RedisLimiter = Shared  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    for name, value in {"used": [], "fails": None, "warns": None}.items():
-        monkeypatch.setattr(Shared, name, value)
-    return Shared
+def limiters(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
+    """Return the limiters that commands make."""
+    monkeypatch.setattr("commenda_customers.limits.redis.RedisLimiter", Recorded)
+    monkeypatch.setattr(Recorded, "all", [])
+    return Recorded.all
 
 
 @pytest.mark.parametrize("args", [["export", *BOTH, "--output", "a.jsonl"], ["list", "corp_1", "corp_2"]])
 @pytest.mark.parametrize("by", ["option", "environment"])
 def test_the_command_uses_the_quota(
-    args: list[str],
-    by: str,
-    shared: type[Shared],
-    serve: ServeEmulator,
-    monkeypatch: pytest.MonkeyPatch,
+    args: list[str], by: str, limiters: list[Recorded], serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limiter is entered before the first request, gets all of them, and is left at the end."""
     server = serve(SIZES)
-    if by == "environment":
-        monkeypatch.setenv("COMMENDA_QUOTA", QUOTA)
-        assert main(args) == 0
-    else:
-        assert main([*args, "--quota", QUOTA]) == 0
-    [limiter] = shared.used
-    assert limiter.given == (URL, "prod")
+    with fake_redis() as url:
+        quota = f"{url}#prod"
+        if by == "environment":
+            monkeypatch.setenv("COMMENDA_QUOTA", quota)
+        assert main([*args, *(["--quota", quota] if by == "option" else [])]) == 0
+    [limiter] = limiters
+    assert limiter.given == (url, "prod")
     assert limiter.states == ["entered", *["request"] * len(server.requests), "left"]
     assert len(server.requests) == 4
 
 
-@pytest.mark.parametrize("args", [["export", *BOTH, "--output", "a.jsonl"], ["list", "corp_1"]])
-def test_a_limiter_that_cannot_work_is_a_usage_error(
-    args: list[str], shared: type[Shared], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
+def test_the_limiter_is_left_after_an_error(limiters: list[Recorded], serve: ServeEmulator) -> None:
+    """The limiter is left however the command ends, so that its share goes to the others at once."""
+    serve(SIZES, faults=[faults.Status(401)])
+    with fake_redis() as url:
+        for args in (["list", "corp_1"], ["export", *BOTH, "--output", "a.db"]):
+            assert main([*args, "--quota", f"{url}#prod"]) == 1
+    assert [limiter.states[-1] for limiter in limiters] == ["left", "left"]
+
+
+COMMANDS = [["export", *BOTH, "--output", "a.jsonl", "--quiet"], ["list", "corp_2"]]
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=lambda args: args[0])
+@pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["", "debug"])
+def test_a_password_that_redis_refuses(
+    args: list[str], debug: list[str], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """If Redis refuses the password, the command says so before any request, and ends with exit code 2."""
+    """It is a usage error before the first request. It never shows the password."""
     server = serve(SIZES)
-    shared.fails = ValueError("url: Redis refused the password")
-    assert main([*args, "--quota", QUOTA]) == 2
-    command = f"commenda-customers {args[0]}"
-    expected = f"error: url: Redis refused the password\nTry '{command} --help' for help.\n"
-    assert capfd.readouterr() == ("", expected)
+    with fake_redis() as url:
+        quota = url.replace("redis://", f"redis://:{PASSWORD}@") + "#prod"
+        assert main([*args, *debug, "--quota", quota]) == 2
+    printed, complained = capfd.readouterr()
+    assert f"error: url: Redis at {url[8:-2]} refuses the user name or the password" in complained
+    assert PASSWORD not in printed + complained
     assert server.requests == []
 
 
-def test_the_limiter_is_left_after_an_error(shared: type[Shared], serve: ServeEmulator) -> None:
-    """The limiter is left however the command ends, so that its share goes to the others at once."""
-    serve(SIZES, faults=[faults.Status(401)])
-    assert main(["list", "corp_1", "--quota", QUOTA]) == main(["export", *BOTH, "--output", "a.db", "--quota", QUOTA]) == 1
-    assert [limiter.states[-1] for limiter in shared.used] == ["left", "left"]
-
-
-@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("args", COMMANDS, ids=lambda args: args[0])
 @pytest.mark.parametrize("log", ["", "warning"])
-@pytest.mark.parametrize("args", [["export", *BOTH, "--output", "a.jsonl", "--quiet"], ["list", "corp_2"]])
-def test_a_warning_of_the_limiter_is_one_line(
-    args: list[str],
-    log: str,
-    serve: ServeEmulator,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+def test_without_redis_the_command_goes_on(
+    args: list[str], log: str, serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A warning of the limiter is a line on standard error, also with `--quiet`, but not twice: the log may be shown."""
+    """
+    If Redis is away, the command reads everything, and says so in one line without the password.
+
+    That is a problem, so `--quiet` does not hide it. If the log is shown, the log has the line.
+    """
     serve(SIZES)
     monkeypatch.setenv("COMMENDA_LOG", log)
-    monkeypatch.setattr(Shared, "warns", "Redis is away")
-    assert main([*args, "--quota", QUOTA]) == 0
-    LOGGER.warning("later")
-    assert capfd.readouterr().err == ("" if log else "warning: Redis is away\n")
-    assert LOGGER.handlers == []
+    assert main([*args, "--quota", AWAY]) == 0
+    LOGGER.warning("the command has ended")
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == (0 if log else 1)
+    assert all(line.startswith("warning: ") and "127.0.0.1:1" in line and PASSWORD not in line for line in lines)
+
+
+def test_a_warning_beside_the_progress(serve: ServeEmulator, make_gate: MakeGate) -> None:
+    """On a terminal, the warning is a line above the progress. It stays, and the progress does not."""
+    gate = make_gate(corporation_id="corp_2")
+    serve(SIZES, faults=[gate])
+    with Terminal([*COMMAND, "export", *BOTH, "--output", "a.jsonl", "--quota", AWAY], columns=200) as terminal:
+        terminal.wait_for("1 of 2 corporations done")
+        gate.is_open.set()
+        code, written = terminal.finish()
+    assert code == 0
+    lines = [line for line in shown(written) if line]
+    assert lines[0].startswith("warning: ")
+    assert lines[1] == "253 customers written to a.jsonl; 2 corporations complete"
+    assert len(lines) == 3
 
 
 FLEETS = (ROOT / "docs" / "fleets.md").read_text(encoding="utf-8")
@@ -213,6 +222,8 @@ def test_a_job_on_a_scheduler(scheduler: Scheduler, serve: ServeEmulator, monkey
         asked = len(server.requests)
         assert run() == [0, 0, 0, 0]
         assert {request.params["corporation_id"] for request in server.requests[asked:]} == {"corp_7"}
+        with Redis.from_url(url, decode_responses=True) as redis:
+            assert redis.keys("*{prod}*")
     lines = b"".join(gzip.decompress(path.read_bytes()) for path in Path().glob("share-*.jsonl.gz")).splitlines()
     ids = [(customer["corporation_id"], customer["id"]) for customer in map(json.loads, lines)]
     assert sorted(ids) == sorted((name, customer["id"]) for name in sizes for customer in server.customers(name))

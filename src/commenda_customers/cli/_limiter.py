@@ -4,13 +4,14 @@ import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import wraps
 from typing import Any
 
 import click
 
 from ..limits import FixedRate, RateLimiter
+from ..limits._shared import SharedLimiter
 from ._messages import say
 from ._options import usage_error, usage_errors
 
@@ -53,8 +54,6 @@ def _parse_quota(_context: click.Context, _parameter: click.Parameter, value: st
 
         return RedisLimiter(url, quota=name)
     except ModuleNotFoundError as exc:
-        if exc.name != "redis":
-            raise
         raise usage_error("--quota needs the extra 'redis': pip install '/path/to/clone[cli,redis]'") from exc
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from exc
@@ -66,8 +65,8 @@ quota_option = click.option(
     envvar="COMMENDA_QUOTA",
     show_envvar=True,
     metavar="URL#NAME",
-    help="Share the limit with all processes that use this quota of a Redis server, such as redis://localhost:6379/0#prod. If "
-    "the URL has a password, use the environment variable.",
+    help="Share the limit with all processes that use this quota of a Redis server, such as redis://localhost:6379/0#prod. "
+    "If the URL has a password, use the environment variable.",
 )
 
 _rate_option = click.option(
@@ -94,7 +93,7 @@ def limiter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 async def entered(limiter: RateLimiter | None) -> AsyncGenerator[None]:
     """Connect a limiter that is shared, for the length of a block. Do nothing with another one."""
     async with AsyncExitStack() as stack:
-        if isinstance(limiter, AbstractAsyncContextManager):
+        if isinstance(limiter, SharedLimiter):
             stack.enter_context(_warnings_said())
             with usage_errors():
                 await stack.enter_async_context(limiter)
