@@ -21,8 +21,8 @@ from commenda_customers.cli import main
 from commenda_customers.limits.redis import RedisLimiter
 from commenda_customers.testing import faults
 from emulated import ServeEmulator
-from fake_redis import fake_redis
 from gates import MakeGate
+from redis_servers import working_redis
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = sysconfig.get_path("scripts")
@@ -79,7 +79,7 @@ def test_the_command_uses_the_quota(
 ) -> None:
     """The limiter is entered before the first request, gets all of them, and is left at the end."""
     server = serve(SIZES)
-    with fake_redis() as url:
+    with working_redis() as url:
         quota = f"{url}#prod"
         if by == "environment":
             monkeypatch.setenv("COMMENDA_QUOTA", quota)
@@ -93,7 +93,7 @@ def test_the_command_uses_the_quota(
 def test_the_limiter_is_left_after_an_error(limiters: list[Recorded], serve: ServeEmulator) -> None:
     """The limiter is left however the command ends, so that its share goes to the others at once."""
     serve(SIZES, faults=[faults.Status(401)])
-    with fake_redis() as url:
+    with working_redis() as url:
         for args in (["list", "corp_1"], ["export", *BOTH, "--output", "a.db"]):
             assert main([*args, "--quota", f"{url}#prod"]) == 1
     assert [limiter.states[-1] for limiter in limiters] == ["left", "left"]
@@ -109,11 +109,11 @@ def test_a_password_that_redis_refuses(
 ) -> None:
     """It is a usage error before the first request. It never shows the password."""
     server = serve(SIZES)
-    with fake_redis() as url:
+    with working_redis() as url:
         quota = url.replace("redis://", f"redis://:{PASSWORD}@") + "#prod"
         assert main([*args, *debug, "--quota", quota]) == 2
     printed, complained = capfd.readouterr()
-    assert f"error: url: Redis at {url[8:-2]} refuses the user name or the password" in complained
+    assert f"error: url: Redis at {url[8:]} refuses the user name or the password" in complained
     assert PASSWORD not in printed + complained
     assert server.requests == []
 
@@ -212,7 +212,7 @@ def test_a_job_on_a_scheduler(scheduler: Scheduler, serve: ServeEmulator, monkey
             task.communicate(timeout=120)
         return [task.returncode for task in tasks]
 
-    with fake_redis() as url:
+    with working_redis() as url:
         secrets = {"COMMENDA_API_TOKEN": server.token, "COMMENDA_QUOTA": f"{url}#prod"}
         Path("commenda.env").write_text("".join(f"{name}='{value}'\n" for name, value in secrets.items()))
         for name, value in secrets.items():

@@ -21,7 +21,7 @@ from commenda_customers.cli._emulate import FAULT_KINDS
 from commenda_customers.cli._group import commands
 from commenda_customers.query import CustomerFilters
 from commenda_customers.testing import Emulator, faults
-from fake_redis import fake_redis
+from redis_servers import working_redis
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -122,7 +122,7 @@ RUN = [block for block in BLOCKS if block.is_run]
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     """The terminal of a reader: the environment is active, and the lines that the emulator prints are pasted."""
-    with Emulator({"corp_123": 1000, "corp_456": 500}) as server, fake_redis() as redis_url:
+    with Emulator({"corp_123": 1000, "corp_456": 500}) as server, working_redis() as redis_url:
         yield {
             **os.environ,
             "PATH": os.pathsep.join([SCRIPTS, os.environ["PATH"]]),
