@@ -103,38 +103,39 @@ COMMANDS = [["export", *BOTH, "--output", "a.jsonl", "--quiet"], ["list", "corp_
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=lambda args: args[0])
-@pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["", "debug"])
-def test_a_password_that_redis_refuses(
-    args: list[str], debug: list[str], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """It is a usage error before the first request. It never shows the password."""
+def test_a_password_that_redis_refuses(args: list[str], serve: ServeEmulator) -> None:
+    """It is a usage error before the first request. Not even the log shows the password."""
     server = serve(SIZES)
     with working_redis() as url:
         quota = url.replace("redis://", f"redis://:{PASSWORD}@") + "#prod"
-        assert main([*args, *debug, "--quota", quota]) == 2
-    printed, complained = capfd.readouterr()
-    assert f"error: url: Redis at {url[8:]} refuses the user name or the password" in complained
-    assert PASSWORD not in printed + complained
+        command = [*COMMAND, *args, "--debug", "--quota", quota]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"error: url: Redis at {url[8:]} refuses the user name or the password" in done.stderr
+    assert PASSWORD not in done.stderr
     assert server.requests == []
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=lambda args: args[0])
-@pytest.mark.parametrize("log", ["", "warning"])
-def test_without_redis_the_command_goes_on(
-    args: list[str], log: str, serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """
-    If Redis is away, the command reads everything, and says so in one line without the password.
-
-    That is a problem, so `--quiet` does not hide it. If the log is shown, the log has the line.
-    """
+def test_without_redis_the_command_goes_on(args: list[str], serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
+    """If Redis is away, the command reads everything. It says so in one line without the password, also with `--quiet`."""
     serve(SIZES)
-    monkeypatch.setenv("COMMENDA_LOG", log)
     assert main([*args, "--quota", AWAY]) == 0
     LOGGER.warning("the command has ended")
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == (0 if log else 1)
-    assert all(line.startswith("warning: ") and "127.0.0.1:1" in line and PASSWORD not in line for line in lines)
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: ")
+    assert "127.0.0.1:1" in line
+    assert PASSWORD not in line
+
+
+def test_a_warning_is_not_repeated_if_the_log_is_shown(serve: ServeEmulator) -> None:
+    """With `COMMENDA_LOG`, the log has the warning of the limiter, and nothing else repeats it."""
+    serve(SIZES)
+    env = {**os.environ, "COMMENDA_LOG": "warning", "COMMENDA_QUOTA": AWAY}
+    done = subprocess.run([*COMMAND, *COMMANDS[1]], env=env, capture_output=True, text=True, check=True)
+    [line] = done.stderr.splitlines()
+    assert " WARNING commenda_customers" in line
+    assert PASSWORD not in line
 
 
 def test_a_warning_beside_the_progress(serve: ServeEmulator, make_gate: MakeGate) -> None:

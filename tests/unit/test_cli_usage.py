@@ -100,6 +100,7 @@ class TestUsage:
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """The quota may come from the environment. Then an error names the variable, and does not repeat the password."""
+        monkeypatch.setenv("COMMENDA_LOG", "")  # restores what `--debug` sets
         monkeypatch.setenv("COMMENDA_QUOTA", f"redis://:{SECRET}@h/database#prod")
         assert main(["list", "corp_1", "--debug"]) == 2
         complained = capfd.readouterr().err
