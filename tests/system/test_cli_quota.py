@@ -172,7 +172,7 @@ def script_of_slurm() -> str:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """What a scheduler does with a job of four shares: it starts a script for each, and tells it the number."""
+    """What a scheduler does with a job of four shards: it starts a script for each, and tells it the number."""
 
     shell: list[str]
     script: str
@@ -191,8 +191,8 @@ SCHEDULERS = {
 @pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
 def test_a_job_on_a_scheduler(scheduler: Scheduler, serve: ServeEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The scripts of the documentation, once for each share and side by side, write each corporation exactly once. Shares that
-    failed are completed by running the same script again. Shares that are complete end at once.
+    The scripts of the documentation, once for each shard and side by side, write each corporation exactly once. Shards that
+    failed are completed by running the same script again. Shards that are complete end at once.
     """
     sizes = {f"corp_{number}": 10 * number + 1 for number in range(12)}
     broken = faults.Status(403, corporation_id="corp_7")
@@ -225,6 +225,6 @@ def test_a_job_on_a_scheduler(scheduler: Scheduler, serve: ServeEmulator, monkey
         assert {request.params["corporation_id"] for request in server.requests[asked:]} == {"corp_7"}
         with Redis.from_url(url, decode_responses=True) as redis:
             assert redis.keys("*{prod}*")
-    lines = b"".join(gzip.decompress(path.read_bytes()) for path in Path().glob("share-*.jsonl.gz")).splitlines()
+    lines = b"".join(gzip.decompress(path.read_bytes()) for path in Path().glob("shard-*.jsonl.gz")).splitlines()
     ids = [(customer["corporation_id"], customer["id"]) for customer in map(json.loads, lines)]
     assert sorted(ids) == sorted((name, customer["id"]) for name in sizes for customer in server.customers(name))
