@@ -13,13 +13,19 @@ import anyio
 from ._log import Log, LogUnavailableError, Reading
 from ._replica import SILENCE, START, Member, Message, Replica, Report
 
-_logger = logging.getLogger("commenda_customers")
+_logger = logging.getLogger("commenda_customers.limits")
 
 _BEAT, _BEAT_WITHOUT_A_RATE, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.05, 1.0, 0.01
 """Seconds between two exchanges: usually; during slow start, which is fast; while nothing is wanted; at least."""
 
 _SNAPSHOTS = 1.0
 """Seconds between two snapshots."""
+
+_GOODBYE = 1.0
+"""Seconds for the last message."""
+
+_NEWCOMER_WANTS, _NEWCOMER_WAITS = 10.0, 4
+"""What a process most likely wants that has just joined: requests per second, and requests that wait."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
 """Seconds between two attempts to reach the log again. They double."""
@@ -55,7 +61,6 @@ class Group:
 
     Attributes:
         replica: What all have learned; `None` while this process is alone.
-        told: What this process said last.
         ahead: Seconds by which the log's clock is ahead of the event loop's.
     """
 
@@ -64,49 +69,46 @@ class Group:
         log: Log,
         name: str,
         *,
-        ahead: float,
         status: Callable[[], Status],
         on_change: Callable[[Replica], None],
         on_loss: Callable[[Sequence[Report]], None],
     ) -> None:
         """
-        A process that takes part in nothing yet.
+        A process that does not take part yet.
 
         Args:
             log: The log.
-            name: Of the quota, for messages.
-            ahead: Seconds by which the log's clock is ahead of the event loop's, about.
+            name: The name of the quota, for messages.
             status: Returns the state of this process.
-            on_change: Is called with the replica when the others have told something.
-            on_loss: Is called with the reports that nobody has got when the process is alone again.
+            on_change: Is called with the replica when it may have changed.
+            on_loss: Is called when this process is alone again, with the reports that the others have not got.
         """
         self.replica: Replica | None = None
-        self.told = Message("nobody")
-        self.ahead = ahead
+        self.ahead = 0.0
         self._log, self._name = log, name
         self._member = secrets.token_hex(6)
         self._status, self._on_change, self._on_loss = status, on_change, on_loss
         self._reports: list[Report] = []
+        self._told = 0.0  # the requests per second that the others believe we want
         self._hurry = anyio.Event()
         self._exchanged_at = self._saved_at = -math.inf
 
-    @property
-    def others(self) -> list[Member]:
-        """The other members."""
-        return [] if self.replica is None else self.replica.others(self._member, anyio.current_time() + self.ahead)
+    def others(self, now: float) -> list[Member]:
+        """Return the other members."""
+        return [] if self.replica is None else self.replica.others(self._member, now)
 
     @property
     def phase(self) -> float:
         """The part of the members that come before this process in their order."""
-        assert self.replica is not None
-        return sorted(self.replica.members).index(self._member) / len(self.replica.members)
+        members = [] if self.replica is None else list(self.replica.members)
+        return sum(name < self._member for name in members) / max(1, len(members))
 
     async def open(self) -> None:
         """
         Begin to take part, if the log can be used.
 
         Raises:
-            ValueError: It will never work.
+            ValueError: It never will.
         """
         try:
             await self._log.open()
@@ -119,13 +121,13 @@ class Group:
         retry = _FIRST_RETRY
         while True:
             try:
-                if self.replica is not None:
-                    await self._until_next_beat(self.replica)
-                    await self._beat(self.replica)
-                else:
+                if self.replica is None:
                     await anyio.sleep(retry * random.uniform(0.5, 1.0))
                     await self._join()
-                    _logger.info("rate limit of %s: shared again", self._name)
+                    _logger.info("rate limit of %s: shared with other processes again", self._name)
+                else:
+                    await self._until_next_beat(self.replica)
+                    await self._beat(self.replica)
                 retry = _FIRST_RETRY
             except LogUnavailableError as exc:
                 if self.replica is not None:
@@ -134,30 +136,33 @@ class Group:
                 retry = min(2 * retry, _LAST_RETRY)
 
     async def close(self) -> None:
-        """Tell the others that this process leaves."""
-        with suppress(LogUnavailableError):
-            if self.replica is not None:
-                await self._exchange(self.replica, leaves=True)
-        self.replica = None
-        await self._log.aclose()
+        """Tell the others that this process leaves, even if it is being cancelled."""
+        replica, self.replica = self.replica, None
+        with anyio.move_on_after(_GOODBYE, shield=True):
+            with suppress(LogUnavailableError):
+                if replica is not None:
+                    await self._exchange(replica, leaves=True)
+        with anyio.CancelScope(shield=True):
+            await self._log.aclose()
 
-    def report(self, report: Report) -> None:
-        """Tell the others what came of a request."""
+    def report(self, report: Report, *, is_urgent: bool) -> None:
+        """Tell the others what came of a request with the next message, which comes at once if it *is_urgent*."""
         self._reports.append(report)
+        if is_urgent:
+            self._hurry.set()
 
-    def hurry(self) -> None:
-        """Exchange soon."""
-        self._hurry.set()
+    def note_wanted(self, wanted: float) -> None:
+        """Tell the others soon, if this process wants much more than they believe."""
+        if wanted > 2 * self._told + 2:
+            self._hurry.set()
 
     async def _join(self) -> None:
-        """Become a member."""
+        """Become a member: it counts from its first message on. Otherwise each would begin with the whole rate."""
         began = anyio.current_time()
         snapshot, reading = await self._log.read()
         await self._set_clock(reading, began)
         replica = Replica.restored(snapshot, reading.entries)
-        rate = self._status().rate
-        if await self._exchange(replica, brings=None if math.isinf(rate) else rate):
-            # It counts from its first message on. Before that, everybody would believe to have the whole rate.
+        if await self._exchange(replica, joins=True):
             self.replica = replica
             self._on_change(replica)
 
@@ -173,18 +178,16 @@ class Group:
             self._saved_at = now
             await self._log.save(replica.snapshot())
 
-    async def _exchange(self, replica: Replica, *, brings: float | None = None, leaves: bool = False) -> bool:
-        """Write a message, and read those of the others. Return false if entries are missing: the log has lost them."""
-        reports, self._reports = tuple(self._reports), []
-        heard, wanted, in_flight, waiting, _ = self._status()
-        if self.replica is None:
-            wanted, waiting = max(wanted, 10.0), max(waiting, 4)  # a newcomer is about to begin
-        self.told = Message(self._member, heard, wanted, in_flight, waiting, reports, brings, leaves)
+    async def _exchange(self, replica: Replica, *, joins: bool = False, leaves: bool = False) -> bool:
+        """Write a message, and apply those since the last one. Return false if entries are missing: the log lost them."""
+        reports, self._reports = self._reports, []
+        message = self._message(reports, joins=joins, leaves=leaves)
+        self._told = message.wanted
         began = anyio.current_time()
         try:
-            reading = await self._log.exchange(self.told.text(), replica.position)
+            reading = await self._log.exchange(message.text(), replica.position)
         except LogUnavailableError:
-            self._reports[:0] = reports
+            self._reports = reports + self._reports
             raise
         await self._set_clock(reading, began)
         self._exchanged_at = anyio.current_time()
@@ -196,16 +199,25 @@ class Group:
         replica.apply(entries)
         return True
 
+    def _message(self, reports: Sequence[Report], *, joins: bool, leaves: bool) -> Message:
+        heard, wanted, in_flight, waiting, rate = self._status()
+        brings = rate if joins and rate < math.inf else None
+        if joins:
+            wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
+        return Message(self._member, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, leaves)
+
     async def _set_clock(self, reading: Reading, began: float) -> None:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""
         if reading.entries and reading.time < reading.entries[-1].time - SILENCE:
             await self._log.clear()
             raise LogUnavailableError("its clock was set back")
+
         self.ahead = min(max(self.ahead, reading.time - anyio.current_time()), reading.time - began)
 
     async def _until_next_beat(self, replica: Replica) -> None:
         seconds = _BEAT if replica.controller.is_limited else _BEAT_WITHOUT_A_RATE
-        seconds = _BEAT_WHEN_IDLE if self._status().is_idle and not self._reports else seconds
+        if self._status().is_idle and not self._reports:
+            seconds = _BEAT_WHEN_IDLE
         with anyio.move_on_after(seconds):
             await self._hurry.wait()
         self._hurry = anyio.Event()

@@ -23,36 +23,36 @@ class Pacer:
 
     Attributes:
         controller: What was learned.
-        share: The part of the rate that is ours, if other processes have the rest.
-        room: The requests that may be in flight here, if other processes have a part of the window.
-        phase: The part of an interval by which we begin later than others after a lesson, from 0 to 1.
-        elsewhere: Requests of other processes in flight, as far as is known, that began after the last lesson.
+        recent: Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
         heeded: The last lesson that was heeded.
         heeded_at: When it was heeded. Requests that were sent before say nothing new.
+
+    If other processes use the same limit:
+
+    Attributes:
+        share: The part of the rate that is ours.
+        room: The requests in flight that are ours; below 1 if there are fewer than processes.
+        elsewhere: Requests of others in flight that began after the last lesson.
+        phase: The part of an interval, from 0 to 1, after which we begin when all begin again.
     """
 
     def __init__(self, controller: Controller | None = None, jitter: Callable[[], float] = float) -> None:
         """Begin with what a controller has learned, by default nothing. *jitter* returns random numbers from 0 to 1."""
         self.controller = controller or Controller()
-        self.share = 1.0
-        self.elsewhere = 0
-        self.phase = 0.0
-        self.room = math.inf
-        self.heeded_at = -math.inf
-        self.heeded = self.controller.lesson_at
+        self.recent = 0
+        self.heeded, self.heeded_at = self.controller.lesson_at, -math.inf
+        self.share, self.room, self.elsewhere, self.phase = 1.0, math.inf, 0, 0.0
         self._jitter = jitter
         self._paused_for_longer = 0.0
         self._slot = -math.inf  # when the last request should have begun
         self._last_start = -math.inf
-        # Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
-        self.recent = 0
 
     @property
     def rate(self) -> float:
         """Requests per second that may begin now; infinite while no limit is known."""
         controller = self.controller
         rate = controller.present_rate * self.share
-        # With less than one request in flight, on average, we wait between two requests.
+        # Less than one request in flight means to wait between two requests.
         return rate if self.room >= 1 else min(rate, self.room / max(controller.round_trip, _GUESSED_ROUND_TRIP))
 
     def delay(self, now: float) -> float:

@@ -32,7 +32,8 @@ SILENCE = 4.0
 START = "0-0"
 """The position before the first entry."""
 
-_Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_MOST = 1e9
+_Amount = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 _Time = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -65,7 +66,8 @@ class Report(NamedTuple):
         """Return the report of an outcome, or with *is_hint* of a quota that is used up."""
         kind = None if is_hint else outcome.kind
         since = None if math.isinf(outcome.failing_since) else outcome.failing_since
-        details = outcome.wait, since, outcome.is_answered
+        wait = None if outcome.wait is None else min(outcome.wait, _MOST)
+        details = wait, since, outcome.is_answered
         return cls(kind, outcome.sent, outcome.ended, outcome.in_flight, is_late, *details)
 
     def outcome(self) -> Outcome:
@@ -210,17 +212,17 @@ class Replica:
 _MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
 
 
-def fair_rate(rate: float, wanted: float, others: Iterable[float]) -> float:
+def fair_part(amount: float, wanted: float, others: Iterable[float]) -> float:
     """
-    Return the part of a *rate* for whoever wants *wanted* requests per second, while *others* want theirs.
+    Return the part of an *amount* for whoever wants so much, while *others* want theirs.
 
     Nobody gets more than it wants while another gets less. What nobody wants is divided equally.
     """
-    amounts = sorted([wanted, *others])
-    left = rate
-    for number, amount in enumerate(amounts):
-        equal = left / (len(amounts) - number)
-        if amount > equal:
+    wishes = sorted([wanted, *others])
+    left = amount
+    for number, wish in enumerate(wishes):
+        equal = left / (len(wishes) - number)
+        if wish > equal:
             return min(wanted, equal)
-        left -= amount
-    return wanted + left / len(amounts)
+        left -= wish
+    return wanted + left / len(wishes)

@@ -5,6 +5,7 @@ import random
 
 import anyio
 
+from ._controller import Controller
 from ._outcomes import Kind, Outcome, outcome_of
 from ._pacing import Pacer
 from ._queue import QueueingLimiter
@@ -43,7 +44,7 @@ class AdaptiveLimiter(QueueingLimiter):
             TypeError: *max_in_flight* is not an int.
         """
         super().__init__(max_in_flight)
-        self._pacer = Pacer(jitter=random.random)
+        self._pacer = self._new_pacer()
         self._had_quota = False
         self._responses_since_hint = _FEWEST_RESPONSES
         self._hints_left = _QUOTA_HINTS
@@ -78,6 +79,9 @@ class AdaptiveLimiter(QueueingLimiter):
             let_pass=controller.let_pass,
             succeeded_at=controller.succeeded_at - self._ahead,
         )
+
+    def _new_pacer(self, controller: Controller | None = None) -> Pacer:
+        return Pacer(controller, random.random)
 
     def _delay(self, now: float) -> float:
         return self._pacer.delay(now)
