@@ -252,6 +252,15 @@ def proxies(session: nox.Session) -> None:
 
 
 @nox.session
+def fleet(session: nox.Session) -> None:
+    """Run 4 and 16 processes with one quota in a real Redis; kill and freeze them, and Redis. Takes about six minutes."""
+    install_tested(session)
+    options = ["-p", "no:xdist", "tests/fleet", *session.posargs]
+    # After Ctrl-C it ends all processes. Without a timeout, nox would kill it before it has done so.
+    session.run("python", "-m", "pytest", *options, interrupt_timeout=10.0)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Update the locked versions in `requirements/`: all of them, or `nox -s lock -- docs lint`."""
     session.install("uv")

@@ -21,6 +21,9 @@ from raw_server import TOKEN, RawServer
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+collect_ignore = ["fleet"]
+"""Needs Redis, and takes minutes: runs only if the command line names it."""
+
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile(
     "fuzz", deadline=None, max_examples=20_000, print_blob=True, suppress_health_check=list(HealthCheck)
