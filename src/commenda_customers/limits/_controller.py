@@ -61,7 +61,8 @@ class Controller(Breaker):
         before: What was known before the last lesson, if that may turn out to have been the beginning of an outage.
         uncut: The rate before the first cut, to which chance returns; 0 once that has failed.
         fallback: The rate, if the last judgement of a trial turns out to be wrong.
-        period: Since the last lesson.
+        decided_at: When the rate was decided last.
+        period: Since then.
     """
 
     adapts: bool = True
@@ -76,6 +77,7 @@ class Controller(Breaker):
     before: Learned | None = None
     uncut: float = 0.0
     fallback: float = math.inf
+    decided_at: float = -math.inf
     period: Period = field(default_factory=Period)
 
     @property
@@ -276,7 +278,7 @@ class Controller(Breaker):
 
     def _begin_period(self, now: float, *, age: float = 0.0) -> None:
         self.rate = max(self.rate, 0.02)
-        self.age, self.allowance = age, self._most_allowed
+        self.age, self.allowance, self.decided_at = age, self._most_allowed, now
         self.period = Period(now, grew_at=now)
 
     def _pause(self, outcome: Outcome, seconds: float) -> None:

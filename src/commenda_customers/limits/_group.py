@@ -15,8 +15,8 @@ from ._replica import SILENCE, START, Member, Message, Replica, Report
 
 _logger = logging.getLogger("commenda_customers.limits")
 
-_BEAT, _BEAT_WITHOUT_A_RATE, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.05, 1.0, 0.01
-"""Seconds between two exchanges: usually; during slow start, which is fast; while nothing is wanted; at least."""
+_BEAT, _BEAT_IN_SLOW_START, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.02, 1.0, 0.01
+"""Seconds between two exchanges: usually; while requests wait for each other's responses; while nothing is wanted; at least."""
 
 _SNAPSHOTS = 1.0
 """Seconds between two snapshots."""
@@ -36,9 +36,9 @@ class Status(NamedTuple):
     The state of this process.
 
     Attributes:
-        heard: The last lesson that it has heeded.
+        heard: When the rate was decided last, as far as it knows.
         wanted: Requests per second that it would send if it could.
-        in_flight: Its requests in flight that began after that lesson.
+        in_flight: Its requests in flight that began after the last lesson.
         waiting: Its requests that wait.
         rate: The rate at which they may begin.
     """
@@ -90,6 +90,7 @@ class Group:
         self._status, self._on_change, self._on_loss = status, on_change, on_loss
         self._reports: list[Report] = []
         self._told = 0.0  # the requests per second that the others believe we want
+        self._is_idle = False
         self._hurry = anyio.Event()
         self._exchanged_at = self._saved_at = -math.inf
 
@@ -145,6 +146,11 @@ class Group:
         with anyio.CancelScope(shield=True):
             await self._log.aclose()
 
+    @property
+    def untold(self) -> int:
+        """The reports that the others have not got yet."""
+        return len(self._reports)
+
     def report(self, report: Report, *, is_urgent: bool) -> None:
         """Tell the others what came of a request with the next message, which comes at once if it *is_urgent*."""
         self._reports.append(report)
@@ -152,8 +158,8 @@ class Group:
             self._hurry.set()
 
     def note_wanted(self, wanted: float) -> None:
-        """Tell the others soon, if this process wants much more than they believe."""
-        if wanted > 2 * self._told + 2:
+        """Tell the others soon, if this process wants something again, or much more than they believe."""
+        if self._is_idle or wanted > 2 * self._told + 2:
             self._hurry.set()
 
     async def _join(self) -> None:
@@ -204,7 +210,8 @@ class Group:
         brings = rate if joins and rate < math.inf else None
         if joins:
             wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
-        return Message(self._member, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, leaves)
+        now = anyio.current_time() + self.ahead
+        return Message(self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, leaves)
 
     async def _set_clock(self, reading: Reading, began: float) -> None:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""
@@ -215,12 +222,15 @@ class Group:
         self.ahead = min(max(self.ahead, reading.time - anyio.current_time()), reading.time - began)
 
     async def _until_next_beat(self, replica: Replica) -> None:
-        seconds = _BEAT if replica.controller.is_limited else _BEAT_WITHOUT_A_RATE
-        if self._status().is_idle and not self._reports:
+        status, seconds = self._status(), _BEAT
+        if status.waiting and not replica.controller.is_limited:
+            seconds = _BEAT_IN_SLOW_START
+        self._is_idle = status.is_idle and not self._reports
+        if self._is_idle:
             seconds = _BEAT_WHEN_IDLE
         with anyio.move_on_after(seconds):
             await self._hurry.wait()
-        self._hurry = anyio.Event()
+        self._hurry, self._is_idle = anyio.Event(), False
         await anyio.sleep_until(self._exchanged_at + _LEAST_BEAT)
 
     def _go_alone(self) -> None:

@@ -24,8 +24,6 @@ class Pacer:
     Attributes:
         controller: What was learned.
         recent: Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
-        heeded: The last lesson that was heeded.
-        heeded_at: When it was heeded. Requests that were sent before say nothing new.
 
     If other processes use the same limit:
 
@@ -33,6 +31,7 @@ class Pacer:
         share: The part of the rate that is ours.
         room: The requests in flight that are ours; below 1 if there are fewer than processes.
         elsewhere: Requests of others in flight that began after the last lesson.
+        untold: Outcomes that the others do not know yet. While no rate is known, these requests count as in flight.
         phase: The part of an interval, from 0 to 1, after which we begin when all begin again.
     """
 
@@ -40,8 +39,9 @@ class Pacer:
         """Begin with what a controller has learned, by default nothing. *jitter* returns random numbers from 0 to 1."""
         self.controller = controller or Controller()
         self.recent = 0
-        self.heeded, self.heeded_at = self.controller.lesson_at, -math.inf
-        self.share, self.room, self.elsewhere, self.phase = 1.0, math.inf, 0, 0.0
+        self.share, self.room, self.elsewhere, self.untold, self.phase = 1.0, math.inf, 0, 0, 0.0
+        self._lesson = self.controller.lesson_at  # the last one that was heeded
+        self._heeded_at = -math.inf
         self._jitter = jitter
         self._paused_for_longer = 0.0
         self._slot = -math.inf  # when the last request should have begun
@@ -55,6 +55,11 @@ class Pacer:
         # Less than one request in flight means to wait between two requests.
         return rate if self.room >= 1 else min(rate, self.room / max(controller.round_trip, _GUESSED_ROUND_TRIP))
 
+    @property
+    def in_flight(self) -> int:
+        """Requests whose outcome is not known to all."""
+        return self.recent if self.controller.is_limited else self.recent + self.untold
+
     def delay(self, now: float) -> float:
         """Return the seconds until the next request may begin; infinity: not before one of those in flight has ended."""
         controller = self.controller
@@ -63,7 +68,7 @@ class Pacer:
         if controller.is_half_open and (self.recent or self.elsewhere):
             # A probe that hangs must not keep the others waiting for its timeout.
             return max(0.0, max(self._last_start, self.paused_until) + LONGEST_OUTAGE_NAP - now)
-        if self.recent and self.recent >= min(self.room, controller.window):
+        if self.in_flight and self.in_flight >= min(self.room, controller.window):
             return math.inf
         return max(0.0, self._slot + 1 / self.rate - now)
 
@@ -76,7 +81,7 @@ class Pacer:
 
     def end(self, sent: float) -> None:
         """Count a request that has ended."""
-        if sent >= self.heeded_at:
+        if sent >= self._heeded_at:
             self.recent = max(0, self.recent - 1)
 
     def observe(self, outcome: Outcome) -> None:
@@ -97,11 +102,11 @@ class Pacer:
     def heed_lesson(self, now: float) -> None:
         """Pause, if there was a lesson since the last call."""
         controller = self.controller
-        if controller.lesson_at == self.heeded:
+        if controller.lesson_at == self._lesson:
             return
 
-        self.heeded = controller.lesson_at
-        self.heeded_at, self.recent, self.elsewhere = now, 0, 0
+        self._lesson, self._heeded_at = controller.lesson_at, now
+        self.recent = self.elsewhere = self.untold = 0
         # Many clients that find out whether a server is back must not do so at the same moment.
         pause = controller.paused_until - controller.lesson_at if controller.is_half_open else 0.0
         self._paused_for_longer = self._jitter() * min(_MOST_JITTER * pause, 1.0)

@@ -6,7 +6,7 @@ its last one. So the `Controller` of each replica learns from the requests of al
 
 1. *A member* is a process that has appended an entry within the last seconds. Each counts from its first entry on.
 2. *The rate is divided* so that nobody gets more than it wants while another wants more (max-min fairness).
-3. *A lesson reaches the others later.* What they sent before they heard of it says nothing new.
+3. *A decision reaches the others later.* Refusals of what they sent before they heard of it say nothing new.
 4. *After a silence* of all, nothing that was known before holds. Processes that have lost the log know a rate of their own.
    They bring it with them when they return, and the rates add up.
 """
@@ -46,7 +46,7 @@ class Report(NamedTuple):
         sent: When the request began.
         ended: When its outcome was known.
         in_flight: Requests of all processes in flight at that time.
-        is_late: Whether it began before its process had heard of the last lesson.
+        is_late: Whether it began before its process had heard of the last decision.
         wait: Seconds that the server asked to wait.
         failing_since: When the same request failed for the first time; `None` if it had not.
         is_answered: Whether a response came.
@@ -84,9 +84,10 @@ class Message:
 
     Attributes:
         member: The process, by a random name.
-        heard: The last lesson that it has heard of.
+        at: When it wrote the message.
+        heard: When the rate was decided last, as far as it knows.
         wanted: Requests per second that it would send if it could.
-        in_flight: Its requests in flight that began after the last lesson.
+        in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.
         reports: What it saw since its last message.
         brings: The rate that it had alone; `None` if it knew no limit, or was not alone.
@@ -94,6 +95,7 @@ class Message:
     """
 
     member: Annotated[str, Field(min_length=1, max_length=64)]
+    at: _Time
     heard: float = -math.inf
     wanted: _Amount = 0.0
     in_flight: Annotated[int, Field(ge=0, le=10**6)] = 0
@@ -165,7 +167,8 @@ class Replica:
                 continue
             finally:
                 self.position = entry.id
-            self._apply(message, entry.time)
+            if message.at > entry.time - SILENCE:  # else it is from before an outage of the log, and only came now
+                self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
         is_first = now - self.time > SILENCE
@@ -187,13 +190,13 @@ class Replica:
             self.members.pop(message.member, None)
             return
 
-        in_flight = message.in_flight if message.heard == self.controller.lesson_at else 0
+        in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
 
     def _learn(self, report: Report, heard: float) -> None:
         controller, outcome = self.controller, report.outcome()
-        if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.lesson_at):
-            # Whoever had not heard of the last lesson might as well have sent before it.
+        if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.decided_at):
+            # It was sent at the old rate, so it says as little as if it had been sent before the last lesson.
             outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
         if report.kind is None:
             controller.exhaust(outcome)
