@@ -1,0 +1,318 @@
+"""The example for Ray, on a cluster of several nodes on this machine: nodes that are killed, and drivers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from commenda_customers.testing import Emulator, RateLimit
+from conftest import Report
+from exports import Rows, held, read_parquet
+from processes import RedisServer, wait_until
+
+pytestmark = pytest.mark.skipif(
+    find_spec("ray") is None or not Path("/proc/self/fd").exists(), reason="needs Ray (pip install ray), and Linux"
+)
+
+PROGRAM = Path(__file__).parent.parent.parent / "examples" / "ray_export.py"
+CLUSTER = Path(__file__).with_name("ray_cluster.py")
+NODES, ACTORS, SHARDS = 3, 4, 12
+CORPORATIONS = {f"corp_{number}": 2000 for number in range(40)}
+PAGES = sum(CORPORATIONS.values()) // 100
+QUICKLY = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500"}
+"""How soon Ray sees that a node is dead."""
+
+Pages = Counter[tuple[str, str | None]]
+"""How often each page was sent: its corporation and its cursor."""
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have started."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        direct = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [found for child in direct for found in (child, *children(child))]
+    return []
+
+
+def opened(pid: int) -> Iterator[Path]:
+    """Yield the files that a process has open."""
+    with suppress(OSError):
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                yield each.readlink()
+
+
+class Node:
+    """A node of the cluster: its raylet, and the processes of the raylet."""
+
+    def __init__(self, raylet: int) -> None:
+        self._raylet = raylet
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all processes."""
+        for pid in [self._raylet, *children(self._raylet)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def shards(self, folder: Path) -> set[Path]:
+        """Return the shards that its processes write: they hold the locks."""
+        files = [file for pid in children(self._raylet) for file in opened(pid)]
+        return {file.parent for file in files if file.name == "_lock" and file.is_relative_to(folder)}
+
+
+class RayCluster:
+    """A cluster in a process of its own. Nodes have the environment with the token; drivers do not."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        self._errors = Path(self._folder, "errors.txt")
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, CLUSTER, self._folder],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **environment, **QUICKLY},
+                start_new_session=True,
+            )
+        self.nodes: list[Node] = []
+
+    def __enter__(self) -> Self:
+        self.address = self._read()
+        return self
+
+    def add_nodes(self) -> None:
+        """Start nodes until there are enough."""
+        assert self._process.stdin is not None
+        while len(self.nodes) < NODES:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            self.nodes.append(Node(int(self._read())))
+
+    def logs(self) -> dict[Path, bytes]:
+        """Return all that Ray has written into files."""
+        return {path: path.read_bytes() for path in Path(self._folder).rglob("*") if path.is_file()}
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, self._errors.read_text()
+        return line.strip()
+
+    def __exit__(self, *_: object) -> None:
+        pids = [self._process.pid, *children(self._process.pid)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator(CORPORATIONS, token="token-0f-the-ray-test", rate_limit=RateLimit(rate=60, burst=10)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(server: Emulator, redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    redis = RedisServer(redis_program, tmp_path_factory.mktemp("redis"))
+    try:
+        redis.start()
+        variables = {"COMMENDA_API_TOKEN": server.token, "COMMENDA_BASE_URL": server.base_url, "REDIS_URL": redis.url}
+        with RayCluster(variables) as cluster:
+            yield cluster
+    finally:
+        redis.stop()
+
+
+class Run:
+    """The program, with fewer actors and shards, and what the server received since."""
+
+    def __init__(
+        self, cluster: RayCluster, server: Emulator, folder: Path, ids: Sequence[str] = tuple(CORPORATIONS)
+    ) -> None:
+        text = PROGRAM.read_text(encoding="utf-8")
+        for name, value in {"ACTORS": ACTORS, "SHARDS": SHARDS}.items():
+            assert f"\n{name} = " in text
+            text = text.replace(f"\n{name} = ", f"\n{name} = {value}  # ")
+        program, given = folder / "ray_export.py", folder / "ids.txt"
+        program.write_text(text, encoding="utf-8")
+        given.write_text("\n".join(ids), encoding="utf-8")
+        self.output = folder / "customers"
+        self._server = server
+        self._first = len(server.requests)
+        self._said = folder / "said.txt"
+        settings = {"RAY_ADDRESS": cluster.address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONFAULTHANDLER": "1"}
+        with self._said.open("wb") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, program, given, self.output], stdout=said, stderr=said, env={**os.environ, **settings}
+            )
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text(encoding="utf-8")
+
+    def wait(self) -> int:
+        """Wait for the exit code. If it hangs, let it write where."""
+        try:
+            return self.process.wait(timeout=180)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait()
+            pytest.fail(f"it hangs:\n{self.said}")
+
+    def fetched(self) -> Pages:
+        """Return the pages that were sent, and how often."""
+        requests = self._server.requests[self._first :]
+        return Counter((one.params["corporation_id"], one.params.get("cursor")) for one in requests if one.status == 200)
+
+    def finished(self) -> set[str]:
+        """Return the shards that are complete."""
+        return {path.stem[1:] for path in self.output.glob("_shard-*.json")}
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what the program has written at its end."""
+        return dict(json.loads((self.output / "_manifest.json").read_text()))
+
+    def check(self) -> None:
+        """Check that all customers are there once, and that the manifest says so."""
+        manifest = self.manifest()
+        assert manifest["is_complete"]
+        assert sum(shard["customers"] for shard in manifest["shards"].values()) == sum(CORPORATIONS.values())
+        assert self.customers() == held(self._server, *CORPORATIONS)
+
+    def customers(self) -> Rows:
+        """Return all customers of the folders that the manifest names."""
+        rows: Rows = Counter()
+        for shard in self.manifest()["shards"]:
+            rows += read_parquet(Path(shard))
+        return rows
+
+
+def committed(shard: Path) -> int:
+    """Return how many pages of a shard are committed."""
+    with suppress(FileNotFoundError):
+        return int(json.loads((shard / "_state.json").read_text())["data"]["rows"]) // 100
+    return 0
+
+
+def corporations_of(shard: Path) -> set[str]:
+    """Return the corporations of a complete shard."""
+    return {row[0] for row in read_parquet(shard)}
+
+
+def check_repeated(before: Pages, after: Pages, kept: Mapping[Path, int]) -> None:
+    """
+    Check which pages were fetched twice: those that were not committed.
+
+    For each corporation there may be two more: one on its way at the end, and one to compare when it resumes.
+    """
+    for shard, pages in kept.items():
+        names = corporations_of(shard)
+        lost = sum(number for (name, _), number in before.items() if name in names) - pages
+        again = sum(number - 1 for (name, _), number in after.items() if name in names)
+        assert again <= lost + 2 * len(names), shard
+
+
+def kill_a_busy_node(cluster: RayCluster, run: Run) -> dict[Path, int]:
+    """Kill a node in the middle of a shard. Return its shards, and how many pages of each were committed."""
+    while True:
+        assert run.process.poll() is None, run.said
+        time.sleep(0.01)
+        for node in cluster.nodes:
+            if not any(map(committed, node.shards(run.output))):
+                continue
+            node.signal(signal.SIGSTOP)
+            shards = {shard: committed(shard) for shard in node.shards(run.output)}
+            if not any(shards.values()):  # it has just finished it
+                node.signal(signal.SIGCONT)
+                continue
+            node.signal(signal.SIGKILL)
+            cluster.nodes.remove(node)
+            return shards
+
+
+def test_a_node_is_killed_while_it_is_busy(cluster: RayCluster, server: Emulator, tmp_path: Path, report: Report) -> None:
+    """Other actors resume the shards of a node that was killed. Every customer is there once."""
+    cluster.add_nodes()
+    run = Run(cluster, server, tmp_path)
+    killed = kill_a_busy_node(cluster, run)
+    before, at = run.fetched(), time.monotonic()
+    assert run.wait() == 0, run.said
+    seconds = time.monotonic() - at
+    run.check()
+
+    after = run.fetched()
+    report(
+        shards_of_the_node=len(killed),
+        pages_committed_of_them=sum(killed.values()),
+        pages=PAGES,
+        pages_fetched_twice=after.total() - len(after),
+        seconds_from_the_kill_to_the_end=seconds,
+    )
+    check_repeated(before, after, killed)
+    assert not [path for path, log in cluster.logs().items() if server.token.encode() in log]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_the_program_ends_early(
+    number: signal.Signals, cluster: RayCluster, server: Emulator, tmp_path: Path, report: Report
+) -> None:
+    """Run again after a kill or Ctrl-C, it reads only what is missing. Ctrl-C saves every page."""
+    cluster.add_nodes()
+    first = Run(cluster, server, tmp_path)
+    wait_until(lambda: bool(first.finished()), "a shard is complete")
+    first.process.send_signal(number)
+    first.process.wait(timeout=60)
+    wait_until(lambda: not any(node.shards(first.output) for node in cluster.nodes), "the actors have ended")
+    before = first.fetched()
+    finished = first.finished()
+    kept = {path: committed(path) for path in first.output.glob("shard-*") if path.name not in finished}
+    assert any(kept.values())
+
+    second = Run(cluster, server, tmp_path)
+    assert second.wait() == 0, second.said
+    second.check()
+    after = before + second.fetched()
+    report(pages=PAGES, pages_fetched_twice=after.total() - len(after), shards_complete_before=len(finished))
+    check_repeated(before, after, kept)
+    of_finished = {name for shard in finished for name in corporations_of(second.output / shard)}
+    assert not {name for name, _ in second.fetched()} & of_finished
+    if number == signal.SIGINT:
+        assert after.total() - len(after) <= len(CORPORATIONS)  # the page with the last customer of each
+
+
+def test_what_it_refuses(cluster: RayCluster, server: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused token ends the job with one line. A complete copy is not read again, nor mixed with another one."""
+    cluster.add_nodes()
+    few = list(CORPORATIONS)[:3]
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "token", "another")
+        refused = Run(cluster, server, tmp_path, few)
+        assert refused.wait() == 2
+    assert "the server answered 401" in refused.said.splitlines()[-1]
+
+    complete = Run(cluster, server, tmp_path, few)
+    assert complete.wait() == 0, complete.said
+    again = Run(cluster, server, tmp_path, few)
+    assert again.wait() == 0, again.said
+    assert not again.fetched()
+    assert again.manifest() == complete.manifest()
+    assert again.customers() == held(server, *few)
+    other = Run(cluster, server, tmp_path, list(CORPORATIONS)[:4])
+    assert other.wait() == 2
+    assert "name another folder" in other.said
