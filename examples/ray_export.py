@@ -28,7 +28,7 @@ from zlib import crc32
 
 import anyio
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from commenda_customers import AsyncCustomersAPI, CustomersError
@@ -39,6 +39,9 @@ QUOTA = "prod"  # all programs with this token use the same name
 SHARDS = 64  # many more than actors, so that all actors are busy until the end
 ACTORS = 8  # those for which there is no room start later, or never
 MOST_ATTEMPTS = 3  # perhaps the shard is what kills its actors
+
+DEATHS = (RayActorError, OutOfMemoryError)
+"""How an actor ends, or the machine that it runs on."""
 
 Shard = tuple[Path, list[str]]
 """The folder of a shard, and its corporations."""
@@ -110,15 +113,15 @@ class Job:
                 await actor.is_ready.remote()  # an actor without room must not take a shard
                 while self._waiting:
                     await self._export(actor, self._waiting.popleft())
-            except RayActorError as exc:
-                if exc.actor_init_failed:
+            except DEATHS as exc:
+                if getattr(exc, "actor_init_failed", False):
                     raise
                 print(" ".join(str(exc).split()), file=sys.stderr)
             finally:
                 ray.kill(actor)  # it may live where Ray cannot reach it
 
     async def _serve(self, actor: Any) -> None:
-        with suppress(RayActorError):  # `_employ` sees it too
+        with suppress(*DEATHS):  # `_employ` sees it too
             await actor.serve.remote()
 
     async def _export(self, actor: Any, shard: Shard) -> None:
@@ -129,7 +132,7 @@ class Job:
             self._note(folder, await running)
         except OutputRefusedError as exc:
             self._note(folder, {"error": reason(exc)})
-        except RayActorError:
+        except DEATHS:
             if self._attempts[folder] < MOST_ATTEMPTS:
                 self._waiting.append(shard)
             else:

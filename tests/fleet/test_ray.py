@@ -31,7 +31,11 @@ CLUSTER = Path(__file__).with_name("ray_cluster.py")
 NODES, ACTORS, SHARDS = 3, 4, 12
 CORPORATIONS = {f"corp_{number}": 2000 for number in range(40)}
 PAGES = sum(CORPORATIONS.values()) // 100
-QUICKLY = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500"}
+QUICKLY = {
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
 """How soon Ray sees that a node is dead."""
 
 Pages = Counter[tuple[str, str | None]]
@@ -228,8 +232,8 @@ def check_repeated(before: Pages, after: Pages, kept: Mapping[Path, int]) -> Non
         assert again <= lost + 2 * len(names), shard
 
 
-def kill_a_busy_node(cluster: RayCluster, run: Run) -> dict[Path, int]:
-    """Kill a node in the middle of a shard. Return its shards, and how many pages of each were committed."""
+def freeze_a_busy_node(cluster: RayCluster, run: Run) -> tuple[Node, dict[Path, int]]:
+    """Freeze a node in the middle of a shard. Return its shards, and how many pages of each are committed."""
     while True:
         assert run.process.poll() is None, run.said
         time.sleep(0.01)
@@ -238,34 +242,48 @@ def kill_a_busy_node(cluster: RayCluster, run: Run) -> dict[Path, int]:
                 continue
             node.signal(signal.SIGSTOP)
             shards = {shard: committed(shard) for shard in node.shards(run.output)}
-            if not any(shards.values()):  # it has just finished it
-                node.signal(signal.SIGCONT)
-                continue
-            node.signal(signal.SIGKILL)
-            cluster.nodes.remove(node)
-            return shards
+            if any(shards.values()):
+                cluster.nodes.remove(node)
+                return node, shards
+            node.signal(signal.SIGCONT)  # it has just ended the shard
 
 
 def test_a_node_is_killed_while_it_is_busy(cluster: RayCluster, server: Emulator, tmp_path: Path, report: Report) -> None:
     """Other actors resume the shards of a node that was killed. Every customer is there once."""
     cluster.add_nodes()
     run = Run(cluster, server, tmp_path)
-    killed = kill_a_busy_node(cluster, run)
-    before, at = run.fetched(), time.monotonic()
+    node, shards = freeze_a_busy_node(cluster, run)
+    node.signal(signal.SIGKILL)
+    before, killed_at = run.fetched(), time.monotonic()
     assert run.wait() == 0, run.said
-    seconds = time.monotonic() - at
+    seconds = time.monotonic() - killed_at
     run.check()
 
     after = run.fetched()
     report(
-        shards_of_the_node=len(killed),
-        pages_committed_of_them=sum(killed.values()),
+        shards_of_the_node=len(shards),
+        pages_committed_of_them=sum(shards.values()),
         pages=PAGES,
         pages_fetched_twice=after.total() - len(after),
         seconds_from_the_kill_to_the_end=seconds,
     )
-    check_repeated(before, after, killed)
+    check_repeated(before, after, shards)
     assert not [path for path, log in cluster.logs().items() if server.token.encode() in log]
+
+
+def test_a_node_that_freezes_spoils_nothing(cluster: RayCluster, server: Emulator, tmp_path: Path, report: Report) -> None:
+    """If Ray believes that a node is dead, and its processes still hold a shard, no other actor writes to the shard."""
+    cluster.add_nodes()
+    run = Run(cluster, server, tmp_path)
+    node, shards = freeze_a_busy_node(cluster, run)
+    wait_until(lambda: len(run.finished()) == SHARDS - len(shards), "the others have nothing else to do")
+    wait_until(lambda: "The actor" in run.said, "Ray believes that the actors are dead")
+    kept = {shard: committed(shard) for shard in shards}
+    node.signal(signal.SIGCONT)
+    assert run.wait() == 0, run.said
+    run.check()
+    assert kept == shards
+    report(pages=PAGES, pages_fetched_twice=run.fetched().total() - len(run.fetched()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
