@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from fleets import Report
+from processes import RedisServer, wait_until
 
 from commenda_customers.testing import Emulator, RateLimit
-from conftest import Report
 from exports import Rows, held, read_parquet
-from processes import RedisServer, wait_until
 
 pytestmark = pytest.mark.skipif(
     find_spec("ray") is None or not Path("/proc/self/fd").exists(), reason="needs Ray (pip install ray), and Linux"
