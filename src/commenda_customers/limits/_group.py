@@ -16,7 +16,7 @@ from ._replica import SILENCE, START, Member, Message, Replica, Report
 _logger = logging.getLogger("commenda_customers.limits")
 
 _BEAT, _BEAT_IN_SLOW_START, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.02, 1.0, 0.01
-"""Seconds between two exchanges: usually; while requests wait for each other's responses; while nothing is wanted; at least."""
+"""Seconds between two exchanges: usually; while requests wait for responses; while nothing is wanted; at least."""
 
 _SNAPSHOTS = 1.0
 """Seconds between two snapshots."""

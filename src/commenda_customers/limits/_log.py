@@ -59,7 +59,7 @@ class Log(Protocol):
         ...
 
     async def exchange(self, text: str, since: str) -> Reading:
-        """Append an entry, and return all entries from the one with the id *since* on, that one included if it still exists."""
+        """Append an entry, and return all entries from the id *since* on, also the one that has it, if it still exists."""
         ...
 
     async def read(self) -> tuple[Snapshot | None, Reading]:

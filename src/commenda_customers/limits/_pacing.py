@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ._breaker import LONGEST_OUTAGE_NAP
 from ._controller import Controller
@@ -17,64 +18,81 @@ _MOST_JITTER = 0.25
 """The part of a pause, while the server is shut, by which it is longer at most; never more than a second."""
 
 
+@dataclass(slots=True)
+class Part:
+    """
+    Our part of the limit, if other processes use it too.
+
+    Attributes:
+        share: The part of the rate.
+        room: Requests that may be in flight; below 1 if there are fewer than processes.
+        phase: The part of an interval, from 0 to 1, after which we begin when all begin again.
+        elsewhere: Requests of the others in flight that began after the last lesson.
+        untold: Outcomes that the others do not know yet. While no rate is known, these requests count as in flight.
+    """
+
+    share: float = 1.0
+    room: float = math.inf
+    phase: float = 0.0
+    elsewhere: int = 0
+    untold: int = 0
+
+
 class Pacer:
     """
     Spreads requests evenly, pauses them, and lets one at a time find out whether a server that was shut is open again.
 
     Attributes:
         controller: What was learned.
-        recent: Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
-
-    If other processes use the same limit:
-
-    Attributes:
-        share: The part of the rate that is ours.
-        room: The requests in flight that are ours; below 1 if there are fewer than processes.
-        elsewhere: Requests of others in flight that began after the last lesson.
-        untold: Outcomes that the others do not know yet. While no rate is known, these requests count as in flight.
-        phase: The part of an interval, from 0 to 1, after which we begin when all begin again.
+        part: Our part of it.
     """
 
     def __init__(self, controller: Controller | None = None, jitter: Callable[[], float] = float) -> None:
         """Begin with what a controller has learned, by default nothing. *jitter* returns random numbers from 0 to 1."""
         self.controller = controller or Controller()
-        self.recent = 0
-        self.share, self.room, self.elsewhere, self.untold, self.phase = 1.0, math.inf, 0, 0, 0.0
-        self._lesson = self.controller.lesson_at  # the last one that was heeded
-        self._heeded_at = -math.inf
+        self.part = Part()
         self._jitter = jitter
         self._paused_for_longer = 0.0
         self._slot = -math.inf  # when the last request should have begun
         self._last_start = -math.inf
+        # Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
+        self._recent = 0
+        self._lesson: float = self.controller.lesson_at  # the last one that was heeded
+        self._heeded_at = -math.inf
 
     @property
     def rate(self) -> float:
         """Requests per second that may begin now; infinite while no limit is known."""
         controller = self.controller
-        rate = controller.present_rate * self.share
+        rate = controller.present_rate * self.part.share
         # Less than one request in flight means to wait between two requests.
-        return rate if self.room >= 1 else min(rate, self.room / max(controller.round_trip, _GUESSED_ROUND_TRIP))
+        return rate if self.part.room >= 1 else min(rate, self.part.room / max(controller.round_trip, _GUESSED_ROUND_TRIP))
+
+    @property
+    def window(self) -> float:
+        """Requests that may be in flight; one may be in any case."""
+        return min(self.part.room, self.controller.window)
 
     @property
     def in_flight(self) -> int:
         """Requests whose outcome is not known to all."""
-        return self.recent if self.controller.is_limited else self.recent + self.untold
+        return self._recent if self.controller.is_limited else self._recent + self.part.untold
 
     def delay(self, now: float) -> float:
         """Return the seconds until the next request may begin; infinity: not before one of those in flight has ended."""
         controller = self.controller
         if now < self.paused_until:
             return self.paused_until - now
-        if controller.is_half_open and (self.recent or self.elsewhere):
+        if controller.is_half_open and (self._recent or self.part.elsewhere):
             # A probe that hangs must not keep the others waiting for its timeout.
             return max(0.0, max(self._last_start, self.paused_until) + LONGEST_OUTAGE_NAP - now)
-        if self.in_flight and self.in_flight >= min(self.room, controller.window):
+        if self.in_flight and self.in_flight >= self.window:
             return math.inf
         return max(0.0, self._slot + 1 / self.rate - now)
 
     def begin(self, now: float) -> None:
         """Count a request that begins."""
-        self.recent += 1
+        self._recent += 1
         self._last_start = now
         if self.rate < math.inf:
             self._slot = max(self._slot + 1 / self.rate, now - _LATENESS)
@@ -82,7 +100,7 @@ class Pacer:
     def end(self, sent: float) -> None:
         """Count a request that has ended."""
         if sent >= self._heeded_at:
-            self.recent = max(0, self.recent - 1)
+            self._recent = max(0, self._recent - 1)
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from an outcome."""
@@ -106,7 +124,7 @@ class Pacer:
             return
 
         self._lesson, self._heeded_at = controller.lesson_at, now
-        self.recent = self.elsewhere = self.untold = 0
+        self._recent = self.part.elsewhere = self.part.untold = 0
         # Many clients that find out whether a server is back must not do so at the same moment.
         pause = controller.paused_until - controller.lesson_at if controller.is_half_open else 0.0
         self._paused_for_longer = self._jitter() * min(_MOST_JITTER * pause, 1.0)
@@ -114,8 +132,8 @@ class Pacer:
 
     def begin_in_turn(self, now: float) -> None:
         """Let the next request begin in our turn after *now*."""
-        self._slot = max(self._slot, now + (self.phase - 1) / self.rate)
+        self._slot = max(self._slot, now + (self.part.phase - 1) / self.rate)
 
     def forget_requests(self) -> None:
         """Forget the requests in flight: they will never end."""
-        self.recent = 0
+        self._recent = 0

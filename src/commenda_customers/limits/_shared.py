@@ -40,7 +40,8 @@ class SharedLimiter(AdaptiveLimiter):
         self._others_want: list[float] = []  # requests per second
         self._others_ask: list[int] = []  # requests in flight and waiting
         self._others_wait = False
-        self._heard, self._heard_at = -math.inf, -math.inf  # when the rate was decided last, and when we heard of it
+        self._heard: float = -math.inf  # when the rate was decided last
+        self._heard_at: float = -math.inf  # when we heard of it
 
     def __repr__(self) -> str:
         count = len(self._others_want)
@@ -104,11 +105,11 @@ class SharedLimiter(AdaptiveLimiter):
 
     def _report(self, outcome: Outcome, *, is_hint: bool = False) -> None:
         pacer = self._pacer
-        in_flight = outcome.in_flight + pacer.untold + pacer.elsewhere
+        in_flight = outcome.in_flight + pacer.part.untold + pacer.part.elsewhere
         if self._queue or self._others_wait:
             in_flight = max(2, in_flight)  # only one would mean that nothing else is wanted
         report = Report.of(outcome._replace(in_flight=in_flight), is_late=outcome.sent < self._heard_at, is_hint=is_hint)
-        pacer.untold += 1
+        pacer.part.untold += 1
         is_urgent = is_hint or outcome.kind is not Kind.SUCCESS or pacer.controller.is_half_open
         self._group.report(report, is_urgent=is_urgent)
 
@@ -127,8 +128,8 @@ class SharedLimiter(AdaptiveLimiter):
         """Take our part of the rate, and of the requests in flight."""
         pacer, wanted = self._pacer, self._wanted(now)
         rate = pacer.controller.present_rate
-        pacer.share = 1.0 if math.isinf(rate) else fair_part(rate, max(1.0, wanted), self._others_want) / rate
-        pacer.room = fair_part(pacer.controller.window, pacer.in_flight + len(self._queue) + 1, self._others_ask)
+        pacer.part.share = 1.0 if math.isinf(rate) else fair_part(rate, max(1.0, wanted), self._others_want) / rate
+        pacer.part.room = fair_part(pacer.controller.window, pacer.in_flight + len(self._queue) + 1, self._others_ask)
         self._group.note_wanted(wanted)
 
     def _heed(self, replica: Replica) -> None:
@@ -143,12 +144,12 @@ class SharedLimiter(AdaptiveLimiter):
         if is_new:
             self._pacer = self._new_pacer(replica.controller)
         self._take_part(now)
-        self._pacer.phase = self._group.phase
+        self._pacer.part.phase = self._group.phase
         self._pacer.heed_lesson(now)
         if replica.controller.decided_at != self._heard:
             self._heard, self._heard_at = replica.controller.decided_at, now
-        self._pacer.untold = self._group.untold
-        self._pacer.elsewhere = sum(member.in_flight for member in others)
+        self._pacer.part.untold = self._group.untold
+        self._pacer.part.elsewhere = sum(member.in_flight for member in others)
         if is_new:
             self._pacer.begin_in_turn(now)
         self._wake_head()

@@ -63,7 +63,7 @@ class AdaptiveLimiter(QueueingLimiter):
             return delay + before / rate
 
         # One request in flight has to end for each that begins.
-        window = 1 if controller.is_half_open else int(min(controller.window, self.max_in_flight))
+        window = 1 if controller.is_half_open else self._window
         return max((before + 1) * controller.round_trip / window, before / rate)
 
     def snapshot(self) -> LimiterSnapshot:
@@ -72,7 +72,7 @@ class AdaptiveLimiter(QueueingLimiter):
         return LimiterSnapshot(
             rate=self._pacer.rate if controller.is_limited else None,
             in_flight=self._in_flight,
-            max_in_flight=int(min(controller.window, self.max_in_flight)),
+            max_in_flight=self._window,
             waiting=len(self._queue),
             paused_for=max(0.0, self._pacer.paused_until - self._now()),
             is_half_open=controller.is_half_open,
@@ -82,6 +82,10 @@ class AdaptiveLimiter(QueueingLimiter):
 
     def _new_pacer(self, controller: Controller | None = None) -> Pacer:
         return Pacer(controller, random.random)
+
+    @property
+    def _window(self) -> int:
+        return max(1, int(min(self._pacer.window, self.max_in_flight)))
 
     def _delay(self, now: float) -> float:
         return self._pacer.delay(now)
