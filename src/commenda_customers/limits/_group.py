@@ -9,14 +9,18 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import anyio
+import anyio.lowlevel
 
-from ._log import Log, LogUnavailableError, Reading
-from ._replica import SILENCE, START, Member, Message, Replica, Report
+from ._log import Entry, Log, LogUnavailableError, Reading
+from ._replica import SILENCE, Member, Message, Replica, Report
 
 _logger = logging.getLogger("commenda_customers.limits")
 
-_BEAT, _BEAT_IN_SLOW_START, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.02, 1.0, 0.01
-"""Seconds between two exchanges: usually; while requests wait for responses; while nothing is wanted; at least."""
+_BEAT, _BEAT_WHEN_HELD_UP, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.02, 1.0, 0.01
+"""Seconds between two exchanges: usually; while requests wait for outcomes; while nothing is wanted; at least."""
+
+_ENTRIES_AT_ONCE = 50
+"""They take about a millisecond."""
 
 _SNAPSHOTS = 1.0
 """Seconds between two snapshots."""
@@ -40,6 +44,7 @@ class Status(NamedTuple):
         wanted: Requests per second that it would send if it could.
         in_flight: Its requests in flight that began after the last lesson.
         waiting: Its requests that wait.
+        is_held_up: Whether they wait for outcomes, of others too.
         rate: The rate at which they may begin.
     """
 
@@ -47,6 +52,7 @@ class Status(NamedTuple):
     wanted: float
     in_flight: int
     waiting: int
+    is_held_up: bool
     rate: float
 
     @property
@@ -90,7 +96,7 @@ class Group:
         self._status, self._on_change, self._on_loss = status, on_change, on_loss
         self._reports: list[Report] = []
         self._told = 0.0  # the requests per second that the others believe we want
-        self._is_idle = False
+        self._is_idle = self._is_warned = False
         self._hurry = anyio.Event()
         self._exchanged_at = self._saved_at = -math.inf
 
@@ -115,7 +121,7 @@ class Group:
             await self._log.open()
             await self._join()
         except LogUnavailableError as exc:
-            self._warn(exc)
+            self._go_alone(exc)
 
     async def run(self) -> None:
         """Take part for ever."""
@@ -125,15 +131,12 @@ class Group:
                 if self.replica is None:
                     await anyio.sleep(retry * random.uniform(0.5, 1.0))
                     await self._join()
-                    _logger.info("rate limit of %s: shared with other processes again", self._name)
                 else:
                     await self._until_next_beat(self.replica)
                     await self._beat(self.replica)
                 retry = _FIRST_RETRY
             except LogUnavailableError as exc:
-                if self.replica is not None:
-                    self._go_alone()
-                    self._warn(exc)
+                self._go_alone(exc)
                 retry = min(2 * retry, _LAST_RETRY)
 
     async def close(self) -> None:
@@ -155,37 +158,43 @@ class Group:
         """Tell the others what came of a request with the next message, which comes at once if it *is_urgent*."""
         self._reports.append(report)
         if is_urgent:
-            self._hurry.set()
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Tell the others soon."""
+        self._hurry.set()
 
     def note_wanted(self, wanted: float) -> None:
         """Tell the others soon, if this process wants something again, or much more than they believe."""
         if self._is_idle or wanted > 2 * self._told + 2:
-            self._hurry.set()
+            self.hurry()
 
     async def _join(self) -> None:
         """Become a member: it counts from its first message on. Otherwise each would begin with the whole rate."""
         began = anyio.current_time()
         snapshot, reading = await self._log.read()
         await self._set_clock(reading, began)
-        replica = Replica.restored(snapshot, reading.entries)
-        if await self._exchange(replica, joins=True):
-            self.replica = replica
-            self._on_change(replica)
+        replica = Replica.restored(snapshot)
+        if not replica.continues_with(reading.entries):
+            replica = Replica()  # all entries there are must do; at worst, what was learned before is learned again
+        await _apply(reading.entries, replica)
+        await self._exchange(replica, joins=True)
+        self.replica = replica
+        if self._is_warned:
+            _logger.info("rate limit of %s: shared with other processes again", self._name)
+        self._is_warned = False
+        self._on_change(replica)
 
     async def _beat(self, replica: Replica) -> None:
-        if not await self._exchange(replica):
-            self._go_alone()
-            await self._join()
-            return
-
+        await self._exchange(replica)
         self._on_change(replica)
         now = anyio.current_time()
         if replica.leads(self._member) and now >= self._saved_at + _SNAPSHOTS:
             self._saved_at = now
             await self._log.save(replica.snapshot())
 
-    async def _exchange(self, replica: Replica, *, joins: bool = False, leaves: bool = False) -> bool:
-        """Write a message, and apply those since the last one. Return false if entries are missing: the log lost them."""
+    async def _exchange(self, replica: Replica, *, joins: bool = False, leaves: bool = False) -> None:
+        """Write a message, and apply all since the last one."""
         reports, self._reports = self._reports, []
         message = self._message(reports, joins=joins, leaves=leaves)
         self._told = message.wanted
@@ -197,21 +206,17 @@ class Group:
             raise
         await self._set_clock(reading, began)
         self._exchanged_at = anyio.current_time()
-        entries = reading.entries
-        if replica.position != START:
-            if not entries or entries[0].id != replica.position:
-                return False
-            entries = entries[1:]
-        replica.apply(entries)
-        return True
+        if not replica.continues_with(reading.entries):
+            raise LogUnavailableError("it has lost what was written to it")
+        await _apply(reading.entries, replica)
 
     def _message(self, reports: Sequence[Report], *, joins: bool, leaves: bool) -> Message:
-        heard, wanted, in_flight, waiting, rate = self._status()
-        brings = rate if joins and rate < math.inf else None
+        heard, wanted, in_flight, waiting, _, rate = self._status()
         if joins:
             wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
-        now = anyio.current_time() + self.ahead
-        return Message(self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, leaves)
+        now, known_rate = anyio.current_time() + self.ahead, rate if rate < math.inf else None
+        amounts = round(wanted, 3), in_flight, waiting
+        return Message(self._member, now, heard, *amounts, tuple(reports), known_rate, returns=joins, leaves=leaves)
 
     async def _set_clock(self, reading: Reading, began: float) -> None:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""
@@ -222,21 +227,33 @@ class Group:
         self.ahead = min(max(self.ahead, reading.time - anyio.current_time()), reading.time - began)
 
     async def _until_next_beat(self, replica: Replica) -> None:
-        status, seconds = self._status(), _BEAT
-        if status.waiting and not replica.controller.is_limited:
-            seconds = _BEAT_IN_SLOW_START
-        self._is_idle = status.is_idle and not self._reports
-        if self._is_idle:
-            seconds = _BEAT_WHEN_IDLE
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(self._seconds_to_next_beat(replica)):
             await self._hurry.wait()
         self._hurry, self._is_idle = anyio.Event(), False
         await anyio.sleep_until(self._exchanged_at + _LEAST_BEAT)
 
-    def _go_alone(self) -> None:
-        self.replica = None
-        reports, self._reports = self._reports, []
-        self._on_loss(reports)
+    def _seconds_to_next_beat(self, replica: Replica) -> float:
+        status = self._status()
+        self._is_idle = status.is_idle and not self._reports
+        if self._is_idle:
+            return _BEAT_WHEN_IDLE
+        if not status.is_held_up:
+            return _BEAT
+        pause = replica.controller.paused_until - anyio.current_time() - self.ahead
+        return min(max(pause, _BEAT_WHEN_HELD_UP), _BEAT)
 
-    def _warn(self, exc: LogUnavailableError) -> None:
-        _logger.warning("rate limit of %s: not shared with other processes for now: %s", self._name, exc)
+    def _go_alone(self, exc: LogUnavailableError) -> None:
+        if self.replica is not None:
+            self.replica = None
+            reports, self._reports = self._reports, []
+            self._on_loss(reports)
+        if not self._is_warned:
+            _logger.warning("rate limit of %s: not shared with other processes for now: %s", self._name, exc)
+        self._is_warned = True
+
+
+async def _apply(entries: Sequence[Entry], replica: Replica) -> None:
+    """Apply entries a few at a time, so that other tasks can run."""
+    for index in range(0, len(entries), _ENTRIES_AT_ONCE):
+        replica.apply(entries[index : index + _ENTRIES_AT_ONCE])
+        await anyio.lowlevel.checkpoint()

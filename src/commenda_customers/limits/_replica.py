@@ -13,7 +13,7 @@ its last one. So the `Controller` of each replica learns from the requests of al
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, NamedTuple
 
@@ -90,7 +90,8 @@ class Message:
         in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.
         reports: What it saw since its last message.
-        brings: The rate that it had alone; `None` if it knew no limit, or was not alone.
+        rate: The rate at which they may begin; `None` if it knows no limit.
+        returns: Whether it was alone with this rate until now.
         leaves: Whether it is its last message.
     """
 
@@ -101,7 +102,8 @@ class Message:
     in_flight: Annotated[int, Field(ge=0, le=10**6)] = 0
     waiting: Annotated[int, Field(ge=0)] = 0
     reports: tuple[Report, ...] = ()
-    brings: _Amount | None = None
+    rate: _Amount | None = None
+    returns: bool = False
     leaves: bool = False
 
     def text(self) -> str:
@@ -137,30 +139,26 @@ class Replica:
     time: float = -math.inf
 
     @classmethod
-    def restored(cls, snapshot: Snapshot | None, entries: list[Entry]) -> "Replica":
-        """
-        Return what a snapshot and the entries from its position on amount to.
-
-        Without a snapshot that fits, all entries there are must do. At worst, what was learned before is learned again.
-        """
-        replica = cls()
-        if snapshot is not None and entries and entries[0].id == snapshot.position:
-            try:
-                replica = _REPLICA.validate_json(snapshot.text)
-            except ValidationError:
-                pass
-            else:
-                entries = entries[1:]
-        replica.apply(entries)
-        return replica
+    def restored(cls, snapshot: Snapshot | None) -> "Replica":
+        """Return what a snapshot says; the beginning, if there is none that can be read."""
+        try:
+            return cls() if snapshot is None else _REPLICA.validate_json(snapshot.text)
+        except ValidationError:
+            return cls()
 
     def snapshot(self) -> Snapshot:
         """Return it for processes that come later."""
         return Snapshot(self.position, json.dumps(asdict(self), separators=(",", ":")))
 
+    def continues_with(self, entries: Sequence[Entry]) -> bool:
+        """Return whether these are all entries from its position on. The log may have lost some."""
+        return self.position == START or (bool(entries) and entries[0].id == self.position)
+
     def apply(self, entries: Iterable[Entry]) -> None:
         """Apply entries in their order. Those that are no messages are skipped: another program wrote them."""
         for entry in entries:
+            if entry.id == self.position:
+                continue
             try:
                 message = _MESSAGE.validate_json(entry.text)
             except ValidationError:
@@ -178,8 +176,10 @@ class Replica:
             del self.members[name]
         self.time = now
 
-        if message.brings and message.member not in self.members and (is_first or self.controller.is_limited):
-            self.controller.resume_at(message.brings + (0.0 if is_first else self.controller.rate), now)
+        if is_first and message.rate:
+            self.controller.resume_at(message.rate, now)
+        elif message.returns and message.rate and message.member not in self.members and self.controller.is_limited:
+            self.controller.resume_at(self.controller.rate + message.rate, now)
         lesson_before = self.controller.lesson_at
         for report in message.reports:
             self._learn(report, message.heard)

@@ -96,6 +96,8 @@ class SharedLimiter(AdaptiveLimiter):
         self._begun, self._begun_at = 1.0 + self._begun_lately(now), now
         self._take_part(now)
         super()._begin(now)
+        if self._pacer.controller.is_half_open:
+            self._group.hurry()  # the others wait for what this request finds out
 
     def _observe(self, outcome: Outcome) -> None:
         self._report(outcome) if self._is_shared else super()._observe(outcome)
@@ -121,8 +123,11 @@ class SharedLimiter(AdaptiveLimiter):
         return _HEADROOM * self._begun_lately(now) + len(self._queue)
 
     def _status(self) -> Status:
-        pacer = self._pacer
-        return Status(self._heard, self._wanted(self._now()), pacer.in_flight, len(self._queue), pacer.rate)
+        pacer, controller = self._pacer, self._pacer.controller
+        is_slow_start = not controller.is_limited and pacer.window < self.max_in_flight
+        is_held_up = bool(self._queue) and (is_slow_start or controller.is_half_open)
+        wanted = self._wanted(self._now())
+        return Status(self._heard, wanted, pacer.in_flight, len(self._queue), is_held_up, pacer.rate)
 
     def _take_part(self, now: float) -> None:
         """Take our part of the rate, and of the requests in flight."""
