@@ -53,7 +53,8 @@ class Pacer:
         self.part = Part()
         self._jitter = jitter
         self._paused_for_longer = 0.0
-        self._slot = -math.inf  # when the last request should have begun
+        self._next_start = -math.inf
+        self._interval = 0.0  # seconds from the last start to the next one
         self._last_start = -math.inf
         # Requests in flight that began after the last lesson. Older ones may hang, and must not block the others.
         self._recent = 0
@@ -88,14 +89,14 @@ class Pacer:
             return max(0.0, max(self._last_start, self.paused_until) + LONGEST_OUTAGE_NAP - now)
         if self.in_flight and self.in_flight >= self.window:
             return math.inf
-        return max(0.0, self._slot + 1 / self.rate - now)
+        return max(0.0, self._next_start - now)
 
     def begin(self, now: float) -> None:
         """Count a request that begins."""
         self._recent += 1
         self._last_start = now
-        if self.rate < math.inf:
-            self._slot = max(self._slot + 1 / self.rate, now - _LATENESS)
+        self._interval = 1 / self.rate
+        self._next_start = max(self._next_start, now - _LATENESS) + self._interval
 
     def end(self, sent: float) -> None:
         """Count a request that has ended."""
@@ -132,7 +133,13 @@ class Pacer:
 
     def begin_in_turn(self, now: float) -> None:
         """Let the next request begin in our turn after *now*."""
-        self._slot = max(self._slot, now + (self.part.phase - 1) / self.rate)
+        self._next_start = max(self._next_start, now + self.part.phase / self.rate)
+
+    def use_part(self) -> None:
+        """Let the next request wait as long as our present part of the limit demands."""
+        interval = 1 / self.rate
+        self._next_start += interval - self._interval
+        self._interval = interval
 
     def forget_requests(self) -> None:
         """Forget the requests in flight: they will never end."""

@@ -149,6 +149,7 @@ class SharedLimiter(AdaptiveLimiter):
         if is_new:
             self._pacer = self._new_pacer(replica.controller)
         self._take_part(now)
+        self._pacer.use_part()
         self._pacer.part.phase = self._group.phase
         self._pacer.heed_lesson(now)
         if replica.controller.decided_at != self._heard:
