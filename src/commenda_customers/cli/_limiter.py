@@ -1,4 +1,4 @@
-"""The options that choose the limiter, `--rate` and `--quota`, and how a command uses a shared one."""
+"""The options that choose the limiter, `--rate` and `--quota`, and how a command opens a shared one."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from ._options import usage_error, usage_errors
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
 _QUOTA = re.compile(r"[^#@/]+")
-"""The name of a quota. With one of these characters, it is the rest of a password that has a #."""
+"""The name of a quota. A name with one of these characters is most likely the rest of a password that contains a #."""
 
 
 def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> RateLimiter | None:
@@ -91,7 +91,7 @@ def limiter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @asynccontextmanager
 async def entered(limiter: RateLimiter | None) -> AsyncGenerator[None]:
-    """Connect a limiter that is shared, for the length of a block. Do nothing with another one."""
+    """Open a shared limiter for the duration of a block. Do nothing with any other limiter."""
     async with AsyncExitStack() as stack:
         if isinstance(limiter, SharedLimiter):
             stack.enter_context(_warnings_said())

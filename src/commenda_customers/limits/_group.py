@@ -1,4 +1,4 @@
-"""The processes that share a quota, as one of them sees them: it takes part as long as their log can be used."""
+"""The processes that share a quota, as one of them sees them. It is a member while the log is available."""
 
 import logging
 import math
@@ -17,22 +17,22 @@ from ._replica import SILENCE, Member, Message, Replica, Report
 _logger = logging.getLogger("commenda_customers.limits")
 
 _BEAT, _BEAT_WHEN_HELD_UP, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.02, 1.0, 0.01
-"""Seconds between two exchanges: usually; while requests wait for outcomes; while nothing is wanted; at least."""
+"""Seconds between two exchanges: usually; while requests wait for outcomes; while idle; at least."""
 
 _ENTRIES_AT_ONCE = 50
-"""They take about a millisecond."""
+"""Entries that are applied in one step, which takes about a millisecond."""
 
 _SNAPSHOTS = 1.0
 """Seconds between two snapshots."""
 
 _GOODBYE = 1.0
-"""Seconds for the last message."""
+"""Seconds that the last message may take."""
 
 _NEWCOMER_WANTS, _NEWCOMER_WAITS = 10.0, 4
-"""What a process most likely wants that has just joined: requests per second, and requests that wait."""
+"""What a process that has just joined most likely wants: requests per second, and requests that wait."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
-"""Seconds between two attempts to reach the log again. They double."""
+"""Seconds of backoff before the next attempt to reach the log: at first, and at most. They double."""
 
 
 class Status(NamedTuple):
@@ -57,16 +57,16 @@ class Status(NamedTuple):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it wants nothing."""
+        """Whether it needs no share of the limit."""
         return self.wanted < 1 / 8 and not self.in_flight and not self.waiting
 
 
 class Group:
     """
-    Tells the others what this process sees, and knows what they see.
+    Exchanges what this process sees with what the others see.
 
     Attributes:
-        replica: What all have learned; `None` while this process is alone.
+        replica: What all have learned; `None` while this process is not a member.
         ahead: Seconds by which the log's clock is ahead of the event loop's.
     """
 
@@ -80,14 +80,14 @@ class Group:
         on_loss: Callable[[Sequence[Report]], None],
     ) -> None:
         """
-        A process that does not take part yet.
+        Prepare. The process is not a member yet.
 
         Args:
             log: The log.
             name: The name of the quota, for messages.
             status: Returns the state of this process.
-            on_change: Is called with the replica when it may have changed.
-            on_loss: Is called when this process is alone again, with the reports that the others have not got.
+            on_change: Called with the replica when it may have changed.
+            on_loss: Called when the log becomes unavailable, with the reports that the others have not received.
         """
         self.replica: Replica | None = None
         self.ahead = 0.0
@@ -106,16 +106,16 @@ class Group:
 
     @property
     def phase(self) -> float:
-        """The part of the members that come before this process in their order."""
+        """The fraction of the members that come before this process in the order of their names."""
         members = [] if self.replica is None else list(self.replica.members)
         return sum(name < self._member for name in members) / max(1, len(members))
 
     async def open(self) -> None:
         """
-        Begin to take part, if the log can be used.
+        Join, if the log is available.
 
         Raises:
-            ValueError: It never will.
+            ValueError: The log will never work as it is configured.
         """
         try:
             await self._log.open()
@@ -124,7 +124,7 @@ class Group:
             self._go_alone(exc)
 
     async def run(self) -> None:
-        """Take part for ever."""
+        """Exchange messages until cancelled. Join again after an outage of the log."""
         retry = _FIRST_RETRY
         while True:
             try:
@@ -151,32 +151,32 @@ class Group:
 
     @property
     def untold(self) -> int:
-        """The reports that the others have not got yet."""
+        """The number of reports that the others have not received yet."""
         return len(self._reports)
 
     def report(self, report: Report, *, is_urgent: bool) -> None:
-        """Tell the others what came of a request with the next message, which comes at once if it *is_urgent*."""
+        """Put a report into the next message. If it *is_urgent*, send this message immediately."""
         self._reports.append(report)
         if is_urgent:
             self.hurry()
 
     def hurry(self) -> None:
-        """Tell the others soon."""
+        """Do not wait until the next exchange is due."""
         self._hurry.set()
 
     def note_wanted(self, wanted: float) -> None:
-        """Tell the others soon, if this process wants something again, or much more than they believe."""
+        """Hurry if this process is no longer idle, or wants much more than it last told the others."""
         if self._is_idle or wanted > 2 * self._told + 2:
             self.hurry()
 
     async def _join(self) -> None:
-        """Become a member: it counts from its first message on. Otherwise each would begin with the whole rate."""
+        """Become a member by sending a first message. Without it, each process would begin with the whole rate."""
         began = anyio.current_time()
         snapshot, reading = await self._log.read()
         await self._set_clock(reading, began)
         replica = Replica.restored(snapshot)
         if not replica.continues_with(reading.entries):
-            replica = Replica()  # all entries there are must do; at worst, what was learned before is learned again
+            replica = Replica()  # use the entries that are left; at worst, all learn again what was lost
         await _apply(reading.entries, replica)
         await self._exchange(replica, joins=True)
         self.replica = replica
@@ -207,7 +207,7 @@ class Group:
         await self._set_clock(reading, began)
         self._exchanged_at = anyio.current_time()
         if not replica.continues_with(reading.entries):
-            raise LogUnavailableError("it has lost what was written to it")
+            raise LogUnavailableError("the shared log has lost entries")
         await _apply(reading.entries, replica)
 
     def _message(self, reports: Sequence[Report], *, joins: bool, leaves: bool) -> Message:
@@ -222,7 +222,7 @@ class Group:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""
         if reading.entries and reading.time < reading.entries[-1].time - SILENCE:
             await self._log.clear()
-            raise LogUnavailableError("its clock was set back")
+            raise LogUnavailableError("the clock of the shared log was set back")
 
         self.ahead = min(max(self.ahead, reading.time - anyio.current_time()), reading.time - began)
 

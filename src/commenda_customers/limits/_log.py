@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 
 class LogUnavailableError(Exception):
-    """The log cannot be used now. That may pass."""
+    """The log cannot be used now. It may work again later."""
 
 
 class Entry(NamedTuple):
@@ -27,14 +27,14 @@ class Entry(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What was read from the log at one moment: the log's clock, in seconds of the epoch, and entries in their order."""
+    """What was read from the log at one moment: the time of its clock, in seconds since the epoch, and entries in order."""
 
     time: float
     entries: list[Entry]
 
 
 class Snapshot(NamedTuple):
-    """What all entries up to *position*, the id of an entry, amount to."""
+    """The result of all entries up to the one with the id *position*, as a text."""
 
     position: str
     text: str
@@ -53,17 +53,17 @@ class Log(Protocol):
         Connect.
 
         Raises:
-            ValueError: The log will never work as it is configured, because of its address or its password. The text is for
-                the user.
+            ValueError: The log will never work as it is configured: for example, the address or the password is wrong. The
+                text is for the user.
         """
         ...
 
     async def exchange(self, text: str, since: str) -> Reading:
-        """Append an entry, and return all entries from the id *since* on, also the one that has it, if it still exists."""
+        """Append an entry. Return all entries from the id *since* on, including the one with this id if it still exists."""
         ...
 
     async def read(self) -> tuple[Snapshot | None, Reading]:
-        """Return the snapshot, if there is one, and all entries from its position on, or else all entries that exist."""
+        """Return the snapshot and all entries from its position on. Without a snapshot, return all entries that exist."""
         ...
 
     async def save(self, snapshot: Snapshot) -> None:

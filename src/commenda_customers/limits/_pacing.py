@@ -25,8 +25,8 @@ class Part:
 
     Attributes:
         share: The part of the rate.
-        room: Requests that may be in flight; below 1 if there are fewer than processes.
-        phase: The part of an interval, from 0 to 1, after which we begin when all begin again.
+        room: Our share of the requests that may be in flight; below 1 if there are more processes than requests.
+        phase: When all begin again, we wait for this part of an interval, from 0 to 1, so that we begin in turn.
         elsewhere: Requests of the others in flight that began after the last lesson.
         untold: Outcomes that the others do not know yet. While no rate is known, these requests count as in flight.
     """

@@ -1,4 +1,4 @@
-"""The log in Redis. The only code that calls redis-py, and that in threads."""
+"""The log in Redis. Only this file calls redis-py, and always in a thread."""
 
 import re
 import ssl
@@ -33,7 +33,7 @@ TIMEOUT = 1.0
 _PATIENCE = 2.0
 """Seconds for all steps of a call."""
 _MOST_CALLS = 3
-"""Calls at work at the same time. Those that were given up may still look for the address of the host."""
+"""The most calls in progress at the same time. A call that was given up may still be resolving the host name."""
 
 _KEPT = 8_000
 """Entries, at least."""
@@ -47,14 +47,14 @@ _TEXT = "text"
 
 _CONNECTIONS: dict[str, Any] = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
 _POSITION = re.compile(r"\d+-\d+", re.ASCII)
-# Redis refuses the command because of its state, or because of another client's.
+# Redis refuses the command because of its own state, or because of what another client does.
 _TEMPORARY = re.compile(
     r"(ASK|BUSY|CLUSTERDOWN|EXECABORT|LOADING|MASTERDOWN|MISCONF|MOVED|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
 
 
 class _Commands(Protocol):
-    """What this file uses of a client of redis-py, whose types are incomplete, and of its transactions."""
+    """What this file uses of redis-py: a client, or a transaction. The types of redis-py are incomplete."""
 
     def execute_command(self, *words: str | int) -> Any: ...
     def pipeline(self) -> "_Commands": ...
@@ -77,8 +77,8 @@ class _Connection:
             max_connections=1,
             credential_provider=_Login(url.login) if url.login() else None,
             decode_responses=True,
-            encoding_errors="replace",  # what other programs may have written is no reason to stop
-            protocol=2,  # the other one needs one command more, and the permission for it
+            encoding_errors="replace",  # what another program has written must not stop us
+            protocol=2,  # version 3 needs one more command, and the permission for it
             retry=Retry(NoBackoff(), 0),
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
@@ -102,7 +102,7 @@ class _Connection:
             self.is_at_work = False
 
     def give_up(self) -> None:
-        """Close it, in the event loop. A thread that waits for a reply gets an error at once."""
+        """Close it, in the event loop. A thread that waits for a reply gets an error immediately."""
         self.is_given_up = True  # first: the thread may be about to connect
         self._pool.disconnect()
 
@@ -121,7 +121,7 @@ class RedisLog:
     """
     A stream and a string in one Redis; see `Log`.
 
-    A thread makes each call. If a call is cancelled or takes too long, its connection is closed, and the next call makes
+    Each call runs in a thread. If a call is cancelled or takes too long, its connection is closed, and the next call opens
     another one. So a late reply is never taken for the reply to another command.
     """
 
@@ -131,7 +131,7 @@ class RedisLog:
 
         Raises:
             ValueError: *url* is malformed, or *quota* is empty or too long, or has braces or control characters.
-            TypeError: They are no str.
+            TypeError: *url* or *quota* is not a str.
         """
         url.check()
         self._url = url
@@ -148,7 +148,7 @@ class RedisLog:
         self._used: list[_Connection] = []
 
     async def open(self) -> None:
-        """Connect, and try all commands, in a way that changes nothing."""
+        """Connect, and try all commands in a way that changes nothing."""
         await self._call(self._try_commands, is_new=True)
 
     async def exchange(self, text: str, since: str) -> Reading:
@@ -168,7 +168,7 @@ class RedisLog:
         await self._call(self._clear)
 
     async def aclose(self) -> None:
-        """Close the connection, also that of a call at work, which then fails."""
+        """Close the connection. A call in progress fails."""
         for connection in self._used:
             connection.give_up()
         if self._idle is not None:
@@ -176,7 +176,7 @@ class RedisLog:
             self._idle = None
 
     def _try_commands(self, redis: _Commands) -> None:
-        # Redis checks what the user may do before it looks at the arguments. It refuses those of the first three.
+        # Redis checks the permission before the arguments. Those of the first three are invalid, so these change nothing.
         pipe = redis.pipeline()
         pipe.execute_command("XADD", self._log, "MAXLEN", "~", _KEPT, "0-0", _TEXT, "")
         pipe.execute_command("SET", self._state, "", "EX", 0)
@@ -223,7 +223,7 @@ class RedisLog:
         try:
             with anyio.fail_after(_PATIENCE):
                 result = await in_daemon_thread(partial(connection.use, action))
-        except Exception as exc:  # noqa: BLE001 - a limiter goes on without the log, whatever is wrong with it
+        except Exception as exc:  # noqa: BLE001 - a limiter works without the log, whatever is wrong with it
             connection.give_up()
             drop_tracebacks(exc, until=handled)  # their frames hold the password
             error, cause = self._explain(exc, is_new=is_new), self._redact(exc)
@@ -245,7 +245,7 @@ class RedisLog:
         return connection
 
     def _explain(self, exc: Exception, *, is_new: bool) -> Exception:
-        """Return the error for *exc*: a `ValueError` if it will be the same the next time, and the log *is_new*."""
+        """Return the error for *exc*: a `ValueError` if the problem will last, and the log *is_new*."""
         where = f"Redis at {self._url.where}"
         reason = self._url.password.redact(_reason(exc)).replace("<token>", "<password>")
         lasting = _lasting_problem(exc, reason, needs_files=self._url.scheme == "rediss")
@@ -281,7 +281,7 @@ def _reason(exc: Exception) -> str:
 
 
 def _lasting_problem(exc: Exception, reason: str, *, needs_files: bool) -> str:
-    """Return the text for a problem that the user has to solve; empty if it may pass, as that of a missing socket."""
+    """Return the text for a problem that the user has to solve; empty if it may pass, such as a missing socket."""
     is_refused = type(exc) is failures.ResponseError and not _TEMPORARY.match(reason)
     is_forbidden = isinstance(exc, failures.NoPermissionError) or "NOPERM" in reason  # of EXEC: the text has it
     tls_errors = (ssl.SSLError, FileNotFoundError) if needs_files else ssl.SSLError

@@ -19,7 +19,7 @@ class RedisURL:
 
     Attributes:
         scheme: `redis`, `rediss` or `unix`.
-        where: The host and the port, or the path, for people.
+        where: The host and the port, or the path, for messages.
         options: The options of a connection of redis-py, without user name and password.
         login: Returns the arguments of the command AUTH: nothing, the password, or the user name and the password.
         password: The password, to remove it from texts.
@@ -28,7 +28,7 @@ class RedisURL:
     __slots__ = ("_problem", "login", "options", "password", "scheme", "where")
 
     def __init__(self, url: object) -> None:
-        """Read *url*. It never raises, because the traceback would show the argument; `check` does."""
+        """Parse *url*. Never raise, because the traceback would show the argument; `check` raises."""
         self.scheme = self.where = ""
         self.options: dict[str, Any] = {}
         self.login: Callable[[], tuple[str, ...]] = tuple
@@ -99,7 +99,7 @@ class RedisURL:
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
-    with suppress(ValueError):  # its text quotes a part of the URL, which may be a part of the password
+    with suppress(ValueError):  # its text quotes a part of the URL, perhaps of the password
         parts = urlsplit(url)
         return parts, parts.port
 

@@ -140,22 +140,22 @@ class Replica:
 
     @classmethod
     def restored(cls, snapshot: Snapshot | None) -> "Replica":
-        """Return what a snapshot says; the beginning, if there is none that can be read."""
+        """Return the replica of a snapshot; an empty one, if there is none that can be read."""
         try:
             return cls() if snapshot is None else _REPLICA.validate_json(snapshot.text)
         except ValidationError:
             return cls()
 
     def snapshot(self) -> Snapshot:
-        """Return it for processes that come later."""
+        """Return a snapshot for processes that join later."""
         return Snapshot(self.position, json.dumps(asdict(self), separators=(",", ":")))
 
     def continues_with(self, entries: Sequence[Entry]) -> bool:
-        """Return whether these are all entries from its position on. The log may have lost some."""
+        """Return whether *entries* begin at its position. If not, the log has lost some."""
         return self.position == START or (bool(entries) and entries[0].id == self.position)
 
     def apply(self, entries: Iterable[Entry]) -> None:
-        """Apply entries in their order. Those that are no messages are skipped: another program wrote them."""
+        """Apply entries in their order. Skip those that are not messages: another program wrote them."""
         for entry in entries:
             if entry.id == self.position:
                 continue
@@ -165,7 +165,7 @@ class Replica:
                 continue
             finally:
                 self.position = entry.id
-            if message.at > entry.time - SILENCE:  # else it is from before an outage of the log, and only came now
+            if message.at > entry.time - SILENCE:  # else it was written before an outage of the log, and arrived late
                 self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
@@ -204,11 +204,11 @@ class Replica:
             controller.observe(outcome)
 
     def others(self, name: str, now: float) -> list[Member]:
-        """Return the members that are not *name* and are not gone."""
+        """Return the members except *name* and those that are gone."""
         return [member for other, member in self.members.items() if other != name and now - member.heard <= LIFETIME]
 
     def leads(self, name: str) -> bool:
-        """Return whether it is for *name* to save snapshots."""
+        """Return whether *name* is the member that saves the snapshots."""
         return name == min(self.members, default=name)
 
 
@@ -217,9 +217,9 @@ _MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
 
 def fair_part(amount: float, wanted: float, others: Iterable[float]) -> float:
     """
-    Return the part of an *amount* for whoever wants so much, while *others* want theirs.
+    Return the share of an *amount* for a process that has *wanted* so much, while *others* want their own amounts.
 
-    Nobody gets more than it wants while another gets less. What nobody wants is divided equally.
+    No process gets more than it wants while another gets less than it wants. What nobody wants is divided equally.
     """
     wishes = sorted([wanted, *others])
     left = amount

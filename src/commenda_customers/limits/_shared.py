@@ -17,18 +17,18 @@ from .adaptive import AdaptiveLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Permit
 
 _MEMORY = 1.0
-"""Seconds over which the requests that begin are counted."""
+"""Seconds. A request that began this long ago counts 1/e of a new one."""
 
 _HEADROOM = 1.25
-"""What a process wants for each request that it sends."""
+"""A process wants this many times the rate at which it sends, because it may need more."""
 
 
 class SharedLimiter(AdaptiveLimiter):
     """
-    An `AdaptiveLimiter` for one quota in several processes: they learn the limit together, and divide it.
+    An `AdaptiveLimiter` for a quota that several processes share: they learn the limit together, and divide it.
 
-    Enter it around the clients that use it. A request never waits for the log. While the log cannot be used, the process
-    goes on alone with its part of the rate.
+    Enter it around the clients that use it. A request never waits for the log. While the log is unavailable, the process
+    keeps its share of the rate, and learns on its own.
     """
 
     def __init__(self, log: Log, *, name: str, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
@@ -130,7 +130,7 @@ class SharedLimiter(AdaptiveLimiter):
         return Status(self._heard, wanted, pacer.in_flight, len(self._queue), is_held_up, pacer.rate)
 
     def _take_part(self, now: float) -> None:
-        """Take our part of the rate, and of the requests in flight."""
+        """Set our share of the rate, and of the requests that may be in flight."""
         pacer, wanted = self._pacer, self._wanted(now)
         rate = pacer.controller.present_rate
         pacer.part.share = 1.0 if math.isinf(rate) else fair_part(rate, max(1.0, wanted), self._others_want) / rate
@@ -138,7 +138,7 @@ class SharedLimiter(AdaptiveLimiter):
         self._group.note_wanted(wanted)
 
     def _heed(self, replica: Replica) -> None:
-        """Go on with what all have learned."""
+        """Use what all processes have learned."""
         self._ahead = self._group.ahead
         now = self._now()
         others = self._group.others(now)
@@ -161,7 +161,7 @@ class SharedLimiter(AdaptiveLimiter):
         self._wake_head()
 
     def _go_alone(self, reports: Sequence[Report]) -> None:
-        """Go on with our part of the rate."""
+        """Keep our share of the rate, and learn on our own."""
         controller, rate, now = self._pacer.controller, self._pacer.rate, self._now()
         controller.window = max(1.0, controller.window / (1 + len(self._others_want)))
         if controller.is_limited:

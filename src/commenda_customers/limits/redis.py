@@ -1,7 +1,7 @@
 """
 A limiter that shares one quota with other processes, through Redis 6.0 or newer, or Valkey.
 
-It needs the extra `redis`. No request ever waits for Redis.
+It needs the extra `redis`. A request never waits for Redis.
 """
 
 from ._redis_log import RedisLog
@@ -14,10 +14,14 @@ __all__ = ["RedisLimiter"]
 
 class RedisLimiter(SharedLimiter):
     """
-    Learns the server's limit together with all processes that use the same quota of the same Redis.
+    Learns the server's limit together with all processes that use the same quota of the same Redis, and shares it with them.
 
-    Redis holds nothing about corporations, customers or tokens, and it forgets a quota a few minutes after the last process
-    has left.
+    Enter it with `async with`, around the clients that use it. This raises `ValueError` if Redis refuses the password, or a
+    command that the limiter needs. While Redis is unavailable, the limiter keeps its share, and learns on its own. It logs a
+    warning.
+
+    Redis holds nothing about corporations, customers or tokens. It forgets a quota five minutes after the last process has
+    left.
     """
 
     def __init__(self, url: str, *, quota: str, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
@@ -29,7 +33,7 @@ class RedisLimiter(SharedLimiter):
                 user name and a password go before the host: `redis://user:password@host`. With TLS, the options
                 `?ssl_ca_certs=`, `ssl_certfile=`, `ssl_keyfile=` and `ssl_cert_reqs=` are those of redis-py.
             quota: The name of the quota, such as `prod`. All processes that share a token must use the same name.
-            max_in_flight: The most requests in flight in this process; 100 by default.
+            max_in_flight: The maximum number of requests in flight in this process; 100 by default.
 
         Raises:
             ValueError: *url* is malformed, *quota* is empty or too long, or *max_in_flight* is not above zero.
