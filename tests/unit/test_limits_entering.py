@@ -24,6 +24,19 @@ async def request(limiter: SharedLimiter) -> None:
 
 
 @pytest.mark.anyio
+async def test_requests_that_wait_go_on_when_it_is_left() -> None:
+    """A request never waits for outcomes that nobody tells any more."""
+    limiter = make()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks, limiter:
+            for _ in range(20):
+                tasks.start_soon(request, limiter)
+            await anyio.sleep(0.015)  # the first ones have ended, and the others do not know yet
+
+    assert limiter.snapshot().in_flight == limiter.snapshot().waiting == 0
+
+
+@pytest.mark.anyio
 async def test_only_one_task_can_enter_it() -> None:
     """A second task is refused, also while the first one still connects."""
     limiter, refused = make(), list[str]()
