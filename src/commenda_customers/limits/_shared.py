@@ -36,7 +36,8 @@ class SharedLimiter(AdaptiveLimiter):
         self._log, self._name = log, name
         self._group = self._new_group()
         self._tasks: AsyncExitStack | None = None
-        self._begun, self._begun_at = 0.0, -math.inf  # requests that began lately, and when the last one did
+        # Requests that began lately, and when the last one did, by the event loop's clock: ours may be set back.
+        self._begun, self._begun_at = 0.0, -math.inf
         self._others_want: list[float] = []  # requests per second
         self._others_ask: list[int] = []  # requests in flight and waiting
         self._others_wait = False
@@ -54,6 +55,7 @@ class SharedLimiter(AdaptiveLimiter):
 
         self._settle_here()
         self._group, self._pacer = self._new_group(), self._new_pacer()
+        self._begun, self._begun_at = 0.0, -math.inf
         self._group.ahead = self._ahead = time.time() - anyio.current_time()
         try:
             await self._group.open()
@@ -93,7 +95,7 @@ class SharedLimiter(AdaptiveLimiter):
         return self._group.replica is not None
 
     def _begin(self, now: float) -> None:
-        self._begun, self._begun_at = 1.0 + self._begun_lately(now), now
+        self._begun, self._begun_at = 1.0 + self._begun_lately(now), now - self._ahead
         self._take_part(now)
         super()._begin(now)
 
@@ -114,7 +116,7 @@ class SharedLimiter(AdaptiveLimiter):
         self._group.report(report, is_urgent=is_urgent)
 
     def _begun_lately(self, now: float) -> float:
-        return self._begun * math.exp((self._begun_at - now) / _MEMORY)
+        return self._begun * math.exp((self._begun_at - (now - self._ahead)) / _MEMORY)
 
     def _wanted(self, now: float) -> float:
         """Return the requests per second that would begin if they could."""
