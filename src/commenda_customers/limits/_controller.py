@@ -98,6 +98,11 @@ class Controller(Breaker):
         """Whether a higher rate than the one that holds is being tried."""
         return self.is_limited and self.age > self.hold
 
+    @property
+    def changed_at(self) -> float:
+        """When the rate was decided last, or a pause."""
+        return max(self.decided_at, self.lesson_at)
+
     def observe(self, outcome: Outcome) -> None:
         """Learn from an outcome."""
         if not self.concerns_all(outcome):

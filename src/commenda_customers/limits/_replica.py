@@ -85,7 +85,7 @@ class Message:
     Attributes:
         member: The process, by a random name.
         at: When it wrote the message.
-        heard: When the rate was decided last, as far as it knows.
+        heard: When the rate or a pause was decided last, as far as it knows.
         wanted: Requests per second that it would send if it could.
         in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.
@@ -195,8 +195,8 @@ class Replica:
 
     def _learn(self, report: Report, heard: float) -> None:
         controller, outcome = self.controller, report.outcome()
-        if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.decided_at):
-            # It was sent at the old rate, so it says as little as if it had been sent before the last lesson.
+        if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
+            # It was sent at the old rate, or before the pause, so it says as little as if it had been sent before the last lesson.
             outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
         if report.kind is None:
             controller.exhaust(outcome)
