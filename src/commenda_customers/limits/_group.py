@@ -27,8 +27,8 @@ _GOODBYE = 1.0
 _NEWCOMER_WANTS, _NEWCOMER_WAITS = 10.0, 4
 """What a process most likely wants that has just joined: requests per second, and requests that wait."""
 
-_FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
-"""Seconds between two attempts to reach the log again. They double."""
+_FIRST_RETRY, _LAST_RETRY = 0.1, 2.5
+"""Seconds between two attempts to reach the log again. They double, but all are back before the first takes them for gone."""
 
 
 class Status(NamedTuple):
@@ -162,20 +162,22 @@ class Group:
         if self._is_idle or wanted > 2 * self._told + 2:
             self._hurry.set()
 
-    async def _join(self) -> None:
+    async def _join(self, *, anew: bool = False) -> None:
         """Become a member: it counts from its first message on. Otherwise each would begin with the whole rate."""
         began = anyio.current_time()
         snapshot, reading = await self._log.read()
         await self._set_clock(reading, began)
         replica = Replica.restored(snapshot, reading.entries)
-        if await self._exchange(replica, joins=True):
-            self.replica = replica
-            self._on_change(replica)
+        if not await self._exchange(replica, joins=True, anew=anew):
+            raise LogUnavailableError("entries are missing")
+        self.replica = replica
+        self._on_change(replica)
 
     async def _beat(self, replica: Replica) -> None:
-        if not await self._exchange(replica):
-            self._go_alone()
-            await self._join()
+        controller = replica.controller
+        if not await self._exchange(replica) or replica.controller is not controller:
+            # The log has lost what all knew, or all were silent for so long that it does not hold. We still know our part.
+            await self._join(anew=True)
             return
 
         self._on_change(replica)
@@ -184,10 +186,12 @@ class Group:
             self._saved_at = now
             await self._log.save(replica.snapshot())
 
-    async def _exchange(self, replica: Replica, *, joins: bool = False, leaves: bool = False) -> bool:
+    async def _exchange(
+        self, replica: Replica, *, joins: bool = False, anew: bool = False, leaves: bool = False
+    ) -> bool:
         """Write a message, and apply those since the last one. Return false if entries are missing: the log lost them."""
         reports, self._reports = self._reports, []
-        message = self._message(reports, joins=joins, leaves=leaves)
+        message = self._message(reports, joins=joins, anew=anew, leaves=leaves)
         self._told = message.wanted
         began = anyio.current_time()
         try:
@@ -205,13 +209,13 @@ class Group:
         replica.apply(entries)
         return True
 
-    def _message(self, reports: Sequence[Report], *, joins: bool, leaves: bool) -> Message:
+    def _message(self, reports: Sequence[Report], *, joins: bool, anew: bool, leaves: bool) -> Message:
         heard, wanted, in_flight, waiting, rate = self._status()
         brings = rate if joins and rate < math.inf else None
         if joins:
             wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
         now = anyio.current_time() + self.ahead
-        return Message(self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, leaves)
+        return Message(self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, anew, leaves)
 
     async def _set_clock(self, reading: Reading, began: float) -> None:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""

@@ -91,6 +91,7 @@ class Message:
         waiting: Its requests that wait.
         reports: What it saw since its last message.
         brings: The rate that it had alone; `None` if it knew no limit, or was not alone.
+        anew: Whether it begins anew, because what all knew was lost.
         leaves: Whether it is its last message.
     """
 
@@ -102,6 +103,7 @@ class Message:
     waiting: Annotated[int, Field(ge=0)] = 0
     reports: tuple[Report, ...] = ()
     brings: _Amount | None = None
+    anew: bool = False
     leaves: bool = False
 
     def text(self) -> str:
@@ -171,15 +173,17 @@ class Replica:
                 self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
-        is_first = now - self.time > SILENCE
-        if is_first:
+        silent, self.time = now - self.time, now
+        if silent > SILENCE:
             self.controller, self.members = Controller(), {}
+        elif silent > LIFETIME / 2:
+            for member in self.members.values():
+                member.heard += silent  # nobody could be heard: the log was away
         for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
             del self.members[name]
-        self.time = now
 
-        if message.brings and message.member not in self.members and (is_first or self.controller.is_limited):
-            self.controller.resume_at(message.brings + (0.0 if is_first else self.controller.rate), now)
+        if message.brings and (message.anew or message.member not in self.members):
+            self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         lesson_before = self.controller.lesson_at
         for report in message.reports:
             self._learn(report, message.heard)
