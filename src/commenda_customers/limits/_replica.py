@@ -229,7 +229,7 @@ def fair_part(amount: float, wanted: float, others: Iterable[float]) -> float:
     left = amount
     for number, wish in enumerate(wishes):
         equal = left / (len(wishes) - number)
-        if wish > equal:
+        if wish >= equal:
             return min(wanted, equal)
         left -= wish
     return wanted + left / len(wishes)

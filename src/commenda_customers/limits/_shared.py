@@ -50,19 +50,19 @@ class SharedLimiter(AdaptiveLimiter):
         return f"<{type(self).__name__} {self._name!r}, {self._rate_in_words()}, {sharing if self._is_shared else 'alone'}>"
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
+        if self._tasks is not None and not self._own_loop_has_ended():
             raise RuntimeError("this limiter is in use already; enter it once, around all clients that share it")
 
         self._settle_here()
+        self._tasks = AsyncExitStack()
         self._group, self._pacer = self._new_group(), self._new_pacer()
         self._begun, self._begun_at = 0.0, -math.inf
         self._group.ahead = self._ahead = time.time() - anyio.current_time()
         try:
             await self._group.open()
         except BaseException:
-            await self._log.aclose()
+            await self._close()
             raise
-        self._tasks = AsyncExitStack()
         tasks = await self._tasks.enter_async_context(anyio.create_task_group())
         self._tasks.callback(tasks.cancel_scope.cancel)
         tasks.start_soon(self._group.run)
@@ -71,16 +71,19 @@ class SharedLimiter(AdaptiveLimiter):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        tasks, self._tasks = self._tasks, None
+        await self._close()
+
+    async def _close(self) -> None:
         try:
-            if tasks is not None:
-                await tasks.aclose()
+            if self._tasks is not None:
+                await self._tasks.aclose()
         finally:
             await self._group.close()
+            self._tasks = None
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""
-        if self._tasks is None:
+        if self._tasks is None or not self._is_in_own_loop():
             raise RuntimeError(
                 f"this limiter is not open; use it inside `async with {type(self).__name__}(...) as limiter:`"
             )
@@ -165,5 +168,6 @@ class SharedLimiter(AdaptiveLimiter):
         self._pacer = self._new_pacer(controller)
         self._others_want, self._others_ask, self._others_wait = [], [], False
         for report in reports:
-            self._pacer.observe(report.outcome())
+            learn = self._pacer.exhaust if report.kind is None else self._pacer.observe
+            learn(report.outcome())
         self._wake_head()
