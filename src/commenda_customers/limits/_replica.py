@@ -13,13 +13,14 @@ its last one. So the `Controller` of each replica learns from the requests of al
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ._controller import Controller
+from ._controller import LEAST_RATE, Controller
 from ._log import Entry, Snapshot
 from ._outcomes import Kind, Outcome
 
@@ -32,9 +33,10 @@ SILENCE = 4.0
 START = "0-0"
 """The position before the first entry."""
 
-_MOST = 1e9
+_MOST, _LATEST = 1e9, 1e12
 _Amount = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
-_Time = Annotated[float, Field(allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=_MOST)]
+_Time = Annotated[float, Field(ge=-_LATEST, le=_LATEST, allow_inf_nan=False)]
 
 
 class Report(NamedTuple):
@@ -55,7 +57,7 @@ class Report(NamedTuple):
     kind: Kind | None
     sent: _Time
     ended: _Time
-    in_flight: Annotated[int, Field(ge=1)]
+    in_flight: Annotated[int, Field(ge=1, le=_MOST)]
     is_late: bool = False
     wait: _Amount | None = None
     failing_since: _Time | None = None
@@ -99,8 +101,8 @@ class Message:
     at: _Time
     heard: float = -math.inf
     wanted: _Amount = 0.0
-    in_flight: Annotated[int, Field(ge=0, le=10**6)] = 0
-    waiting: Annotated[int, Field(ge=0)] = 0
+    in_flight: _Count = 0
+    waiting: _Count = 0
     reports: tuple[Report, ...] = ()
     brings: _Amount | None = None
     anew: bool = False
@@ -115,10 +117,10 @@ class Message:
 class Member:
     """A process: when it was heard of last, what it would send each second, what is in flight, and what waits."""
 
-    heard: float
-    wanted: float
-    in_flight: int
-    waiting: int
+    heard: _Time
+    wanted: _Amount
+    in_flight: _Count
+    waiting: _Count
 
 
 @dataclass(slots=True)
@@ -147,12 +149,10 @@ class Replica:
         """
         replica = cls()
         if snapshot is not None and entries and entries[0].id == snapshot.position:
-            try:
-                replica = _REPLICA.validate_json(snapshot.text)
-            except ValidationError:
-                pass
-            else:
-                entries = entries[1:]
+            with suppress(ValidationError):
+                saved = _REPLICA.validate_json(snapshot.text)
+                if saved.position == snapshot.position and _is_sound(saved):
+                    replica, entries = saved, entries[1:]
         replica.apply(entries)
         return replica
 
@@ -186,7 +186,7 @@ class Replica:
             self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         lesson_before = self.controller.lesson_at
         for report in message.reports:
-            self._learn(report, message.heard)
+            self._learn(report, message.heard, now)
         if self.controller.lesson_at > lesson_before:
             for member in self.members.values():
                 member.in_flight = 0  # they began before the lesson
@@ -197,8 +197,10 @@ class Replica:
         in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
 
-    def _learn(self, report: Report, heard: float) -> None:
+    def _learn(self, report: Report, heard: float, now: float) -> None:
         controller, outcome = self.controller, report.outcome()
+        if outcome.ended > now + LIFETIME or outcome.sent > outcome.ended:
+            return  # no clock is as wrong as that
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
             # It was sent at the old rate, or before the pause, so it says as little as if it had been sent before the last lesson.
             outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
@@ -214,6 +216,29 @@ class Replica:
     def leads(self, name: str) -> bool:
         """Return whether it is for *name* to save snapshots."""
         return name == min(self.members, default=name)
+
+
+def _is_sound(replica: Replica) -> bool:
+    """Return whether one can calculate with a replica that may come from another program."""
+    controller = replica.controller
+    known = [state for state in (controller, controller.before, controller.trial) if state is not None]
+    if controller.before is not None and controller.before.trial is not None:
+        known.append(controller.before.trial)
+    finite = controller.round_trip, controller.age, controller.window
+    return (
+        min(state.rate for state in known) >= LEAST_RATE
+        and all(0 <= number <= _LATEST for number in finite)
+        and all(math.isinf(number) or abs(number) <= _LATEST for number in _numbers(asdict(replica)))
+    )
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """Yield the numbers in plain data."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 _MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
