@@ -1,6 +1,5 @@
 """A log in memory for limiters of several processes, and all that can go wrong with one."""
 
-from collections.abc import Awaitable, Callable
 from itertools import count
 
 import anyio
@@ -140,6 +139,3 @@ class MemoryLog:
 def _key(position: str) -> tuple[int, int]:
     milliseconds, _, number = position.partition("-")
     return int(milliseconds), int(number)
-
-
-Steps = Callable[[], Awaitable[None]]

@@ -28,7 +28,7 @@ _NEWCOMER_WANTS, _NEWCOMER_WAITS = 10.0, 4
 """What a process most likely wants that has just joined: requests per second, and requests that wait."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.5
-"""Seconds between two attempts to reach the log again. They double, but all are back before the first takes them for gone."""
+"""Seconds between two attempts to reach the log again. They double. All are back before the first takes them for gone."""
 
 
 class Status(NamedTuple):
@@ -186,9 +186,7 @@ class Group:
             self._saved_at = now
             await self._log.save(replica.snapshot())
 
-    async def _exchange(
-        self, replica: Replica, *, joins: bool = False, anew: bool = False, leaves: bool = False
-    ) -> bool:
+    async def _exchange(self, replica: Replica, *, joins: bool = False, anew: bool = False, leaves: bool = False) -> bool:
         """Write a message, and apply those since the last one. Return false if entries are missing: the log lost them."""
         reports, self._reports = self._reports, []
         message = self._message(reports, joins=joins, anew=anew, leaves=leaves)

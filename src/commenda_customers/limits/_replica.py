@@ -202,7 +202,7 @@ class Replica:
         if outcome.ended > now + LIFETIME or outcome.sent > outcome.ended:
             return  # no clock is as wrong as that
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
-            # It was sent at the old rate, or before the pause, so it says as little as if it had been sent before the last lesson.
+            # It was sent at the old rate or before the pause, so it says as little as if it was sent before the lesson.
             outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
         if report.kind is None:
             controller.exhaust(outcome)
@@ -228,7 +228,7 @@ def _is_sound(replica: Replica) -> bool:
     return (
         min(state.rate for state in known) >= LEAST_RATE
         and all(0 <= number <= _LATEST for number in finite)
-        and all(math.isinf(number) or abs(number) <= _LATEST for number in _numbers(asdict(replica)))
+        and all(abs(number) <= _LATEST or abs(number) == math.inf for number in _numbers(asdict(replica)))
     )
 
 
