@@ -77,7 +77,7 @@ def test_impossible_times(sent: float, ended: float) -> None:
 def test_odd_rates(rate: float) -> None:
     """A rate that a member brings may be wrong, but not for ever."""
     replica = Replica()
-    replica.apply([entry(0, rate=rate), entry(0.1, *reports(Kind.SUCCESS), *reports(Kind.REFUSAL))])
+    replica.apply([entry(0, brings=rate), entry(0.1, *reports(Kind.SUCCESS), *reports(Kind.REFUSAL))])
     check(replica)
 
 

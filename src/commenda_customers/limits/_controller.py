@@ -40,6 +40,7 @@ ALLOWANCE = 2.0  # refusals that are let pass at once; half: 95.1, 0.90, but cha
 SUSPICIOUS, FEWEST_SUSPICIOUS = 0.005, 4  # refused at a steady rate before a trial; half: 95.4, 1.12; twice: 95.4, 1.15
 KEEP = 0.98  # of what got through; half of the margin: 95.5, 1.18; twice: 95.0, 1.10
 FIRST_WINDOW = 4.0  # requests in flight; half: 95.1, 1.14; twice: 95.3, 1.17
+LEAST_RATE = 0.02  # requests per second
 OUTAGE = 2  # lessons in a row after which rejections are an outage
 
 
@@ -97,6 +98,11 @@ class Controller(Breaker):
     def is_growing(self) -> bool:
         """Whether a higher rate than the one that holds is being tried."""
         return self.is_limited and self.age > self.hold
+
+    @property
+    def changed_at(self) -> float:
+        """When the rate was decided last, or a pause."""
+        return max(self.decided_at, self.lesson_at)
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from an outcome."""
@@ -277,7 +283,7 @@ class Controller(Breaker):
         self._begin_period(now)
 
     def _begin_period(self, now: float, *, age: float = 0.0) -> None:
-        self.rate = max(self.rate, 0.02)
+        self.rate = max(self.rate, LEAST_RATE)
         self.age, self.allowance, self.decided_at = age, self._most_allowed, now
         self.period = Period(now, grew_at=now)
 

@@ -31,7 +31,7 @@ _GOODBYE = 1.0
 _NEWCOMER_WANTS, _NEWCOMER_WAITS = 10.0, 4
 """What a process that has just joined most likely wants: requests per second, and requests that wait."""
 
-_FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
+_FIRST_RETRY, _LAST_RETRY = 0.1, 2.5
 """Seconds of backoff before the next attempt to reach the log: at first, and at most. They double."""
 
 
@@ -40,7 +40,7 @@ class Status(NamedTuple):
     The state of this process.
 
     Attributes:
-        heard: When the rate was decided last, as far as it knows.
+        heard: When the rate or a pause was decided last, as far as it knows.
         wanted: Requests per second that it would send if it could.
         in_flight: Its requests in flight that began after the last lesson.
         waiting: Its requests that wait.
@@ -169,7 +169,7 @@ class Group:
         if self._is_idle or wanted > 2 * self._told + 2:
             self.hurry()
 
-    async def _join(self) -> None:
+    async def _join(self, *, anew: bool = False) -> None:
         """Become a member by sending a first message. Without it, each process would begin with the whole rate."""
         began = anyio.current_time()
         snapshot, reading = await self._log.read()
@@ -178,7 +178,8 @@ class Group:
         if not replica.continues_with(reading.entries):
             replica = Replica()  # use the entries that are left; at worst, all learn again what was lost
         await _apply(reading.entries, replica)
-        await self._exchange(replica, joins=True)
+        if not await self._exchange(replica, joins=True, anew=anew):
+            raise LogUnavailableError("the shared log has lost entries")
         self.replica = replica
         if self._is_warned:
             _logger.info("rate limit of %s: shared with other processes again", self._name)
@@ -186,17 +187,22 @@ class Group:
         self._on_change(replica)
 
     async def _beat(self, replica: Replica) -> None:
-        await self._exchange(replica)
+        controller = replica.controller
+        if not await self._exchange(replica) or replica.controller is not controller:
+            # The log has lost what all knew, or all were silent for so long that it does not hold. We still know our share.
+            await self._join(anew=True)
+            return
+
         self._on_change(replica)
         now = anyio.current_time()
         if replica.leads(self._member) and now >= self._saved_at + _SNAPSHOTS:
             self._saved_at = now
             await self._log.save(replica.snapshot())
 
-    async def _exchange(self, replica: Replica, *, joins: bool = False, leaves: bool = False) -> None:
-        """Write a message, and apply all since the last one."""
+    async def _exchange(self, replica: Replica, *, joins: bool = False, anew: bool = False, leaves: bool = False) -> bool:
+        """Write a message, and apply all since the last one. Return false if entries are missing: the log has lost them."""
         reports, self._reports = self._reports, []
-        message = self._message(reports, joins=joins, leaves=leaves)
+        message = self._message(reports, joins=joins, anew=anew, leaves=leaves)
         self._told = message.wanted
         began = anyio.current_time()
         try:
@@ -207,16 +213,17 @@ class Group:
         await self._set_clock(reading, began)
         self._exchanged_at = anyio.current_time()
         if not replica.continues_with(reading.entries):
-            raise LogUnavailableError("the shared log has lost entries")
-        await _apply(reading.entries, replica)
+            return False
 
-    def _message(self, reports: Sequence[Report], *, joins: bool, leaves: bool) -> Message:
+        await _apply(reading.entries, replica)
+        return True
+
+    def _message(self, reports: Sequence[Report], *, joins: bool, anew: bool, leaves: bool) -> Message:
         heard, wanted, in_flight, waiting, _, rate = self._status()
         if joins:
             wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
-        now, known_rate = anyio.current_time() + self.ahead, rate if rate < math.inf else None
-        amounts = round(wanted, 3), in_flight, waiting
-        return Message(self._member, now, heard, *amounts, tuple(reports), known_rate, returns=joins, leaves=leaves)
+        now, brings = anyio.current_time() + self.ahead, rate if joins and rate < math.inf else None
+        return Message(self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, anew, leaves)
 
     async def _set_clock(self, reading: Reading, began: float) -> None:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""

@@ -13,13 +13,13 @@ its last one. So the `Controller` of each replica learns from the requests of al
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ._controller import Controller
+from ._controller import LEAST_RATE, Controller
 from ._log import Entry, Snapshot
 from ._outcomes import Kind, Outcome
 
@@ -32,14 +32,14 @@ SILENCE = 4.0
 START = "0-0"
 """The position before the first entry."""
 
-_MOST = 1e9
+_MOST, _LATEST = 1e9, 1e12
 _MOST_MEMBERS = 1000
 _OLDEST = 3600.0
 """Seconds for a request."""
 
 _Amount = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
-_Number = Annotated[int, Field(ge=0, le=10**9)]
-_Time = Annotated[float, Field(allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=_MOST)]
+_Time = Annotated[float, Field(ge=-_LATEST, le=_LATEST, allow_inf_nan=False)]
 
 
 class Report(NamedTuple):
@@ -60,7 +60,7 @@ class Report(NamedTuple):
     kind: Kind | None
     sent: _Time
     ended: _Time
-    in_flight: Annotated[int, Field(ge=1, le=10**9)]
+    in_flight: Annotated[int, Field(ge=1, le=_MOST)]
     is_late: bool = False
     wait: _Amount | None = None
     failing_since: _Time | None = None
@@ -90,13 +90,13 @@ class Message:
     Attributes:
         member: The process, by a random name.
         at: When it wrote the message.
-        heard: When the rate was decided last, as far as it knows.
+        heard: When the rate or a pause was decided last, as far as it knows.
         wanted: Requests per second that it would send if it could.
         in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.
         reports: What it saw since its last message.
-        rate: The rate at which they may begin; `None` if it knows no limit.
-        returns: Whether it was alone with this rate until now.
+        brings: The rate that it had alone; `None` if it knew no limit, or was not alone.
+        anew: Whether it begins anew, because what all knew was lost.
         leaves: Whether it is its last message.
     """
 
@@ -104,11 +104,11 @@ class Message:
     at: _Time
     heard: float = -math.inf
     wanted: _Amount = 0.0
-    in_flight: _Number = 0
-    waiting: _Number = 0
+    in_flight: _Count = 0
+    waiting: _Count = 0
     reports: tuple[Report, ...] = ()
-    rate: _Amount | None = None
-    returns: bool = False
+    brings: _Amount | None = None
+    anew: bool = False
     leaves: bool = False
 
     def text(self) -> str:
@@ -121,10 +121,10 @@ class Message:
 class Member:
     """A process: when it was heard of last, what it would send each second, what is in flight, and what waits."""
 
-    heard: float
-    wanted: float
-    in_flight: int
-    waiting: int
+    heard: _Time
+    wanted: _Amount
+    in_flight: _Count
+    waiting: _Count
 
 
 @dataclass(slots=True)
@@ -146,12 +146,15 @@ class Replica:
 
     @classmethod
     def restored(cls, snapshot: Snapshot | None) -> "Replica":
-        """Return the replica of a snapshot; an empty one, if there is none that can be read."""
+        """Return the replica of a snapshot; an empty one, if there is none that can be used."""
+        if snapshot is None:
+            return cls()
+
         try:
-            replica = cls() if snapshot is None else _REPLICA.validate_json(snapshot.text)
+            replica = _REPLICA.validate_json(snapshot.text)
         except ValidationError:
             return cls()
-        return replica if _is_sound(replica.controller) else cls()
+        return replica if replica.position == snapshot.position and _is_sound(replica) else cls()
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot for processes that join later."""
@@ -176,17 +179,17 @@ class Replica:
                 self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
-        is_first = now - self.time > SILENCE
-        if is_first:
+        silent, self.time = now - self.time, now
+        if silent > SILENCE:
             self.controller, self.members = Controller(), {}
+        elif silent > LIFETIME / 2:
+            for member in self.members.values():
+                member.heard += silent  # nobody could be heard: the log was away
         for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
             del self.members[name]
-        self.time = now
 
-        if is_first and message.rate:
-            self.controller.resume_at(message.rate, now)
-        elif message.returns and message.rate and message.member not in self.members and self.controller.is_limited:
-            self.controller.resume_at(self.controller.rate + message.rate, now)
+        if message.brings and (message.anew or message.member not in self.members):
+            self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         lesson_before = self.controller.lesson_at
         for report in message.reports:
             self._learn(report, message.heard)
@@ -203,11 +206,11 @@ class Replica:
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
 
     def _learn(self, report: Report, heard: float) -> None:
-        if not self.time - _OLDEST < report.sent <= report.ended < self.time + SILENCE:
-            return  # its author has no idea of the time
         controller, outcome = self.controller, report.outcome()
-        if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.decided_at):
-            # It was sent at the old rate, so it says as little as if it had been sent before the last lesson.
+        if not self.time - _OLDEST < outcome.sent <= outcome.ended < self.time + SILENCE:
+            return  # its author has no idea of the time
+        if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
+            # It was sent at the old rate or before the pause, so it says as little as if it was sent before the lesson.
             outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
         if report.kind is None:
             controller.exhaust(outcome)
@@ -223,18 +226,31 @@ class Replica:
         return name == min(self.members, default=name)
 
 
-_MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
-
-
-def _is_sound(controller: Controller) -> bool:
-    """Return whether a controller is one that can be worked with. Any program can write a snapshot."""
-    rates = [controller.rate, controller.fallback, *(one.rate for one in (controller.trial, controller.before) if one)]
-    amounts = controller.age, controller.hold, controller.round_trip, controller.chance, controller.strikes, controller.uncut
-    is_finite = max(controller.age, controller.round_trip, controller.chance, controller.strikes) <= _MOST
-    # A comparison with NaN is false.
+def _is_sound(replica: Replica) -> bool:
+    """Return whether one can calculate with a replica. Any program can write a snapshot."""
+    controller = replica.controller
+    learned = [state for state in (controller, controller.before, controller.trial) if state is not None]
+    if controller.before is not None and controller.before.trial is not None:
+        learned.append(controller.before.trial)
+    amounts = controller.round_trip, controller.age, controller.chance, controller.strikes, controller.window - 1
     return (
-        is_finite and all(rate > 0 for rate in rates) and controller.window >= 1 and all(amount >= 0 for amount in amounts)
+        min(controller.fallback, *(state.rate for state in learned)) >= LEAST_RATE
+        and all(0 <= amount <= _LATEST for amount in amounts)
+        and min(controller.hold, controller.uncut) >= 0
+        and all(abs(number) <= _LATEST or abs(number) == math.inf for number in _numbers(asdict(replica)))
     )
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """Yield the numbers in plain data."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
+
+
+_MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
 
 
 def fair_part(amount: float, wanted: float, others: Iterable[float]) -> float:
@@ -247,7 +263,7 @@ def fair_part(amount: float, wanted: float, others: Iterable[float]) -> float:
     left = amount
     for number, wish in enumerate(wishes):
         equal = left / (len(wishes) - number)
-        if wish > equal:
+        if wish >= equal:
             return min(wanted, equal)
         left -= wish
     return wanted + left / len(wishes)

@@ -36,11 +36,12 @@ class SharedLimiter(AdaptiveLimiter):
         self._log, self._name = log, name
         self._group = self._new_group()
         self._tasks: AsyncExitStack | None = None
-        self._begun, self._begun_at = 0.0, -math.inf  # requests that began lately, and when the last one did
+        # Requests that began lately, and when the last one did, by the event loop's clock: ours may be set back.
+        self._begun, self._begun_at = 0.0, -math.inf
         self._others_want: list[float] = []  # requests per second
         self._others_ask: list[int] = []  # requests in flight and waiting
         self._others_wait = False
-        self._heard: float = -math.inf  # when the rate was decided last
+        self._heard: float = -math.inf  # when the rate or a pause was decided last
         self._heard_at: float = -math.inf  # when we heard of it
 
     def __repr__(self) -> str:
@@ -55,12 +56,12 @@ class SharedLimiter(AdaptiveLimiter):
         self._settle_here()
         self._tasks = AsyncExitStack()
         self._group, self._pacer = self._new_group(), self._new_pacer()
+        self._begun, self._begun_at = 0.0, -math.inf
         self._group.ahead = self._ahead = time.time() - anyio.current_time()
         try:
             await self._group.open()
         except BaseException:
-            self._tasks = None
-            await self._log.aclose()
+            await self._close()
             raise
         tasks = await self._tasks.enter_async_context(anyio.create_task_group())
         self._tasks.callback(tasks.cancel_scope.cancel)
@@ -70,12 +71,15 @@ class SharedLimiter(AdaptiveLimiter):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        tasks, self._tasks = self._tasks, None
+        await self._close()
+
+    async def _close(self) -> None:
         try:
-            if tasks is not None:
-                await tasks.aclose()
+            if self._tasks is not None:
+                await self._tasks.aclose()
         finally:
             await self._group.close()
+            self._tasks = None
             self._go_alone(())  # what still waits here must not wait for outcomes that nobody tells any more
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
@@ -95,7 +99,7 @@ class SharedLimiter(AdaptiveLimiter):
         return self._group.replica is not None
 
     def _begin(self, now: float) -> None:
-        self._begun, self._begun_at = 1.0 + self._begun_lately(now), now
+        self._begun, self._begun_at = 1.0 + self._begun_lately(now), now - self._ahead
         self._take_part(now)
         super()._begin(now)
         if self._pacer.controller.is_half_open:
@@ -118,7 +122,7 @@ class SharedLimiter(AdaptiveLimiter):
         self._group.report(report, is_urgent=is_urgent)
 
     def _begun_lately(self, now: float) -> float:
-        return self._begun * math.exp((self._begun_at - now) / _MEMORY)
+        return self._begun * math.exp((self._begun_at - (now - self._ahead)) / _MEMORY)
 
     def _wanted(self, now: float) -> float:
         """Return the requests per second that would begin if they could."""
@@ -154,8 +158,8 @@ class SharedLimiter(AdaptiveLimiter):
         self._pacer.use_part()
         self._pacer.part.phase = self._group.phase
         self._pacer.heed_lesson(now)
-        if replica.controller.decided_at != self._heard:
-            self._heard, self._heard_at = replica.controller.decided_at, now
+        if replica.controller.changed_at != self._heard:
+            self._heard, self._heard_at = replica.controller.changed_at, now
         self._pacer.part.untold = self._group.untold
         self._pacer.part.elsewhere = sum(member.in_flight for member in others)
         if is_new:
@@ -171,5 +175,6 @@ class SharedLimiter(AdaptiveLimiter):
         self._pacer = self._new_pacer(controller)
         self._others_want, self._others_ask, self._others_wait = [], [], False
         for report in reports:
-            self._pacer.observe(report.outcome())
+            learn = self._pacer.exhaust if report.kind is None else self._pacer.observe
+            learn(report.outcome())
         self._wake_head()
