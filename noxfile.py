@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "typing", "unit", "system", "coverage", "docs", "build", "demo"]
@@ -253,8 +254,18 @@ def proxies(session: nox.Session) -> None:
 
 @nox.session
 def fleet(session: nox.Session) -> None:
-    """Run 4 and 16 processes with one quota in a real Redis; kill and freeze them, and Redis. Takes about six minutes."""
+    """Run 4 and 16 processes with one quota in a real Redis; kill and freeze them, and Redis. Takes about ten minutes."""
+    if not (shutil.which("redis-server") or shutil.which("valkey-server")):
+        session.error("not installed: redis-server. On Debian and Ubuntu: apt-get install redis-server (or valkey)")
+
     install_tested(session)
+    try:
+        session.install("-c", str(LOCKED / "tests.txt"), "--only-binary", "ray", "ray>=2.40")
+    except CommandFailed:
+        session.warn("no wheel of Ray for this Python: its tests are skipped")
+    else:
+        session.install("-c", str(LOCKED / "typing.txt"), "mypy")
+        session.run("mypy", "examples/ray_export.py")  # the session `typing` has no Ray
     options = ["-p", "no:xdist", "tests/fleet", *session.posargs]
     # After Ctrl-C it ends all processes. Without a timeout, nox would kill it before it has done so.
     session.run("python", "-m", "pytest", *options, interrupt_timeout=10.0)

@@ -6,194 +6,130 @@ Export the customers of many corporations on a Ray cluster: one rate limit for a
 Before `ray start`, set COMMENDA_API_TOKEN and REDIS_URL on each machine: they must not go through Ray. All machines need the
 extras `parquet` and `redis`, and the same folder on a file system whose locks hold between machines, such as NFS 4.
 
-The corporations are split into shards. Each actor exports one shard after another, each into a folder of its own. If a
-machine dies, other actors resume its shards after their last commit. `_manifest.json` lists the folders and what is missing.
+The corporations are split into shards. A process of its own exports each shard, into a folder of its own. If a machine dies,
+Ray starts its shards on another one, and they resume after their last commit. `_manifest.json` lists the shards, what is in
+them and what is missing.
 
-If the exit code is not 0, run the same command again: it reads only what is missing. Another folder begins another copy.
-
-Exit codes:
-    0  Every corporation was read to its end.
-    1  Something failed. All other shards are complete.
-    2  The job ended early, for example because the server refused the token.
+The exit code is 0 if every corporation was read to its end. If not, run the same command again: it reads only what is
+missing. Another folder begins another copy.
 """
 
 import json
 import os
 import sys
-from collections import Counter, deque
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import anyio
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from commenda_customers import AsyncCustomersAPI, CustomersError
-from commenda_customers.export import OutputError, OutputRefusedError, ParquetFolder, export
+from commenda_customers.export import OutputError, OutputRefusedError, ParquetFolder, export, shard
 from commenda_customers.limits.redis import RedisLimiter
 
 QUOTA = "prod"  # all programs with this token use the same name
-SHARDS = 64  # many more than actors, so that all actors are busy until the end
-ACTORS = 8  # those for which there is no room start later, or never
-MOST_ATTEMPTS = 3  # perhaps the shard is what kills its actors
+SHARDS = 16  # at most so many processes run at the same time; they share one limit, so more are not faster
 
-DEATHS = (RayActorError, OutOfMemoryError)
-"""How an actor ends, or the machine that it runs on."""
-
-Shard = tuple[Path, list[str]]
-"""The folder of a shard, and its corporations."""
+Manifest = dict[str, dict[str, Any]]
+"""What is known of each shard, by the name of its folder."""
 
 
-@ray.remote(num_cpus=0.2, scheduling_strategy="SPREAD")  # with a whole core, the others have no room if a machine dies
-class Exporter:
-    """Exports one shard after another with one client."""
-
-    def __init__(self) -> None:
-        self._is_open = anyio.Event()
-
-    async def serve(self) -> None:
-        """Keep the client open while the actor lives."""
-        async with (
-            RedisLimiter(os.environ["REDIS_URL"], quota=QUOTA) as limiter,
-            AsyncCustomersAPI(rate_limit=limiter) as self._api,
-        ):
-            self._is_open.set()
-            await anyio.sleep_forever()
-
-    async def is_ready(self) -> None:
-        """Wait until Ray has started the actor, and the client is open."""
-        await self._is_open.wait()
-
-    # After Ray has lost a machine, a process there may hold the lock of the folder for a while.
-    @retry(retry=retry_if_exception_type(OutputRefusedError), wait=wait_fixed(5), stop=stop_after_delay(120), reraise=True)
-    async def export(self, folder: Path, corporation_ids: list[str]) -> dict[str, Any]:
-        """Export a shard, or resume it. Return its part of the manifest."""
-        finished = folder.with_name(f"_{folder.name}.json")
-        if finished.exists():
-            return dict(json.loads(finished.read_text()))
-
-        # Complete, but not finished? A process was killed in between. Read it again, to know what it lacks.
-        is_complete = (folder / "_SUCCESS").exists() and not (folder / "_state.json").exists()
-        summary = await export(self._api, corporation_ids, ParquetFolder(folder, fresh=is_complete))
-        report = {
-            "customers": summary.customers,
-            "invalid_customers": summary.invalid_customers,
-            "failures": {name: str(error) for name, error in summary.failures.items()},
-            "shortfalls": dict(summary.shortfalls),
-        }
-        if summary.is_complete:
-            write_json(finished, report)
-        return report
-
-
-class Job:
-    """The shards that wait, and the reports of those that are done."""
-
-    def __init__(self, shards: list[Shard]) -> None:
-        self.reports: dict[str, dict[str, Any]] = {}
-        self._shards = len(shards)
-        self._waiting = deque(shards)
-        self._attempts = Counter[Path]()
-
-    async def run(self) -> None:
-        """Export all shards."""
-        async with anyio.create_task_group() as self._tasks:
-            for _ in range(ACTORS):
-                self._tasks.start_soon(self._employ)
-
-    async def _employ(self) -> None:
-        """Let an actor export shards until none waits. If it dies, start another one."""
-        while self._waiting:
-            actor = Exporter.remote()
-            self._tasks.start_soon(self._serve, actor)
-            try:
-                await actor.is_ready.remote()  # an actor without room must not take a shard
-                while self._waiting:
-                    await self._export(actor, self._waiting.popleft())
-            except DEATHS as exc:
-                if getattr(exc, "actor_init_failed", False):
-                    raise
-                print(" ".join(str(exc).split()), file=sys.stderr)
-            finally:
-                ray.kill(actor)  # it may live where Ray cannot reach it
-
-    async def _serve(self, actor: Any) -> None:
-        with suppress(*DEATHS):  # `_employ` sees it too
-            await actor.serve.remote()
-
-    async def _export(self, actor: Any, shard: Shard) -> None:
-        folder, _ = shard
-        self._attempts[folder] += 1
-        running = actor.export.remote(*shard)
-        try:
-            self._note(folder, await running)
-        except OutputRefusedError as exc:
-            self._note(folder, {"error": reason(exc)})
-        except DEATHS:
-            if self._attempts[folder] < MOST_ATTEMPTS:
-                self._waiting.append(shard)
-            else:
-                self._note(folder, {"error": f"{MOST_ATTEMPTS} actors died"})
-            raise
-        except anyio.get_cancelled_exc_class():
-            ray.cancel(running)  # the export commits what it has
-            with anyio.move_on_after(30, shield=True), suppress(RayError):
-                await running
-            raise
-
-    def _note(self, folder: Path, report: dict[str, Any]) -> None:
-        self.reports[str(folder)] = report
-        print(f"{folder}: {report.get('customers', 'failed')} ({len(self.reports)} of {self._shards})", flush=True)
-        if len(self.reports) == self._shards:
-            self._tasks.cancel_scope.cancel()
-
-
-def split(corporation_ids: list[str], folder: Path) -> list[Shard]:
-    """Return the shards of a copy, which are the same in each run."""
-    copy, known = {"shards": SHARDS, "corporation_ids": corporation_ids}, folder / "_copy.json"
-    folder.mkdir(exist_ok=True)
-    if not known.exists():
-        write_json(known, copy)
-    if json.loads(known.read_text()) != copy:
-        raise OutputRefusedError(f"{folder}: is a copy of other corporations, or has other shards; name another folder")
-
-    shards: dict[int, list[str]] = {}
-    for corporation_id in corporation_ids:
-        shards.setdefault(crc32(corporation_id.encode()) % SHARDS, []).append(corporation_id)
-    return [(folder / f"shard-{number:04}", shards[number]) for number in sorted(shards)]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file in one step."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, indent=2))
-    new.replace(path)
-
-
-def reason(exc: BaseException) -> str:
-    """Return the text of an error, without the traceback that Ray puts in front of it."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return str(exc.cause if isinstance(exc, RayTaskError) else exc)
-
-
-def main() -> int:
-    """Run the job. Return the exit code."""
-    code, ids, folder = 2, Path(sys.argv[1]).read_text().split(), Path(sys.argv[2]).absolute()
+@ray.remote(num_cpus=0.2, max_retries=3, scheduling_strategy="SPREAD")  # they mostly wait, so five fit on a core
+def export_shard(folder: Path, corporation_ids: list[str]) -> dict[str, Any]:
+    """Export a shard, or resume it. If its process or its machine dies, Ray calls this again elsewhere."""
     try:
-        job = Job(split(sorted(set(ids)), folder))
-        ray.init()
-        anyio.run(job.run)
-        is_complete = all(report.get("failures") == {} for report in job.reports.values())
-        write_json(folder / "_manifest.json", {"is_complete": is_complete, "shards": dict(sorted(job.reports.items()))})
-        code = 0 if is_complete else 1
-    except* (CustomersError, OutputError, OSError, ValueError) as group:
-        print(reason(group), file=sys.stderr)
-    return code
+        return anyio.run(read_all, folder, corporation_ids)
+    except OutputRefusedError as exc:
+        return {"is_complete": False, "error": str(exc)}
+
+
+# A machine that Ray has lost may still hold the lock of the folder for a while. Then the folder is refused.
+@retry(retry=retry_if_exception_type(OutputRefusedError), wait=wait_fixed(5), stop=stop_after_delay(120), reraise=True)
+async def read_all(folder: Path, corporation_ids: list[str]) -> dict[str, Any]:
+    """Read all that is missing in a shard. Return what the manifest says of it."""
+    # Complete, but not in the manifest? The program was killed in between. Read it again, to know what it lacks.
+    is_complete = (folder / "_SUCCESS").exists() and not (folder / "_state.json").exists()
+    async with (
+        RedisLimiter(os.environ["REDIS_URL"], quota=QUOTA) as limiter,
+        AsyncCustomersAPI(rate_limit=limiter) as api,
+    ):
+        summary = await export(api, corporation_ids, ParquetFolder(folder, fresh=is_complete))
+    return {
+        "is_complete": summary.is_complete,
+        "customers": summary.customers,
+        "invalid_customers": summary.invalid_customers,
+        "failures": {name: str(error) for name, error in summary.failures.items()},
+        "shortfalls": dict(summary.shortfalls),
+    }
+
+
+def export_all(manifest: Manifest, folder: Path) -> None:
+    """Export all shards that are not complete. Write the manifest after each."""
+    ray.init()
+    running = {
+        export_shard.remote(folder / name, each["corporation_ids"]): name
+        for name, each in manifest.items()
+        if not each["is_complete"]
+    }
+    try:
+        while running:
+            [done], _ = ray.wait(list(running))
+            name = running.pop(done)
+            manifest[name] = {"corporation_ids": manifest[name]["corporation_ids"], **result(done)}
+            write(manifest, folder)
+            print(f"{name}: {manifest[name].get('customers', 'failed')}; {len(running)} shards left", flush=True)
+    except BaseException:
+        for each in running:
+            ray.cancel(each)  # the export commits what it has
+        ray.wait(list(running), num_returns=len(running), timeout=30)
+        raise
+
+
+def result(task: Any) -> dict[str, Any]:
+    """Return what the manifest says of a shard whose task has ended."""
+    try:
+        return dict(ray.get(task))
+    except RayTaskError:  # it ended itself: for example, the server refuses the token
+        raise
+    except RayError as exc:  # its process died again and again
+        return {"is_complete": False, "error": str(exc)}
+
+
+def plan(corporation_ids: list[str], folder: Path) -> Manifest:
+    """Return the manifest of a copy: that of an earlier run, or a new one."""
+    shards = {f"shard-{number:02}": shard(corporation_ids, number, of=SHARDS) for number in range(1, SHARDS + 1)}
+    manifest: Manifest = {name: {"corporation_ids": ids, "is_complete": False} for name, ids in shards.items() if ids}
+    if (folder / "_manifest.json").exists():
+        known: Manifest = json.loads((folder / "_manifest.json").read_text())
+        if [each["corporation_ids"] for each in known.values()] != [each["corporation_ids"] for each in manifest.values()]:
+            raise OutputRefusedError(f"{folder}: has other corporations, or other shards; name another folder")
+        return known
+
+    folder.mkdir(exist_ok=True)
+    write(manifest, folder)
+    return manifest
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write the manifest in one step."""
+    new = folder / "_manifest.json.new"
+    new.write_text(json.dumps(manifest, indent=2))
+    new.replace(folder / "_manifest.json")
+
+
+def main() -> None:
+    """Export, and end with the exit code."""
+    ids, folder = sorted(set(Path(sys.argv[1]).read_text().split())), Path(sys.argv[2]).absolute()
+    try:
+        manifest = plan(ids, folder)
+        export_all(manifest, folder)
+    except (CustomersError, OutputError, OSError, ValueError) as exc:
+        sys.exit(str(exc.cause if isinstance(exc, RayTaskError) else exc))
+    if missing := [name for name, each in manifest.items() if not each["is_complete"]]:
+        sys.exit(f"not complete, see {folder / '_manifest.json'}: {', '.join(missing)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,8 +17,9 @@ _FIGURES = pytest.StashKey[dict[str, dict[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the fleets run for longer, for figures with less of the beginning in them."""
+    """Let the fleets run for longer, for figures with less of the beginning in them, and compare them."""
     parser.addoption("--seconds", type=float, default=20, help="for how long a fleet runs whose shares are measured")
+    parser.addoption("--compare", action="store_true", help="measure processes that do not share their quota too")
 
 
 @pytest.fixture(scope="session")

@@ -79,12 +79,9 @@ class Traffic:
             silences += [after - before for before, after in pairwise([begin, *times, end])]
         return max(silences)
 
-    def recovery(self, since: float) -> float:
-        """Return the seconds from a moment until the rate is back; infinity if it never is."""
-        enough = math.ceil(ENOUGH * self._limit.rate * SPAN)
-        times = [arrival.at for arrival in self._arrivals if arrival.is_accepted and arrival.at >= since]
-        reached = (first for first, last in zip(times, times[enough - 1 :], strict=False) if last - first <= SPAN)
-        return next(reached, math.inf) - since
+    def unused(self, begin: float, end: float) -> float:
+        """Return how much of the limit was not used, in seconds: one, if nobody used a third of it for three seconds."""
+        return (end - begin) * (1 - self.used(begin, end))
 
     def first_of(self, worker: int, since: float) -> float:
         """Return the seconds from a moment until a process sends something; infinity if it never does."""

@@ -1,9 +1,12 @@
 """A process of a fleet: it reads its corporations with a client and a limiter of its own."""
 
 import logging
+import math
 import os
+import re
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
@@ -53,11 +56,13 @@ class Notes:
     Attributes:
         failed: Requests that failed, except those that the server refused because of its limit.
         longest_wait: The longest time in seconds that a page waited for the limiter.
+        others: How many other processes share the quota, each time that this has changed, with the time.
     """
 
     def __init__(self) -> None:
         self.failed = 0
         self.longest_wait = 0.0
+        self.others: list[tuple[float, int]] = []
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RequestFailed) and not isinstance(event.error, RateLimitError):
@@ -65,6 +70,17 @@ class Notes:
             logging.getLogger("worker").error("failed: %r", event.error)
         if isinstance(event, PageFetched):
             self.longest_wait = max(self.longest_wait, event.waited)
+
+    def look_at(self, limiter: RateLimiter) -> None:
+        """Take note of how many other processes share the quota: a limiter shows it."""
+        found = re.search(r"shared with (\d+) other", repr(limiter))
+        number = int(found[1]) if found else 0
+        if not self.others or self.others[-1][1] != number:
+            self.others.append((time.monotonic(), number))
+
+    def seconds_until(self, number: int, since: float) -> float:
+        """Return the seconds from a moment until so many others share the quota; infinity if that was never so."""
+        return next((at for at, others in self.others if others == number and at >= since), math.inf) - since
 
 
 def work(task: Task, fleet: Connection) -> None:
@@ -88,6 +104,7 @@ async def read_all(task: Task, fleet: Connection) -> Notes:
         async with api.stream(task.corporations, limit=PAGE, concurrency=len(task.corporations)) as stream:
             with open(task.output, "w", encoding="utf-8") as output:
                 async for page in stream.pages():
+                    notes.look_at(limiter)
                     output.writelines(f"{customer.corporation_id} {customer.id}\n" for customer in page)
                     output.flush()
     return notes

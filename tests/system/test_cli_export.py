@@ -226,7 +226,7 @@ class TestCorporations:
         assert written("a.jsonl") == held_by(server, "corp_1", "corp_2", "größe")
 
     def test_shares_together_are_all(self, serve: ServeEmulator, capfd: pytest.CaptureFixture[str]) -> None:
-        """Every corporation is in exactly one share. A share without corporations is complete."""
+        """Every corporation is in exactly one shard. A shard without corporations is complete."""
         sizes = {f"corp_{number}": number % 7 + 1 for number in range(12)}
         server = serve({**sizes, "lonely": 1})
         Path("ids.txt").write_text("\n".join(sizes))

@@ -123,6 +123,17 @@ class TestWhatItKeeps:
         assert entries[-1].text == "last"
         await log.aclose()
 
+    async def test_fewer_long_entries_are_kept(self, server: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process with many requests writes long entries, which must not fill Redis."""
+        monkeypatch.setattr(_redis_log, "_SPACE", 10_000)
+        monkeypatch.setattr(_redis_log, "_FEWEST_KEPT", 10)
+        log = make_log(server)
+        for number in range(300):
+            client.xadd(LOG, {"text": number})
+        assert len((await log.exchange("short", "0-0")).entries) == 301
+        assert 10 <= len((await log.exchange("x" * 2_000, "0-0")).entries) < 200
+        await log.aclose()
+
     async def test_what_another_program_wrote_does_no_harm(self, server: str, client: Any) -> None:
         """Entries without a text are empty, other bytes are replaced, and a snapshot without a position is none."""
         client.xadd(LOG, {"other": "x"})

@@ -50,6 +50,7 @@ from commenda_customers.export import (
     SQLiteDatabase,
     Summary,
     export,
+    shard,
 )
 from commenda_customers.limits.redis import RedisLimiter
 from commenda_customers.testing import Emulator, FaultPlan, RateLimit, ReceivedRequest, faults
@@ -256,6 +257,7 @@ async def exports(api: AsyncCustomersAPI) -> None:
         assert_type(summary.customers, int)
         assert_type(summary.failures["corp_123"], CustomersError)
     assert_type(COLUMNS, tuple[str, ...])
+    assert_type(shard(iter(["corp_123"]), 2, of=8), list[str])
     try:
         await export(api, iter(["corp_123"]), sinks[0], errors="raise", invalid_customers="raise")
     except OutputRefusedError:

@@ -3,12 +3,12 @@
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
+from ..export import shard as shard_of
 from ..query import MAX_LIMIT, Selection
 from ._options import usage_error
 
@@ -16,32 +16,27 @@ _COMMENT = "#"
 
 
 class Shard(NamedTuple):
-    """One of several shares of the corporations. Each corporation is in exactly one share, the same in every run."""
+    """One of several parts of the corporations; see `commenda_customers.export.shard`."""
 
     number: int
-    shares: int
-
-    def has(self, corporation_id: str) -> bool:
-        """Return whether a corporation is in this share."""
-        digest = blake2b(corporation_id.encode(), digest_size=8).digest()
-        return int.from_bytes(digest) % self.shares == self.number - 1
+    of: int
 
 
 def parse_shard(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Shard | None:
-    """Parse a shard. `2/8` is the second of eight shares."""
+    """Parse a shard. `2/8` is the second of eight shards."""
     if value is None:
         return None
 
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value, re.ASCII)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise click.BadParameter(f"{value!r} is not of the form NUMBER/SHARES, such as 2/8")
+        raise click.BadParameter(f"{value!r} is not of the form NUMBER/SHARDS, such as 2/8")
 
     return Shard(int(found[1]), int(found[2]))
 
 
 def read_corporations(given: Sequence[str], source: str | None, shard: Shard | None) -> list[str]:
     """
-    Return the ids from the command line and from the file *source* that are in the share.
+    Return the ids from the command line and from the file *source* that are in the shard.
 
     Raises:
         click.UsageError: There are no ids, an id is given twice, or an id is not valid.
@@ -65,7 +60,7 @@ def read_corporations(given: Sequence[str], source: str | None, shard: Shard | N
 
     if not lines:
         raise usage_error(f"--corporations-from: {source} names no corporation")
-    return [corporation_id for corporation_id in lines if shard is None or shard.has(corporation_id)]
+    return list(lines) if shard is None else shard_of(lines, shard.number, of=shard.of)
 
 
 def _each(given: Iterable[str], source: str | None) -> Iterator[tuple[int, str]]:

@@ -67,7 +67,7 @@ def _check_file(_context: click.Context, _parameter: click.Parameter, value: str
     "--shard",
     callback=parse_shard,
     metavar="I/N",
-    help="Read only the I-th of N shares of the corporations. A corporation is always in the same share.",
+    help="Read only the I-th of N shards of the corporations. A corporation is always in the same shard.",
 )
 @limiter_options
 @click.option(

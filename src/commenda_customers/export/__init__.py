@@ -9,6 +9,7 @@ If the program is killed, run it again: the export resumes. At the end, the outp
 """
 
 from ._job import export
+from ._shards import shard
 from .base import OutputError, OutputRefusedError, Sink, SupportsClose, SupportsFailures, SupportsRestart
 from .columns import COLUMNS, COLUMNS_VERSION
 from .csv_file import CSVFile
@@ -32,4 +33,5 @@ __all__ = [
     "SupportsFailures",
     "SupportsRestart",
     "export",
+    "shard",
 ]

@@ -122,8 +122,8 @@ class Controller(Breaker):
     def resume_at(self, rate: float, now: float) -> None:
         """Go on with another rate, because others joined who had a part of the limit, or left."""
         self.rate, self.trial, self.before, self.fallback = rate, None, None, math.inf
+        self._begin_period(now)  # first: the rate may be too low
         self.hold = self._least_hold
-        self._begin_period(now)
 
     def _succeeded(self, outcome: Outcome) -> None:
         self.note_success(outcome)

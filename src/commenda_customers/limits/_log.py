@@ -42,7 +42,7 @@ class Snapshot(NamedTuple):
 
 class Log(Protocol):
     """
-    An append-only log that several processes share. It keeps the last entries, a few thousand at least, and one snapshot.
+    An append-only log that several processes share. It keeps the last entries, a thousand at least, and one snapshot.
 
     All methods but `aclose` raise `LogUnavailableError` if the log does not answer within about a second, cannot be
     reached, or cannot be written to now.

@@ -35,8 +35,10 @@ _PATIENCE = 2.0
 _MOST_CALLS = 3
 """The most calls in progress at the same time. A call that was given up may still be resolving the host name."""
 
-_KEPT = 8_000
-"""Entries, at least."""
+_KEPT, _FEWEST_KEPT = 8_000, 1_000
+"""Entries, at least: usually, and if they are long."""
+_SPACE = 4_000_000
+"""Characters for all of them, except for the fewest."""
 _EXPIRES_AFTER = 300
 """Seconds without an exchange after which Redis forgets the log and the snapshot."""
 _LONGEST_QUOTA = 100
@@ -192,8 +194,10 @@ class RedisLog:
         _reading(entries, time)
 
     def _exchange(self, text: str, since: str, redis: _Commands) -> Reading:
+        # Those who write long entries write few: each has what its author saw since the last one.
+        kept = min(_KEPT, max(_FEWEST_KEPT, _SPACE // max(1, len(text))))
         pipe = redis.pipeline()
-        pipe.execute_command("XADD", self._log, "MAXLEN", "~", _KEPT, "*", _TEXT, text)
+        pipe.execute_command("XADD", self._log, "MAXLEN", "~", kept, "*", _TEXT, text)
         pipe.execute_command("EXPIRE", self._log, _EXPIRES_AFTER)
         pipe.execute_command("EXPIRE", self._state, _EXPIRES_AFTER)
         pipe.execute_command("XRANGE", self._log, since, "+")

@@ -33,7 +33,12 @@ START = "0-0"
 """The position before the first entry."""
 
 _MOST = 1e9
+_MOST_MEMBERS = 1000
+_OLDEST = 3600.0
+"""Seconds for a request."""
+
 _Amount = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+_Number = Annotated[int, Field(ge=0, le=10**9)]
 _Time = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -55,7 +60,7 @@ class Report(NamedTuple):
     kind: Kind | None
     sent: _Time
     ended: _Time
-    in_flight: Annotated[int, Field(ge=1)]
+    in_flight: Annotated[int, Field(ge=1, le=10**9)]
     is_late: bool = False
     wait: _Amount | None = None
     failing_since: _Time | None = None
@@ -99,8 +104,8 @@ class Message:
     at: _Time
     heard: float = -math.inf
     wanted: _Amount = 0.0
-    in_flight: Annotated[int, Field(ge=0, le=10**6)] = 0
-    waiting: Annotated[int, Field(ge=0)] = 0
+    in_flight: _Number = 0
+    waiting: _Number = 0
     reports: tuple[Report, ...] = ()
     rate: _Amount | None = None
     returns: bool = False
@@ -108,7 +113,8 @@ class Message:
 
     def text(self) -> str:
         """Return the text of an entry."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        # Not with `asdict`, which copies each report: that took most of the time.
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, separators=(",", ":"))
 
 
 @dataclass(slots=True)
@@ -142,9 +148,10 @@ class Replica:
     def restored(cls, snapshot: Snapshot | None) -> "Replica":
         """Return the replica of a snapshot; an empty one, if there is none that can be read."""
         try:
-            return cls() if snapshot is None else _REPLICA.validate_json(snapshot.text)
+            replica = cls() if snapshot is None else _REPLICA.validate_json(snapshot.text)
         except ValidationError:
             return cls()
+        return replica if _is_sound(replica.controller) else cls()
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot for processes that join later."""
@@ -190,10 +197,14 @@ class Replica:
             self.members.pop(message.member, None)
             return
 
+        if len(self.members) == _MOST_MEMBERS and message.member not in self.members:
+            return
         in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
 
     def _learn(self, report: Report, heard: float) -> None:
+        if not self.time - _OLDEST < report.sent <= report.ended < self.time + SILENCE:
+            return  # its author has no idea of the time
         controller, outcome = self.controller, report.outcome()
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.decided_at):
             # It was sent at the old rate, so it says as little as if it had been sent before the last lesson.
@@ -213,6 +224,17 @@ class Replica:
 
 
 _MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
+
+
+def _is_sound(controller: Controller) -> bool:
+    """Return whether a controller is one that can be worked with. Any program can write a snapshot."""
+    rates = [controller.rate, controller.fallback, *(one.rate for one in (controller.trial, controller.before) if one)]
+    amounts = controller.age, controller.hold, controller.round_trip, controller.chance, controller.strikes, controller.uncut
+    is_finite = max(controller.age, controller.round_trip, controller.chance, controller.strikes) <= _MOST
+    # A comparison with NaN is false.
+    return (
+        is_finite and all(rate > 0 for rate in rates) and controller.window >= 1 and all(amount >= 0 for amount in amounts)
+    )
 
 
 def fair_part(amount: float, wanted: float, others: Iterable[float]) -> float:

@@ -49,18 +49,19 @@ class SharedLimiter(AdaptiveLimiter):
         return f"<{type(self).__name__} {self._name!r}, {self._rate_in_words()}, {sharing if self._is_shared else 'alone'}>"
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
+        if self._tasks is not None and not self._own_loop_has_ended():
             raise RuntimeError("this limiter is in use already; enter it once, around all clients that share it")
 
         self._settle_here()
+        self._tasks = AsyncExitStack()
         self._group, self._pacer = self._new_group(), self._new_pacer()
         self._group.ahead = self._ahead = time.time() - anyio.current_time()
         try:
             await self._group.open()
         except BaseException:
+            self._tasks = None
             await self._log.aclose()
             raise
-        self._tasks = AsyncExitStack()
         tasks = await self._tasks.enter_async_context(anyio.create_task_group())
         self._tasks.callback(tasks.cancel_scope.cancel)
         tasks.start_soon(self._group.run)
@@ -75,12 +76,13 @@ class SharedLimiter(AdaptiveLimiter):
                 await tasks.aclose()
         finally:
             await self._group.close()
+            self._go_alone(())  # what still waits here must not wait for outcomes that nobody tells any more
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""
-        if self._tasks is None:
+        if self._tasks is None or not self._is_in_own_loop():
             raise RuntimeError(
-                f"this limiter is not open; use it inside `async with {type(self).__name__}(...) as limiter:`"
+                f"this limiter is not open here; use it inside `async with {type(self).__name__}(...) as limiter:`"
             )
 
         return await super().acquire(again=again, max_wait=max_wait)
