@@ -35,7 +35,7 @@ START = "0-0"
 _MOST = 1e9
 _MOST_MEMBERS = 1000
 _OLDEST = 3600.0
-"""Seconds for a request."""
+"""Seconds. The outcome of a request that began longer ago is ignored."""
 
 _Amount = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 _Number = Annotated[int, Field(ge=0, le=10**9)]
@@ -204,7 +204,7 @@ class Replica:
 
     def _learn(self, report: Report, heard: float) -> None:
         if not self.time - _OLDEST < report.sent <= report.ended < self.time + SILENCE:
-            return  # its author has no idea of the time
+            return  # the clock of its author is wrong
         controller, outcome = self.controller, report.outcome()
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.decided_at):
             # It was sent at the old rate, so it says as little as if it had been sent before the last lesson.
@@ -227,7 +227,7 @@ _MESSAGE, _REPLICA = TypeAdapter(Message), TypeAdapter(Replica)
 
 
 def _is_sound(controller: Controller) -> bool:
-    """Return whether a controller is one that can be worked with. Any program can write a snapshot."""
+    """Return whether the numbers of a controller make sense. Any program can write a snapshot."""
     rates = [controller.rate, controller.fallback, *(one.rate for one in (controller.trial, controller.before) if one)]
     amounts = controller.age, controller.hold, controller.round_trip, controller.chance, controller.strikes, controller.uncut
     is_finite = max(controller.age, controller.round_trip, controller.chance, controller.strikes) <= _MOST

@@ -76,7 +76,7 @@ class SharedLimiter(AdaptiveLimiter):
                 await tasks.aclose()
         finally:
             await self._group.close()
-            self._go_alone(())  # what still waits here must not wait for outcomes that nobody tells any more
+            self._go_alone(())  # requests that still wait must not wait for news of the others
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""
