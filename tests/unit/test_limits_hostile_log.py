@@ -50,7 +50,7 @@ def odd_values(value: Any) -> Iterator[Any]:
 def test_snapshots_with_odd_numbers() -> None:
     """A snapshot that nobody can work with is none."""
     replica = Replica()
-    replica.apply([entry(0, rate=9.0), entry(0.1, *reports(Kind.SUCCESS), *reports(Kind.REFUSAL))])
+    replica.apply([entry(0, brings=9.0), entry(0.1, *reports(Kind.SUCCESS), *reports(Kind.REFUSAL))])
     last = Entry(replica.position, "")
     for state in odd_values(json.loads(replica.snapshot().text)):
         restored = Replica.restored(Snapshot(replica.position, json.dumps(state)))
@@ -86,7 +86,7 @@ def test_many_members() -> None:
     replica = Replica()
     replica.apply(entry(number / 1000, member=f"m{number}") for number in range(2000))
     assert len(replica.members) == 1000
-    replica.apply([entry(5, member="a")])
+    replica.apply(entry(2 + number, member="a") for number in range(4))
     assert list(replica.members) == ["a"]
 
 

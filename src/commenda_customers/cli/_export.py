@@ -128,7 +128,7 @@ def export_command(
     Examples:
       commenda-customers export --corporation corp_1 --corporation corp_2 --output customers.jsonl.gz
       commenda-customers export --corporations-from corporations.txt --output customers.db --summary-json summary.json
-      commenda-customers export --corporations-from corporations.txt --shard 2/8 --rate 10/s --output share-2.csv
+      commenda-customers export --corporations-from corporations.txt --shard 2/8 --rate 10/s --output shard-2.csv
       commenda-customers export --corporation corp_1 --has-exemption --output - | wc -l
     """  # noqa: D301 - click does not join the lines after its mark
     if summary_path is not None and output != "-" and os.path.realpath(summary_path) == os.path.realpath(output):

@@ -38,7 +38,7 @@ _MOST_CALLS = 3
 _KEPT, _FEWEST_KEPT = 8_000, 1_000
 """Entries, at least: usually, and if they are long."""
 _SPACE = 4_000_000
-"""Characters for all of them, except for the fewest."""
+"""Characters of all entries together. The fewest entries are kept even if they are longer."""
 _EXPIRES_AFTER = 300
 """Seconds without an exchange after which Redis forgets the log and the snapshot."""
 _LONGEST_QUOTA = 100

@@ -35,7 +35,7 @@ START = "0-0"
 _MOST, _LATEST = 1e9, 1e12
 _MOST_MEMBERS = 1000
 _OLDEST = 3600.0
-"""Seconds for a request."""
+"""Seconds. The outcome of a request that began longer ago is ignored."""
 
 _Amount = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0, le=_MOST)]
@@ -208,7 +208,7 @@ class Replica:
     def _learn(self, report: Report, heard: float) -> None:
         controller, outcome = self.controller, report.outcome()
         if not self.time - _OLDEST < outcome.sent <= outcome.ended < self.time + SILENCE:
-            return  # its author has no idea of the time
+            return  # the clock of its author is wrong
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
             # It was sent at the old rate or before the pause, so it says as little as if it was sent before the lesson.
             outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
@@ -227,7 +227,7 @@ class Replica:
 
 
 def _is_sound(replica: Replica) -> bool:
-    """Return whether one can calculate with a replica. Any program can write a snapshot."""
+    """Return whether the numbers of a replica make sense. Any program can write a snapshot."""
     controller = replica.controller
     learned = [state for state in (controller, controller.before, controller.trial) if state is not None]
     if controller.before is not None and controller.before.trial is not None:

@@ -80,7 +80,7 @@ class SharedLimiter(AdaptiveLimiter):
         finally:
             await self._group.close()
             self._tasks = None
-            self._go_alone(())  # what still waits here must not wait for outcomes that nobody tells any more
+            self._go_alone(())  # requests that still wait must not wait for news of the others
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""
@@ -97,6 +97,10 @@ class SharedLimiter(AdaptiveLimiter):
     @property
     def _is_shared(self) -> bool:
         return self._group.replica is not None
+
+    def _estimate(self, before: int, now: float) -> float:
+        self._take_part(now)  # what waits may just have come, and our share grows with it
+        return super()._estimate(before, now)
 
     def _begin(self, now: float) -> None:
         self._begun, self._begun_at = 1.0 + self._begun_lately(now), now - self._ahead
