@@ -179,15 +179,7 @@ class Replica:
                 self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
-        silent, self.time = now - self.time, now
-        if silent > SILENCE:
-            self.controller, self.members = Controller(), {}
-        elif silent > LIFETIME / 2:
-            for member in self.members.values():
-                member.heard += silent  # nobody could be heard: the log was away
-        for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
-            del self.members[name]
-
+        self._begin(now)
         if message.brings and (message.anew or message.member not in self.members):
             self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         lesson_before = self.controller.lesson_at
@@ -204,6 +196,17 @@ class Replica:
             return
         in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
+
+    def _begin(self, now: float) -> None:
+        """Forget who is gone, and after a silence everything."""
+        silent, self.time = now - self.time, now
+        if silent > SILENCE:
+            self.controller, self.members = Controller(), {}
+        elif silent > LIFETIME / 2:
+            for member in self.members.values():
+                member.heard += silent  # nobody could be heard: the log was away
+        for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
+            del self.members[name]
 
     def _learn(self, report: Report, heard: float) -> None:
         controller, outcome = self.controller, report.outcome()
