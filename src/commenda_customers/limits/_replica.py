@@ -160,15 +160,15 @@ class Replica:
         """Return a snapshot for processes that join later."""
         return Snapshot(self.position, json.dumps(asdict(self), separators=(",", ":")))
 
-    def continues_with(self, entries: Sequence[Entry]) -> bool:
-        """Return whether *entries* begin at its position. If not, the log has lost some."""
-        return self.position == START or (bool(entries) and entries[0].id == self.position)
+    def news(self, entries: Sequence[Entry]) -> Sequence[Entry] | None:
+        """Return the entries after its position, out of those from its position on; `None` if the log has lost some."""
+        if self.position == START:
+            return entries
+        return entries[1:] if entries and entries[0].id == self.position else None
 
     def apply(self, entries: Iterable[Entry]) -> None:
         """Apply entries in their order. Skip those that are not messages: another program wrote them."""
         for entry in entries:
-            if entry.id == self.position:
-                continue
             try:
                 message = _MESSAGE.validate_json(entry.text)
             except ValidationError:
@@ -179,15 +179,7 @@ class Replica:
                 self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
-        silent, self.time = now - self.time, now
-        if silent > SILENCE:
-            self.controller, self.members = Controller(), {}
-        elif silent > LIFETIME / 2:
-            for member in self.members.values():
-                member.heard += silent  # nobody could be heard: the log was away
-        for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
-            del self.members[name]
-
+        self._let_time_pass(now)
         if message.brings and (message.anew or message.member not in self.members):
             self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         lesson_before = self.controller.lesson_at
@@ -204,6 +196,17 @@ class Replica:
             return
         in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
+
+    def _let_time_pass(self, now: float) -> None:
+        """Forget what no longer holds."""
+        silent, self.time = now - self.time, now
+        if silent > SILENCE:
+            self.controller, self.members = Controller(), {}
+        elif silent > LIFETIME / 2:
+            for member in self.members.values():
+                member.heard += silent  # nobody could be heard: the log was away
+        for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
+            del self.members[name]
 
     def _learn(self, report: Report, heard: float) -> None:
         controller, outcome = self.controller, report.outcome()
