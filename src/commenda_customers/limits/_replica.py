@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -245,9 +245,10 @@ def _is_sound(replica: Replica) -> bool:
 
 
 def _numbers(value: object) -> Iterator[float]:
-    """Yield the numbers in plain data."""
-    if isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
+    """Yield the numbers in the fields of a dataclass."""
+    if isinstance(value, dict | tuple):
+        items = cast("dict[str, object]", value).values() if isinstance(value, dict) else cast("tuple[object, ...]", value)
+        for item in items:
             yield from _numbers(item)
     elif isinstance(value, int | float):
         yield value
