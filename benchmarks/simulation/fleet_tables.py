@@ -135,7 +135,7 @@ def events(results: Results, rows: Mapping[tuple[str, int], Plan], seeds: int) -
                 f"{fleet.mean(use):.2f}",
                 percent(fleet.mean(lambda traffic, span=(before, began): refused_in(traffic, *span))),
                 percent(fleet.mean(lambda traffic, span=(began, ended): refused_in(traffic, *span))),
-                f"{fleet.worst(lambda traffic, span=(began, ended): longest_wait(traffic, *span)):.1f} s",
+                f"{fleet.worst(lambda traffic, plan=plan: longest_wait(plan, traffic, *span(plan))):.1f} s",
             ]
         )
     return table(lines)
@@ -200,13 +200,13 @@ def refused_in(traffic: Traffic, began: float, ended: float) -> float:
     return refused / max(1e-9, refused + admitted)
 
 
-def longest_wait(traffic: Traffic, began: float, ended: float) -> float:
+def longest_wait(plan: Plan, traffic: Traffic, began: float, ended: float) -> float:
     """Return the longest time in which a process that lives got no page."""
-    living = [times for times in traffic.pages if times[-1] > ended]
+    living = traffic.pages if plan.events.deaths is None else traffic.pages[plan.events.dead :]
     return max(
         later - earlier
         for times in living
-        for earlier, later in pairwise([max(times[0], began), *(at for at in times if began < at < ended)])
+        for earlier, later in pairwise([max(times[0], began), *(at for at in times if began < at < ended), ended])
     )
 
 
