@@ -1,9 +1,9 @@
 """
 How well do several processes share one limit? In virtual time, so that minutes take seconds.
 
-The real limiter of several processes, with a log in memory in the place of Redis, reads endless lists from simulated servers.
-Beside it are processes that know nothing of each other, and processes that share a token bucket at the documented rate. What
-comes out on stdout are the tables of `docs/fleets.md`, which explains them.
+The real limiter, with a log in memory in place of Redis, reads endless lists from simulated servers. Beside it are processes
+that know nothing of each other, and processes that share a token bucket at the documented rate. What comes out on stdout are
+the tables of `docs/fleets.md`, which explains them.
 
     python benchmarks/fleets.py [--quick] [--seeds 5] [--processes 2]
 """
@@ -91,7 +91,9 @@ def main() -> None:
     several = tuple(size for size in sizes if size > 1)
     happening, odd = troubles(several), odd_ones(several)
     plans = {replace(plan, contender=contender) for plan in fleets.values() for contender in (SHARED, APART, TOLD)}
-    plans |= {alone(plan) for plan in fleets.values()} | {*happening.values()} | {plan for pair in odd.values() for plan in pair}
+    plans |= (
+        {alone(plan) for plan in fleets.values()} | {*happening.values()} | {plan for pair in odd.values() for plan in pair}
+    )
     results = run_all([replace(plan, seed=seed) for plan in plans for seed in range(seeds)], options.processes)
     print(
         sharing(results, fleets, seeds),

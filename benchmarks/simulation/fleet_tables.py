@@ -83,10 +83,7 @@ def sharing(results: Results, rows: Mapping[tuple[str, int], Plan], seeds: int) 
     for (name, processes), plan in rows.items():
         one = Runs(results, alone(plan), seeds)
         fleets = [Runs(results, replace(plan, contender=contender), seeds) for contender in (SHARED, APART, TOLD)]
-        if processes == 1:
-            first = f"{one.used / plan.seconds:.1f}/s / {percent(one.refused)}"
-        else:
-            first = ""
+        first = f"{one.used / plan.seconds:.1f}/s / {percent(one.refused)}" if processes == 1 else ""
         lines.append([name, str(processes), first, *(_cell(fleet, one) for fleet in fleets)])
     return table(lines)
 
@@ -177,8 +174,8 @@ def recovery(plan: Plan, traffic: Traffic) -> float:
     """
     Return the seconds from an event until it is over.
 
-    Of deaths and outages: until the fleet uses most of what it used before. Of a process that joins: until it has most of its
-    equal part.
+    A death and an outage are over when the fleet uses most of what it used before; a joining, when the process that joins
+    has most of its equal part.
     """
     began, _ = span(plan)
     before = _rate(traffic.admitted, began - BEFORE, began)

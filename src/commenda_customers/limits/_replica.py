@@ -95,7 +95,7 @@ class Message:
         in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.
         reports: What it saw since its last message.
-        rate: The rate at which they may begin; `None` if it knows no limit.
+        rate: The part of the rate that it may use, without growth; `None` if it knows no limit.
         returns: Whether it was alone with this rate until now.
         leaves: Whether it is its last message.
     """

@@ -23,6 +23,9 @@ _MEMORY = 1.0
 _HEADROOM = 1.25
 """A process wants this many times the rate at which it sends, because it may need more."""
 
+_HOLD_ALONE = 30.0
+"""Seconds for which a process keeps its part of the rate after the loss of the log. If each tries more, all are refused."""
+
 
 class SharedLimiter(AdaptiveLimiter):
     """
@@ -175,7 +178,7 @@ class SharedLimiter(AdaptiveLimiter):
         controller.window = max(1.0, controller.window / (1 + len(self._others_want)))
         if controller.is_limited:
             controller.resume_at(rate, now)
-            controller.hold = max(controller.hold, 30.0)
+            controller.hold = max(controller.hold, _HOLD_ALONE)
         self._pacer.part = Part()
         self._others_want, self._others_ask, self._others_wait = [], [], False
         for report in reports:
