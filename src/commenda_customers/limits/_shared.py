@@ -24,7 +24,7 @@ _HEADROOM = 1.25
 """A process wants this many times the rate at which it sends, because it may need more."""
 
 _HOLD_ALONE = 30.0
-"""Seconds for which a process keeps its part of the rate after the loss of the log. If each tries more, all are refused."""
+"""Seconds for which a process keeps its share of the rate when the log is lost. If all try more, all are refused."""
 
 
 class SharedLimiter(AdaptiveLimiter):
