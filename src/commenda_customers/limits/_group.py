@@ -45,7 +45,7 @@ class Status(NamedTuple):
         in_flight: Its requests in flight that began after the last lesson.
         waiting: Its requests that wait.
         is_held_up: Whether they wait for outcomes, of others too.
-        rate: The rate at which they may begin.
+        rate: The part of the rate that it may use, without growth.
     """
 
     heard: float

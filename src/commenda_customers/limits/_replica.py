@@ -95,8 +95,8 @@ class Message:
         in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.
         reports: What it saw since its last message.
-        brings: The rate that it had alone; `None` if it knew no limit, or was not alone.
-        anew: Whether it begins anew, because what all knew was lost.
+        brings: Its share of the rate, without growth, if it joins; `None` if it knows no limit.
+        anew: Whether it joins because what all knew is lost.
         leaves: Whether it is its last message.
     """
 
