@@ -40,7 +40,7 @@ class Status(NamedTuple):
     The state of this process.
 
     Attributes:
-        heard: When the rate was decided last, as far as it knows.
+        heard: When the last lesson or decision was, as far as it knows.
         wanted: Requests per second that it would send if it could.
         in_flight: Its requests in flight that began after the last lesson.
         waiting: Its requests that wait.

@@ -90,7 +90,7 @@ class Message:
     Attributes:
         member: The process, by a random name.
         at: When it wrote the message.
-        heard: When the rate was decided last, as far as it knows.
+        heard: When the last lesson or decision was, as far as it knows.
         wanted: Requests per second that it would send if it could.
         in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.

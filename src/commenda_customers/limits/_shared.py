@@ -44,7 +44,7 @@ class SharedLimiter(AdaptiveLimiter):
         self._others_want: list[float] = []  # requests per second
         self._others_ask: list[int] = []  # requests in flight and waiting
         self._others_wait = False
-        self._heard: float = -math.inf  # when the rate was decided last
+        self._heard: float = -math.inf  # when the last lesson or decision was
         self._heard_at: float = -math.inf  # when we heard of it
 
     def __repr__(self) -> str:
@@ -164,8 +164,9 @@ class SharedLimiter(AdaptiveLimiter):
         self._pacer.use_part()
         self._pacer.part.phase = self._group.phase
         self._pacer.heed_lesson(now)
-        if replica.controller.decided_at != self._heard:
-            self._heard, self._heard_at = replica.controller.decided_at, now
+        heard = max(replica.controller.decided_at, replica.controller.lesson_at)
+        if heard != self._heard:
+            self._heard, self._heard_at = heard, now
         self._pacer.part.untold = self._group.untold
         self._pacer.part.elsewhere = sum(member.in_flight for member in others)
         if is_new:
