@@ -78,8 +78,8 @@ def test_sixteen_processes_share_a_limit(run: Any, one: Any) -> None:
     """Also sixteen processes do."""
     job = {"server": STEADY, "seconds": 30.0}
     fleet, alone = run(processes=16, **job), one(**job)
-    assert len(fleet.admitted) >= 0.9 * len(alone.admitted)
-    assert fleet.refused_part() <= 0.03
+    assert len(fleet.admitted) >= 0.85 * len(alone.admitted)
+    assert fleet.refused_part() <= 0.06
     assert fleet.evenness() >= 0.85
 
 
@@ -116,8 +116,8 @@ def test_nothing_waits_for_a_log_that_hangs(
     plan = {"server": STEADY, "processes": 4, "seconds": end + 15}
     fleet = run(backend, events=simulation("fleet").Events(outage=(15.0, seconds)), **plan)
     assert simulation("fleet_tables").longest_wait(simulation("fleet").Plan(**plan), fleet, 15, end + 15) < 2.5
-    assert per_second(fleet.admitted, 15, end) >= 0.9 * 50
-    assert per_second(fleet.admitted, end, end + 15) >= 0.9 * 50
+    assert per_second(fleet.admitted, 15, end) >= 0.8 * 50
+    assert per_second(fleet.admitted, end, end + 15) >= 0.8 * 50
     assert per_second(fleet.refused, 15, end + 15) <= 3
     assert fleet.evenness() >= 0.85
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
