@@ -17,12 +17,13 @@ missing. Another folder begins another copy.
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from commenda_customers import AsyncCustomersAPI, CustomersError
@@ -73,17 +74,25 @@ def export_all(manifest: Manifest, folder: Path) -> None:
         for name, each in manifest.items()
         if not each["is_complete"]
     }
+
+    def note(task: Any) -> None:
+        name = running[task]
+        manifest[name] = {"corporation_ids": manifest[name]["corporation_ids"], **result(task)}
+        write(manifest, folder)
+        del running[task]
+        print(f"{name}: {manifest[name].get('customers', 'failed')}; {len(running)} shards left", flush=True)
+
     try:
         while running:
             [done], _ = ray.wait(list(running))
-            name = running.pop(done)
-            manifest[name] = {"corporation_ids": manifest[name]["corporation_ids"], **result(done)}
-            write(manifest, folder)
-            print(f"{name}: {manifest[name].get('customers', 'failed')}; {len(running)} shards left", flush=True)
+            note(done)
     except BaseException:
-        for each in running:
-            ray.cancel(each)  # the export commits what it has
-        ray.wait(list(running), num_returns=len(running), timeout=30)
+        for task in running:
+            ray.cancel(task)  # its export commits what it has
+        ended, _ = ray.wait(list(running), num_returns=len(running), timeout=30)
+        for task in ended:
+            with suppress(RayError):  # it was cancelled, or is the one that failed
+                note(task)
         raise
 
 
@@ -91,7 +100,7 @@ def result(task: Any) -> dict[str, Any]:
     """Return what the manifest says of a shard whose task has ended."""
     try:
         return dict(ray.get(task))
-    except RayTaskError:  # it ended itself: for example, the server refuses the token
+    except (RayTaskError, TaskCancelledError):  # it ended itself, for example because the server refused the token
         raise
     except RayError as exc:  # its process died again and again
         return {"is_complete": False, "error": str(exc)}

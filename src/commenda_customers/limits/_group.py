@@ -45,7 +45,7 @@ class Status(NamedTuple):
         in_flight: Its requests in flight that began after the last lesson.
         waiting: Its requests that wait.
         is_held_up: Whether they wait for outcomes, of others too.
-        rate: The rate at which they may begin.
+        rate: The part of the rate that it may use, without growth.
     """
 
     heard: float
@@ -176,9 +176,10 @@ class Group:
         snapshot, reading = await self._log.read()
         await self._set_clock(reading, began)
         replica = Replica.restored(snapshot)
-        if not replica.continues_with(reading.entries):
-            replica = Replica()  # use the entries that are left; at worst, all learn again what was lost
-        await _apply(reading.entries, replica)
+        news = replica.news(reading.entries)
+        if news is None:
+            replica, news = Replica(), reading.entries  # at worst, all learn again what was lost
+        await _apply(news, replica)
         if not await self._exchange(replica, joins=True, anew=anew):
             raise LogUnavailableError("the shared log has lost entries")
         self.replica = replica
@@ -213,10 +214,11 @@ class Group:
             raise
         await self._set_clock(reading, began)
         self._exchanged_at = anyio.current_time()
-        if not replica.continues_with(reading.entries):
+        news = replica.news(reading.entries)
+        if news is None:
             return False
 
-        await _apply(reading.entries, replica)
+        await _apply(news, replica)
         return True
 
     def _message(self, reports: Sequence[Report], *, joins: bool, anew: bool, leaves: bool) -> Message:

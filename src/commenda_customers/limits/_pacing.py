@@ -133,7 +133,12 @@ class Pacer:
 
     def begin_in_turn(self, now: float) -> None:
         """Let the next request begin in our turn after *now*."""
-        self._next_start = max(self._next_start, now + self.part.phase / self.rate)
+        turn = now + self.part.phase / self.rate
+        late = max(0.0, self._next_start - turn)
+        if self.part.share < 1:
+            # Who hears late of a lesson begins at its next turn. Otherwise all begin at once, again and again.
+            late = round(late * self.rate) / self.rate
+        self._next_start = turn + late
 
     def use_part(self) -> None:
         """Let the next request wait as long as our present part of the limit demands."""

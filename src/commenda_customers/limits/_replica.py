@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -95,8 +95,8 @@ class Message:
         in_flight: Its requests in flight that began after the last lesson, as far as it knows.
         waiting: Its requests that wait.
         reports: What it saw since its last message.
-        brings: The rate that it had alone; `None` if it knew no limit, or was not alone.
-        anew: Whether it begins anew, because what all knew was lost.
+        brings: Its share of the rate, without growth, if it joins; `None` if it knows no limit.
+        anew: Whether it joins because what all knew is lost.
         leaves: Whether it is its last message.
     """
 
@@ -160,15 +160,15 @@ class Replica:
         """Return a snapshot for processes that join later."""
         return Snapshot(self.position, json.dumps(asdict(self), separators=(",", ":")))
 
-    def continues_with(self, entries: Sequence[Entry]) -> bool:
-        """Return whether *entries* begin at its position. If not, the log has lost some."""
-        return self.position == START or (bool(entries) and entries[0].id == self.position)
+    def news(self, entries: Sequence[Entry]) -> Sequence[Entry] | None:
+        """Return the entries after its position, out of those from its position on; `None` if the log has lost some."""
+        if self.position == START:
+            return entries
+        return entries[1:] if entries and entries[0].id == self.position else None
 
     def apply(self, entries: Iterable[Entry]) -> None:
         """Apply entries in their order. Skip those that are not messages: another program wrote them."""
         for entry in entries:
-            if entry.id == self.position:
-                continue
             try:
                 message = _MESSAGE.validate_json(entry.text)
             except ValidationError:
@@ -179,7 +179,7 @@ class Replica:
                 self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
-        self._begin(now)
+        self._let_time_pass(now)
         if message.brings and (message.anew or message.member not in self.members):
             self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         lesson_before = self.controller.lesson_at
@@ -197,8 +197,8 @@ class Replica:
         in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
 
-    def _begin(self, now: float) -> None:
-        """Forget who is gone, and after a silence everything."""
+    def _let_time_pass(self, now: float) -> None:
+        """Forget what no longer holds."""
         silent, self.time = now - self.time, now
         if silent > SILENCE:
             self.controller, self.members = Controller(), {}
@@ -245,9 +245,10 @@ def _is_sound(replica: Replica) -> bool:
 
 
 def _numbers(value: object) -> Iterator[float]:
-    """Yield the numbers in plain data."""
-    if isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
+    """Yield the numbers in the fields of a dataclass."""
+    if isinstance(value, dict | tuple):
+        items = cast("dict[str, object]", value).values() if isinstance(value, dict) else cast("tuple[object, ...]", value)
+        for item in items:
             yield from _numbers(item)
     elif isinstance(value, int | float):
         yield value

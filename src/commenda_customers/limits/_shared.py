@@ -12,6 +12,7 @@ import anyio
 from ._group import Group, Status
 from ._log import Log
 from ._outcomes import Kind, Outcome
+from ._pacing import Part
 from ._replica import Replica, Report, fair_part
 from .adaptive import AdaptiveLimiter
 from .base import DEFAULT_MAX_IN_FLIGHT, Permit
@@ -21,6 +22,9 @@ _MEMORY = 1.0
 
 _HEADROOM = 1.25
 """A process wants this many times the rate at which it sends, because it may need more."""
+
+_HOLD_ALONE = 30.0
+"""Seconds for which a process keeps its share of the rate when the log is lost. If all try more, all are refused."""
 
 
 class SharedLimiter(AdaptiveLimiter):
@@ -140,7 +144,13 @@ class SharedLimiter(AdaptiveLimiter):
         is_slow_start = not controller.is_limited and pacer.window < self.max_in_flight
         is_held_up = bool(self._queue) and (is_slow_start or controller.is_half_open)
         wanted = self._wanted(self._now())
-        return Status(self._heard, wanted, pacer.in_flight, len(self._queue), is_held_up, pacer.rate)
+        return Status(self._heard, wanted, pacer.in_flight, len(self._queue), is_held_up, self._held_share)
+
+    @property
+    def _held_share(self) -> float:
+        """Our share of the rate without its growth, which all processes have tried together."""
+        pacer = self._pacer
+        return min(pacer.rate, pacer.controller.rate * pacer.part.share)
 
     def _take_part(self, now: float) -> None:
         """Set our share of the rate, and of the requests that may be in flight."""
@@ -175,11 +185,12 @@ class SharedLimiter(AdaptiveLimiter):
 
     def _go_alone(self, reports: Sequence[Report]) -> None:
         """Keep our share of the rate, and learn on our own."""
-        controller, rate, now = self._pacer.controller, self._pacer.rate, self._now()
+        controller, rate, now = self._pacer.controller, self._held_share, self._now()
         controller.window = max(1.0, controller.window / (1 + len(self._others_want)))
         if controller.is_limited:
             controller.resume_at(rate, now)
-        self._pacer = self._new_pacer(controller)
+            controller.hold = max(controller.hold, _HOLD_ALONE)
+        self._pacer.part = Part()
         self._others_want, self._others_ask, self._others_wait = [], [], False
         for report in reports:
             learn = self._pacer.exhaust if report.kind is None else self._pacer.observe
