@@ -215,7 +215,7 @@ class Group:
         await self._set_clock(reading, began)
         self._exchanged_at = anyio.current_time()
         news = replica.news(reading.entries)
-        if news is None:
+        if not news:  # not even our own message
             return False
 
         await _apply(news, replica)
