@@ -44,7 +44,7 @@ class Store:
         """Append an entry. Its time is not before that of the last one."""
         self._last = max(self._last, int(self.time * 1000))
         self.entries.append(Entry(f"{self._last}-{next(self._numbers)}", text))
-        del self.entries[: -self.kept]
+        del self.entries[: max(0, len(self.entries) - self.kept)]
 
     def since(self, position: str) -> Reading:
         """Return the entries from a position on."""
