@@ -138,7 +138,7 @@ class Controller(Breaker):
         self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
         if 2 * outcome.in_flight > self.window:
             self.window += 1
-        period, now = self.period, outcome.ended
+        period, now = self.period, outcome.known_at
         period.successes += 1
         if self.is_limited:
             self._age(now)
