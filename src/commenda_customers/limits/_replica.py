@@ -127,6 +127,10 @@ class Member:
     waiting: _Count
 
 
+def _new_controller() -> Controller:
+    return Controller(is_shared=True)
+
+
 @dataclass(slots=True)
 class Replica:
     """
@@ -139,7 +143,7 @@ class Replica:
         time: When it was appended.
     """
 
-    controller: Controller = field(default_factory=Controller)
+    controller: Controller = field(default_factory=_new_controller)
     members: dict[str, Member] = field(default_factory=dict[str, Member])
     position: str = START
     time: float = -math.inf
@@ -201,7 +205,7 @@ class Replica:
         """Forget what no longer holds."""
         silent, self.time = now - self.time, now
         if silent > SILENCE:
-            self.controller, self.members = Controller(), {}
+            self.controller, self.members = _new_controller(), {}
         elif silent > LIFETIME / 2:
             for member in self.members.values():
                 member.heard += silent  # nobody could be heard: the log was away
