@@ -142,12 +142,13 @@ class Group:
     async def close(self) -> None:
         """Tell the others that this process leaves, even if it is being cancelled."""
         replica, self.replica = self.replica, None
-        with anyio.move_on_after(_GOODBYE, shield=True):
-            with suppress(LogUnavailableError):
+        try:
+            with anyio.move_on_after(_GOODBYE, shield=True), suppress(LogUnavailableError):
                 if replica is not None:
                     await self._exchange(replica, leaves=True)
-        with anyio.CancelScope(shield=True):
-            await self._log.aclose()
+        finally:  # a task of asyncio can be cancelled in spite of the shield
+            with anyio.CancelScope(shield=True):
+                await self._log.aclose()
 
     @property
     def untold(self) -> int:

@@ -28,7 +28,7 @@ class Part:
         room: Our share of the requests that may be in flight; below 1 if there are more processes than requests.
         phase: When all begin again, we wait for this part of an interval, from 0 to 1, so that we begin in turn.
         elsewhere: Requests of the others in flight that began after the last lesson.
-        untold: Outcomes that the others do not know yet. While no rate is known, these requests count as in flight.
+        untold: Outcomes that the others do not know yet. While no rate is known, or half open, these requests count as in flight.
     """
 
     share: float = 1.0
@@ -84,7 +84,7 @@ class Pacer:
         controller = self.controller
         if now < self.paused_until:
             return self.paused_until - now
-        if controller.is_half_open and (self._recent or self.part.elsewhere):
+        if controller.is_half_open and (self._recent or self.part.elsewhere or self.part.untold):
             # A probe that hangs must not keep the others waiting for its timeout.
             return max(0.0, max(self._last_start, self.paused_until) + LONGEST_OUTAGE_NAP - now)
         if self.in_flight and self.in_flight >= self.window:

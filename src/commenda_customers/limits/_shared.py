@@ -78,13 +78,16 @@ class SharedLimiter(AdaptiveLimiter):
         await self._close()
 
     async def _close(self) -> None:
+        # A task of asyncio can be cancelled at any of these steps.
         try:
             if self._tasks is not None:
                 await self._tasks.aclose()
         finally:
-            await self._group.close()
-            self._tasks = None
-            self._go_alone(())  # requests that still wait must not wait for news of the others
+            try:
+                await self._group.close()
+            finally:
+                self._tasks = None
+                self._go_alone(())  # requests that still wait must not wait for news of the others
 
     async def acquire(self, *, again: bool = False, max_wait: float | None = None) -> Permit:
         """Wait until a request may begin; see `RateLimiter`."""

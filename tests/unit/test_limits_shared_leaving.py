@@ -1,0 +1,113 @@
+"""Shared limiters that are cancelled after one step of the event loop, after two, and so on to their end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+import virtual_time
+from commenda_customers import Feedback
+from commenda_customers.limits._shared import SharedLimiter
+from memory_log import MemoryLog, Store
+
+OK = Feedback(is_answered=True)
+
+
+class SteppingLog(MemoryLog):
+    """A log whose calls take several steps."""
+
+    async def _come_back(self) -> None:
+        for _ in range(3):
+            await checkpoint()
+
+
+async def cancel_scope(function: Callable[[], Awaitable[None]], steps: int) -> bool:
+    """Cancel a scope after so many steps; return whether it was in time."""
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(_after, steps, scope.cancel)
+            await function()
+        tasks.cancel_scope.cancel()
+    return scope.cancelled_caught
+
+
+async def cancel_task(function: Callable[[], Awaitable[None]], steps: int) -> bool:
+    """Cancel a task of asyncio after so many steps; return whether it was in time."""
+    task = asyncio.ensure_future(function())
+    await _after(steps, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+    return task.cancelled()
+
+
+async def _after(steps: int, call: Callable[[], object]) -> None:
+    for _ in range(steps):
+        await checkpoint()
+    call()
+
+
+WAYS = [("asyncio", cancel_scope), ("asyncio", cancel_task), ("trio", cancel_scope)]
+
+
+@pytest.mark.parametrize("hangs", ["", "open", "read", "exchange"])
+@pytest.mark.parametrize(("backend", "cancel"), WAYS)
+def test_it_can_be_cancelled_at_each_step(
+    backend: str, cancel: Callable[[Callable[[], Awaitable[None]], int], Awaitable[bool]], hangs: str
+) -> None:
+    """Cancelled at any step, it ends as itself, leaves nothing open and no task, and can be entered again."""
+
+    async def main() -> None:
+        outcomes: list[bool] = []
+        while len(outcomes) < 60 or (any(outcomes[-10:]) and not hangs):
+            store = Store()
+            limiter = SharedLimiter(SteppingLog(store), name="prod")
+            log = limiter._log
+            assert isinstance(log, MemoryLog)
+            log.hangs = {hangs}
+            before = {task.id for task in anyio.get_running_tasks()}
+
+            async def block(limiter: SharedLimiter = limiter) -> None:
+                async with limiter:
+                    for _ in range(3):
+                        limiter.release(await limiter.acquire(), OK)
+                        await checkpoint()
+
+            with anyio.fail_after(5):
+                outcomes.append(await cancel(block, len(outcomes)))
+            for _ in range(3):
+                await checkpoint()
+            assert {task.id for task in anyio.get_running_tasks()} <= before
+            assert not log.is_open
+            assert limiter.snapshot().in_flight == limiter.snapshot().waiting == 0
+
+            log.hangs = set()
+            async with limiter, SharedLimiter(SteppingLog(store), name="prod") as other:
+                limiter.release(await limiter.acquire(), OK)
+                await anyio.sleep(4.5)
+                assert "shared with 1 other" in repr(other)
+        assert any(outcomes)
+        assert hangs or not all(outcomes)
+
+    virtual_time.run(main, backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_beat_can_be_cancelled_at_each_step(backend: str) -> None:
+    """Cancelled while messages are exchanged, it tells the others that it leaves."""
+
+    async def main() -> None:
+        for steps in range(40):
+            store = Store()
+            async with SharedLimiter(SteppingLog(store), name="prod") as other:
+                async with SharedLimiter(SteppingLog(store), name="prod") as limiter:
+                    limiter.release(await limiter.acquire(), OK)
+                    await anyio.sleep(0.25)
+                    for _ in range(steps):
+                        await checkpoint()
+                await anyio.sleep(1.1)
+                assert "shared with 0 other" in repr(other)
+
+    virtual_time.run(main, backend)
