@@ -26,8 +26,8 @@ class Traffic:
 
     Attributes:
         began: When the first request came.
-        first_done: When the first process was given its last page, of those that were not killed. Until then, all are at
-            work.
+        first_done: When the first process has got nearly all of its pages, of those that were not killed. Until then, all
+            have enough to do.
         ended: When the last request came.
     """
 
@@ -40,9 +40,11 @@ class Traffic:
         assert requests[0].number == 1, "the emulator has forgotten the first requests"
         self._limit = limit
         self._arrivals = [Arrival(one.at, owners[one.params["corporation_id"]], one.status == 200) for one in requests]
-        last = {arrival.worker: arrival.at for arrival in self._arrivals if arrival.is_accepted}
+        accepted = {
+            worker: [one.at for one in self._arrivals if one.worker == worker and one.is_accepted] for worker in survivors
+        }
         self.began, self.ended = self._arrivals[0].at, self._arrivals[-1].at
-        self.first_done = min((last[worker] for worker in survivors if worker in last), default=self.began)
+        self.first_done = min((times[19 * len(times) // 20] for times in accepted.values() if times), default=self.began)
         self.requests = len(requests)
 
     def __str__(self) -> str:

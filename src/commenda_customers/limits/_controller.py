@@ -51,6 +51,8 @@ class Controller(Breaker):
 
     Attributes:
         adapts: Whether a rate is learned. If not, the rate is somebody else's concern.
+        is_shared: Whether several processes learn together. Their first rate may be far too high, and a trial at such a rate
+            looks like chance. So they never return to no limit at all.
         rate: Requests per second that hold; infinite while no limit is known.
         hold: Seconds of use before the rate grows.
         age: Seconds for which the rate was in use.
@@ -67,6 +69,7 @@ class Controller(Breaker):
     """
 
     adapts: bool = True
+    is_shared: bool = False
     rate: float = math.inf
     hold: float = 0.0
     age: float = 0.0
@@ -138,7 +141,7 @@ class Controller(Breaker):
         self.allowance = min(self._most_allowed, self.allowance + TOLERANCE + 1.5 * self.chance)
         if 2 * outcome.in_flight > self.window:
             self.window += 1
-        period, now = self.period, outcome.ended
+        period, now = self.period, outcome.known_at
         period.successes += 1
         if self.is_limited:
             self._age(now)
@@ -225,7 +228,10 @@ class Controller(Breaker):
                 self._judge(self.trial, now)
             return
 
-        self.uncut = 0.0 if self.chance else max(self.uncut, old)  # a lesson in spite of the tolerance is a limit's
+        if self.chance:
+            self.uncut = 0.0  # a lesson in spite of the tolerance is a limit's
+        elif old < math.inf or not self.is_shared:
+            self.uncut = max(self.uncut, old)
         self.chance = 0.0
         if not self.is_limited:
             self.rate = KEEP * self._got_through(now)

@@ -38,6 +38,7 @@ class Outcome(NamedTuple):
         wait: Seconds that the server asked to wait; `None` if it did not say.
         failing_since: When the same request failed for the first time; infinity if it had not.
         is_answered: Whether a response came.
+        told: When another process told us; minus infinity for our own.
     """
 
     kind: Kind
@@ -47,6 +48,12 @@ class Outcome(NamedTuple):
     wait: float | None = None
     failing_since: float = math.inf
     is_answered: bool = True
+    told: float = -math.inf
+
+    @property
+    def known_at(self) -> float:
+        """When we heard of it."""
+        return max(self.ended, self.told)
 
     @property
     def duration(self) -> float:

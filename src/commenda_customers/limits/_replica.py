@@ -7,8 +7,8 @@ its last one. So the `Controller` of each replica learns from the requests of al
 1. *A member* is a process that has appended an entry within the last seconds. Each counts from its first entry on.
 2. *The rate is divided* so that nobody gets more than it wants while another wants more (max-min fairness).
 3. *A decision reaches the others later.* Refusals of what they sent before they heard of it say nothing new.
-4. *After a silence* of all, nothing that was known before holds. Processes that have lost the log know a rate of their own.
-   They bring it with them when they return, and the rates add up.
+4. *After a silence* of all, nothing that was known before holds, unless all stood still. Processes that have lost the log
+   know a rate of their own. They bring it with them when they return, and the rates add up.
 """
 
 import json
@@ -127,6 +127,10 @@ class Member:
     waiting: _Count
 
 
+def _new_controller() -> Controller:
+    return Controller(is_shared=True)
+
+
 @dataclass(slots=True)
 class Replica:
     """
@@ -139,7 +143,7 @@ class Replica:
         time: When it was appended.
     """
 
-    controller: Controller = field(default_factory=Controller)
+    controller: Controller = field(default_factory=_new_controller)
     members: dict[str, Member] = field(default_factory=dict[str, Member])
     position: str = START
     time: float = -math.inf
@@ -179,7 +183,7 @@ class Replica:
                 self._apply(message, entry.time)
 
     def _apply(self, message: Message, now: float) -> None:
-        self._let_time_pass(now)
+        self._let_time_pass(message, now)
         if message.brings and (message.anew or message.member not in self.members):
             self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         lesson_before = self.controller.lesson_at
@@ -197,19 +201,21 @@ class Replica:
         in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
 
-    def _let_time_pass(self, now: float) -> None:
+    def _let_time_pass(self, message: Message, now: float) -> None:
         """Forget what no longer holds."""
         silent, self.time = now - self.time, now
-        if silent > SILENCE:
-            self.controller, self.members = Controller(), {}
+        is_known = message.member in self.members and not (message.brings or message.anew)
+        if silent > SILENCE and not is_known:
+            self.controller, self.members = _new_controller(), {}
         elif silent > LIFETIME / 2:
+            # The log was away, or all stood still: if its author had been alone in between, it would bring a rate.
             for member in self.members.values():
-                member.heard += silent  # nobody could be heard: the log was away
+                member.heard += silent
         for name in [name for name, member in self.members.items() if now - member.heard > LIFETIME]:
             del self.members[name]
 
     def _learn(self, report: Report, heard: float) -> None:
-        controller, outcome = self.controller, report.outcome()
+        controller, outcome = self.controller, report.outcome()._replace(told=self.time)
         if not self.time - _OLDEST < outcome.sent <= outcome.ended < self.time + SILENCE:
             return  # the clock of its author is wrong
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
