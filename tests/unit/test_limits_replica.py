@@ -333,7 +333,7 @@ class TestSilence:
         """After a silence, a process that knew no limit begins to learn one."""
         replica = knows(50.0, "a")
         replica.apply([said("b", 105.0)])
-        assert replica.controller == Controller()
+        assert replica.controller == Replica().controller
 
     def test_one_that_was_away_while_others_went_on_brings_its_part(self) -> None:
         """They have learned without it what is left for them."""
@@ -385,6 +385,13 @@ class TestLessons:
         assert (replica.controller.rate, replica.controller.strikes) == (rate, 1)
         replica.apply([said("b", 103.0, REFUSED, heard=101.0)])
         assert replica.controller.strikes == 2
+
+    def test_refusals_of_one_that_had_not_heard_of_a_first_rate_teach_nothing(self) -> None:
+        """The rate came with a process, and there was no lesson yet."""
+        replica = replica_of(said("a", 100.0, *[OK] * 30), said("b", 100.1, brings=50.0))
+        same = replace(replica.controller)
+        replica.apply([said("a", 100.2, *[REFUSED] * 9, heard=-math.inf)])
+        assert replica.controller == same
 
     def test_a_success_of_one_that_had_not_heard_counts(self) -> None:
         """If a request gets through, it does not matter what its process knew."""

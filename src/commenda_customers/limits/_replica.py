@@ -220,6 +220,8 @@ class Replica:
             return  # the clock of its author is wrong
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
             # It was sent at the old rate or before the pause, so it says as little as if it was sent before the lesson.
+            if math.isinf(controller.lesson_at):
+                return
             outcome = outcome._replace(sent=min(outcome.sent, math.nextafter(controller.lesson_at, -math.inf)))
         if report.kind is None:
             controller.exhaust(outcome)
