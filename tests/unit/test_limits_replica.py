@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commenda_customers.limits._controller import Controller
 from commenda_customers.limits._log import Entry, Snapshot
 from commenda_customers.limits._outcomes import Kind, Learned, Outcome, Trial
 from commenda_customers.limits._replica import START, Message, Replica, Report, fair_part
