@@ -333,7 +333,7 @@ class TestSilence:
         """After a silence, a process that knew no limit begins to learn one."""
         replica = knows(50.0, "a")
         replica.apply([said("b", 105.0)])
-        assert replica.controller == Controller()
+        assert replica.controller == Controller(is_shared=True)
 
     def test_one_that_was_away_while_others_went_on_brings_its_part(self) -> None:
         """They have learned without it what is left for them."""
