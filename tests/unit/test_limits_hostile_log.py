@@ -70,7 +70,7 @@ def test_impossible_times(sent: float, ended: float) -> None:
     """Nothing is learned from requests that were sent or ended when that cannot have been."""
     replica = Replica()
     replica.apply([entry(0), *(entry(0.1, *reports(kind, sent, ended)) for kind in [*Kind, None])])
-    assert replica.controller == Controller()
+    assert replica.controller == Controller(is_shared=True)
 
 
 @pytest.mark.parametrize("rate", [5e-324, 1e-9, 1e9])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commenda_customers.limits._controller import Controller
 from commenda_customers.limits._log import Entry, Snapshot
 from commenda_customers.limits._outcomes import Kind, Learned, Outcome, Trial
 from commenda_customers.limits._replica import START, Message, Replica, Report, fair_part
@@ -332,7 +333,7 @@ class TestSilence:
         """After a silence, a process that knew no limit begins to learn one."""
         replica = knows(50.0, "a")
         replica.apply([said("b", 105.0)])
-        assert replica.controller == Replica().controller
+        assert replica.controller == Controller(is_shared=True)
 
     def test_one_that_was_away_while_others_went_on_brings_its_part(self) -> None:
         """They have learned without it what is left for them."""

@@ -28,8 +28,7 @@ class Part:
         room: Our share of the requests that may be in flight; below 1 if there are more processes than requests.
         phase: When all begin again, we wait for this part of an interval, from 0 to 1, so that we begin in turn.
         elsewhere: Requests of the others in flight that began after the last lesson.
-        untold: Outcomes that the others do not know yet. While no rate is known, and while half open, these requests count
-            as in flight.
+        untold: Outcomes that the others do not know yet. In slow start, or half open, these requests count as in flight.
     """
 
     share: float = 1.0
