@@ -46,6 +46,7 @@ class Status(NamedTuple):
         waiting: Its requests that wait.
         is_held_up: Whether they wait for outcomes, of others too.
         rate: The part of the rate that it may use, without growth.
+        pause: Seconds for which the server wants no requests at all.
     """
 
     heard: float
@@ -54,6 +55,7 @@ class Status(NamedTuple):
     waiting: int
     is_held_up: bool
     rate: float
+    pause: float
 
     @property
     def is_idle(self) -> bool:
@@ -222,11 +224,14 @@ class Group:
         return True
 
     def _message(self, reports: Sequence[Report], *, joins: bool, anew: bool, leaves: bool) -> Message:
-        heard, wanted, in_flight, waiting, _, rate = self._status()
+        heard, wanted, in_flight, waiting, _, rate, pause = self._status()
         if joins:
             wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
         now, brings = anyio.current_time() + self.ahead, rate if joins and rate < math.inf else None
-        return Message(self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, anew, leaves)
+        known = brings, pause if joins else 0.0
+        return Message(
+            self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), *known, anew=anew, leaves=leaves
+        )
 
     async def _set_clock(self, reading: Reading, began: float) -> None:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""

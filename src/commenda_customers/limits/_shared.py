@@ -9,6 +9,7 @@ from typing import Self
 
 import anyio
 
+from ._breaker import LONGEST_NAP
 from ._group import Group, Status
 from ._log import Log
 from ._outcomes import Kind, Outcome
@@ -143,8 +144,11 @@ class SharedLimiter(AdaptiveLimiter):
         pacer, controller = self._pacer, self._pacer.controller
         is_slow_start = not controller.is_limited and pacer.window < self.max_in_flight
         is_held_up = bool(self._queue) and (is_slow_start or controller.is_half_open)
-        wanted = self._wanted(self._now())
-        return Status(self._heard, wanted, pacer.in_flight, len(self._queue), is_held_up, self._held_share)
+        now = self._now()
+        pause = controller.paused_until - now
+        asked = pause if pause > LONGEST_NAP else 0.0  # a longer pause is not a nap: the server asked for it
+        waiting = len(self._queue)
+        return Status(self._heard, self._wanted(now), pacer.in_flight, waiting, is_held_up, self._held_share, asked)
 
     @property
     def _held_share(self) -> float:
