@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from commenda_customers.limits._controller import Controller
 from commenda_customers.limits._log import Entry, Snapshot
 from commenda_customers.limits._outcomes import Kind
 from commenda_customers.limits._replica import Message, Replica, Report
@@ -70,7 +69,7 @@ def test_impossible_times(sent: float, ended: float) -> None:
     """Nothing is learned from requests that were sent or ended when that cannot have been."""
     replica = Replica()
     replica.apply([entry(0), *(entry(0.1, *reports(kind, sent, ended)) for kind in [*Kind, None])])
-    assert replica.controller == Controller(is_shared=True)
+    assert replica.controller == Replica().controller
 
 
 @pytest.mark.parametrize("rate", [5e-324, 1e-9, 1e9])

@@ -1,6 +1,4 @@
-"""Processes that all stand still, as if their machine was suspended; and a log whose clock is put forward."""
-
-from contextlib import AsyncExitStack
+"""Processes that all stand still, as if their machine was suspended."""
 
 import anyio
 import pytest
@@ -38,39 +36,26 @@ def test_what_was_known_does_not_hold_for_others(brings: float | None) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_clock_that_is_put_forward() -> None:
-    """The processes keep their rate, and share it."""
+@pytest.mark.parametrize("loses", ["entries", "answers"])
+async def test_a_pause_outlives_the_log(loses: str) -> None:
+    """If the server asked to wait for an hour, no process sends a request because the log was lost."""
     store = Store()
-    async with AsyncExitStack() as stack:
-        limiters = [await stack.enter_async_context(SharedLimiter(MemoryLog(store), name="prod")) for _ in range(3)]
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        level = 10.0
-
-        async def fill() -> None:
-            nonlocal level
-            while True:
-                await anyio.sleep(0.1)
-                level = min(10, level + 5)
-
-        async def use(limiter: SharedLimiter) -> None:
-            nonlocal level
-            while True:
-                permit = await limiter.acquire()
-                is_refused, level = level < 1, max(0, level - 1)
-                await anyio.sleep(0.02)
-                limiter.release(permit, Feedback(is_answered=True, is_throttled=is_refused))
-
-        tasks.start_soon(fill)
-        for limiter in limiters:
-            for _ in range(4):
-                tasks.start_soon(use, limiter)
+    async with (
+        SharedLimiter(MemoryLog(store), name="prod") as one,
+        SharedLimiter(MemoryLog(store), name="prod") as other,
+    ):
+        for wait in [None] * 40 + [3600.0] * 5:
+            with anyio.move_on_after(1):
+                permit = await one.acquire()
+                one.release(permit, Feedback(is_answered=True, is_throttled=wait is not None, wait=wait))
+        await anyio.sleep(1)
+        assert min(one.snapshot().paused_for, other.snapshot().paused_for) > 3500
+        if loses == "entries":
+            store.clear()
+        else:
+            store.is_away = True
+            await anyio.sleep(30)
+            store.is_away = False
         await anyio.sleep(10)
-        before = sum(limiter.snapshot().rate or 0 for limiter in limiters)
-        store.ahead += 60
-        await anyio.sleep(2)
-        after = sum(limiter.snapshot().rate or 0 for limiter in limiters)
-        assert all("shared with 2 other processes" in repr(limiter) for limiter in limiters)
-        tasks.cancel_scope.cancel()
-
-    assert 30 < before < 80
-    assert 0.7 * before < after < 1.5 * before
+        assert "shared with 1 other process" in repr(one)
+        assert min(one.snapshot().paused_for, other.snapshot().paused_for) > 3500

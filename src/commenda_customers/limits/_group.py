@@ -31,6 +31,9 @@ _GOODBYE = 1.0
 _NEWCOMER_WANTS, _NEWCOMER_WAITS = 10.0, 4
 """What a process that has just joined most likely wants: requests per second, and requests that wait."""
 
+_LEAST_BETWEEN_WARNINGS = 60.0
+"""Seconds: a log that comes and goes is one problem."""
+
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.5
 """Seconds of backoff before the next attempt to reach the log: at first, and at most. They double."""
 
@@ -46,6 +49,7 @@ class Status(NamedTuple):
         waiting: Its requests that wait.
         is_held_up: Whether they wait for outcomes, of others too.
         rate: The part of the rate that it may use, without growth.
+        pause: Seconds for which the server wants no requests at all.
     """
 
     heard: float
@@ -54,6 +58,7 @@ class Status(NamedTuple):
     waiting: int
     is_held_up: bool
     rate: float
+    pause: float
 
     @property
     def is_idle(self) -> bool:
@@ -97,6 +102,7 @@ class Group:
         self._reports: list[Report] = []
         self._told = 0.0  # the requests per second that the others believe we want
         self._is_idle = self._is_warned = False
+        self._warned_at = -math.inf
         self._hurry = anyio.Event()
         self._exchanged_at = self._saved_at = -math.inf
 
@@ -222,11 +228,14 @@ class Group:
         return True
 
     def _message(self, reports: Sequence[Report], *, joins: bool, anew: bool, leaves: bool) -> Message:
-        heard, wanted, in_flight, waiting, _, rate = self._status()
+        heard, wanted, in_flight, waiting, _, rate, pause = self._status()
         if joins:
             wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
         now, brings = anyio.current_time() + self.ahead, rate if joins and rate < math.inf else None
-        return Message(self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), brings, anew, leaves)
+        known = brings, pause if joins else 0.0
+        return Message(
+            self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), *known, anew=anew, leaves=leaves
+        )
 
     async def _set_clock(self, reading: Reading, began: float) -> None:
         """Correct what is known of the log's clock: it was read at some time between *began* and now."""
@@ -257,9 +266,10 @@ class Group:
             self.replica = None
             reports, self._reports = self._reports, []
             self._on_loss(reports)
-        if not self._is_warned:
+        now = anyio.current_time()
+        if not self._is_warned and now >= self._warned_at + _LEAST_BETWEEN_WARNINGS:
             _logger.warning("rate limit of %s: not shared with other processes for now: %s", self._name, exc)
-        self._is_warned = True
+            self._is_warned, self._warned_at = True, now
 
 
 async def _apply(entries: Sequence[Entry], replica: Replica) -> None:

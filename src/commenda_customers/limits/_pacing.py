@@ -11,6 +11,9 @@ from ._outcomes import Outcome
 _LATENESS = 0.01
 """Seconds by which a request may be late without slowing down those behind it. A timer of an event loop is never exact."""
 
+_TELLING = 0.1
+"""Seconds, at most, for which requests wait until the others know an outcome."""
+
 _GUESSED_ROUND_TRIP = 0.1
 """Seconds, while the round trip is not known."""
 
@@ -29,6 +32,7 @@ class Part:
         phase: When all begin again, we wait for this part of an interval, from 0 to 1, so that we begin in turn.
         elsewhere: Requests of the others in flight that began after the last lesson.
         untold: Outcomes that the others do not know yet. In slow start, or half open, these requests count as in flight.
+        untold_since: When the first of them was known here.
     """
 
     share: float = 1.0
@@ -36,6 +40,7 @@ class Part:
     phase: float = 0.0
     elsewhere: int = 0
     untold: int = 0
+    untold_since: float = -math.inf
 
 
 class Pacer:
@@ -87,9 +92,11 @@ class Pacer:
         if controller.is_half_open and (self._recent or self.part.elsewhere or self.part.untold):
             # A probe that hangs must not keep the others waiting for its timeout.
             return max(0.0, max(self._last_start, self.paused_until) + LONGEST_OUTAGE_NAP - now)
-        if self.in_flight and self.in_flight >= self.window:
+        if self._recent and self._recent >= self.window:
             return math.inf
-        return max(0.0, self._next_start - now)
+        must_be_told = self.part.untold and self.in_flight >= self.window
+        told_by = self.part.untold_since + _TELLING if must_be_told else -math.inf
+        return max(0.0, told_by - now, self._next_start - now)
 
     def begin(self, now: float) -> None:
         """Count a request that begins."""

@@ -48,7 +48,7 @@ _TEXT = "text"
 """The field of an entry."""
 
 _CONNECTIONS: dict[str, Any] = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
-_POSITION = re.compile(r"\d+-\d+", re.ASCII)
+_POSITION = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 # Redis refuses the command because of its own state, or because of what another client does.
 _TEMPORARY = re.compile(
     r"(ASK|BUSY|CLUSTERDOWN|EXECABORT|LOADING|MASTERDOWN|MISCONF|MOVED|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
@@ -269,6 +269,8 @@ class RedisLog:
 
 def _reading(entries: Any, time: Any) -> Reading:
     seconds, microseconds = time
+    if not all(_POSITION.fullmatch(name) for name, _ in entries):
+        raise ValueError("the ids of its entries are not those of Redis")
     return Reading(seconds + microseconds / 1e6, [Entry(name, fields.get(_TEXT, "")) for name, fields in entries])
 
 

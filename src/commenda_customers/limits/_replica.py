@@ -96,6 +96,7 @@ class Message:
         waiting: Its requests that wait.
         reports: What it saw since its last message.
         brings: Its share of the rate, without growth, if it joins; `None` if it knows no limit.
+        pause: Seconds for which the server wants no requests at all, as far as it knows, if it joins.
         anew: Whether it joins because what all knew is lost.
         leaves: Whether it is its last message.
     """
@@ -108,6 +109,7 @@ class Message:
     waiting: _Count = 0
     reports: tuple[Report, ...] = ()
     brings: _Amount | None = None
+    pause: _Amount = 0.0
     anew: bool = False
     leaves: bool = False
 
@@ -186,6 +188,8 @@ class Replica:
         self._let_time_pass(message, now)
         if message.brings and (message.anew or message.member not in self.members):
             self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
+        if message.pause:
+            self.controller.paused_until = max(self.controller.paused_until, now + message.pause)
         lesson_before = self.controller.lesson_at
         for report in message.reports:
             self._learn(report, message.heard)

@@ -9,6 +9,7 @@ from typing import Self
 
 import anyio
 
+from ._breaker import LONGEST_NAP
 from ._group import Group, Status
 from ._log import Log
 from ._outcomes import Kind, Outcome
@@ -128,6 +129,8 @@ class SharedLimiter(AdaptiveLimiter):
         if self._queue or self._others_wait:
             in_flight = max(2, in_flight)  # only one would mean that nothing else is wanted
         report = Report.of(outcome._replace(in_flight=in_flight), is_late=outcome.sent < self._heard_at, is_hint=is_hint)
+        if not pacer.part.untold:
+            pacer.part.untold_since = outcome.ended
         pacer.part.untold += 1
         is_urgent = is_hint or outcome.kind is not Kind.SUCCESS or pacer.controller.is_half_open
         self._group.report(report, is_urgent=is_urgent)
@@ -143,8 +146,11 @@ class SharedLimiter(AdaptiveLimiter):
         pacer, controller = self._pacer, self._pacer.controller
         is_slow_start = not controller.is_limited and pacer.window < self.max_in_flight
         is_held_up = bool(self._queue) and (is_slow_start or controller.is_half_open)
-        wanted = self._wanted(self._now())
-        return Status(self._heard, wanted, pacer.in_flight, len(self._queue), is_held_up, self._held_share)
+        now = self._now()
+        pause = controller.paused_until - now
+        asked = pause if pause > LONGEST_NAP else 0.0  # a longer pause is not a nap: the server asked for it
+        waiting = len(self._queue)
+        return Status(self._heard, self._wanted(now), pacer.in_flight, waiting, is_held_up, self._held_share, asked)
 
     @property
     def _held_share(self) -> float:
@@ -177,7 +183,7 @@ class SharedLimiter(AdaptiveLimiter):
         self._pacer.heed_lesson(now)
         if replica.controller.changed_at != self._heard:
             self._heard, self._heard_at = replica.controller.changed_at, now
-        self._pacer.part.untold = self._group.untold
+        self._pacer.part.untold, self._pacer.part.untold_since = self._group.untold, now
         self._pacer.part.elsewhere = sum(member.in_flight for member in others)
         if is_new:
             self._pacer.begin_in_turn(now)
