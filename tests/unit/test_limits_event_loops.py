@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -49,6 +50,47 @@ class TestEventLoops:
         for backend in ("trio", "asyncio", "trio"):
             assert virtual_time.run(wait, backend)
         assert "FixedRate(3, per=1.0)" in repr(FixedRate(3))
+
+    @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(3)])
+    def test_another_clock_changes_nothing(self, make: Callable[[], RateLimiter], monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was learned in one event loop holds in the next: pauses, paces and rates are as they would have been."""
+        monkeypatch.setattr("random.random", lambda: 0.5)
+        refused, failed = {72, 73, 74, 76, 77}, {150, 151, 152, 153, 154}
+
+        def story(limiter: RateLimiter, *breaks: int) -> list[float]:
+            seen, elapsed = list[float](), 0.0
+
+            def machine() -> float:  # it goes on while the clock of each event loop begins at 0
+                with suppress(anyio.NoEventLoopError):
+                    return elapsed + anyio.current_time()
+                return elapsed
+
+            async def request(number: int) -> None:
+                permit, since = await limiter.acquire(), anyio.current_time()
+                seen.append(machine())
+                await anyio.sleep(0.125)
+                if number in refused:
+                    feedback = Feedback(is_answered=True, is_throttled=True)
+                else:
+                    feedback = Feedback(is_answered=True, is_failed=number in failed, failing_since=since)
+                limiter.release(permit, feedback)
+                snapshot = limiter.snapshot()
+                seen.extend([snapshot.rate or 0.0, snapshot.paused_for, snapshot.max_in_flight, limiter.estimate_wait()])
+                if number % 50 == 49:
+                    await anyio.sleep(3)
+
+            monkeypatch.setattr("time.monotonic", machine)
+            for first, last in pairwise([0, *breaks, 170]):
+
+                async def part(first: int = first, last: int = last) -> float:
+                    for number in range(first, last):
+                        await request(number)
+                    return anyio.current_time()
+
+                elapsed += virtual_time.run(part, "asyncio")
+            return seen
+
+        assert story(make(), 30, 73, 78, 130, 151, 155) == pytest.approx(story(make()), rel=1e-6, abs=1e-6)
 
     @pytest.mark.parametrize("make", [AdaptiveLimiter, lambda: FixedRate(3)])
     def test_any_thread_may_look(self, make: Callable[[], RateLimiter]) -> None:

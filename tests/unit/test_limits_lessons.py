@@ -8,7 +8,7 @@ import pytest
 
 from commenda_customers import Feedback, Permit
 from commenda_customers.limits._controller import Controller
-from commenda_customers.limits._outcomes import Kind, Outcome, Period, Trial, outcome_of
+from commenda_customers.limits._outcomes import Kind, Learned, Outcome, Period, Trial, outcome_of
 
 OK, REFUSED, REJECTED, FAILED = Kind.SUCCESS, Kind.REFUSAL, Kind.REJECTION, Kind.FAILURE
 
@@ -531,3 +531,33 @@ class TestOutages:
         controller = knows(50.0, strikes=1, lesson_at=10.0, paused_until=40.0)
         controller.observe(Outcome(REFUSED, 10.1, 10.2, 8))
         assert controller.paused_until == 40
+
+
+class TestOtherRates:
+    """A rate that is not learned here: processes joined that had a part of the limit, or left."""
+
+    def test_it_holds_like_one_that_was_learned(self) -> None:
+        """What belongs to the old rate is forgotten: a trial, what to return to, and the growth."""
+        controller = knows(trial=Trial(60.0, 8.0, 0.05), before=Learned(60.0, 8.0, 0.0, None), fallback=40.0, age=9.0)
+        controller.resume_at(30.0, 5.0)
+        assert controller.rate == controller.present_rate == 30.0
+        assert (controller.trial, controller.before, controller.fallback) == (None, None, math.inf)
+        assert controller.period == Period(5.0, grew_at=5.0)
+        assert controller.hold == 1.0
+        assert controller.decided_at == controller.changed_at == 5.0
+
+    @pytest.mark.parametrize("rate", [0.0, 1e-9])
+    def test_it_is_never_zero(self, rate: float) -> None:
+        """A request begins every fifty seconds at least."""
+        controller = knows()
+        controller.resume_at(rate, 5.0)
+        assert controller.present_rate == 0.02
+        assert controller.hold == 750.0
+
+    def test_a_pause_without_a_new_rate_is_a_change(self) -> None:
+        """An outage changes no rate, but others have to hear of the pause."""
+        controller = knows(round_trip=0.1)
+        now = feed(controller, OK, now=0.0)
+        now = feed(controller, *[FAILED] * 4, now=now + 1)
+        assert controller.decided_at == -math.inf
+        assert controller.changed_at == controller.lesson_at == now

@@ -136,3 +136,72 @@ class TestPace:
         assert pacer.delay(0.0) == math.inf
         pacer.end(0.0)
         assert pacer.delay(0.0) == 0
+
+
+class TestPart:
+    """Other processes use the limit too."""
+
+    def test_the_rate_is_our_share(self) -> None:
+        """Requests begin at our part of the rate."""
+        pacer = Pacer(Controller(rate=10.0, hold=math.inf, window=50.0))
+        pacer.part.share = 0.25
+        assert pacer.rate == 2.5
+        pacer.begin(0.0)
+        assert pacer.delay(0.0) == pytest.approx(0.4, abs=0.02)
+
+    @pytest.mark.parametrize(("round_trip", "rate"), [(0.5, 1.0), (0.0, 5.0)])
+    def test_less_than_one_request_in_flight_means_to_wait(self, round_trip: float, rate: float) -> None:
+        """If there is room for half a request, each has to wait for as long again as a request takes."""
+        pacer = Pacer(Controller(round_trip=round_trip))
+        pacer.part.room = 0.5
+        assert pacer.rate == rate
+        assert pacer.delay(0.0) == 0
+        pacer.begin(0.0)
+        pacer.end(0.0)
+        assert pacer.delay(0.0) == pytest.approx(1 / rate, abs=0.02)
+        pacer.part.share, pacer.controller.rate = 0.1, 1.0
+        assert pacer.rate == 0.1
+
+    def test_one_request_may_be_in_flight_in_any_case(self) -> None:
+        """Our room is what we may have in flight, but never nothing."""
+        pacer = Pacer(Controller(window=8.0))
+        for room, window in [(2.0, 2.0), (0.5, 0.5), (20.0, 8.0)]:
+            pacer.part.room = room
+            assert pacer.window == window
+        pacer.part.room = 0.5
+        assert pacer.delay(0.0) == 0
+        pacer.begin(0.0)
+        assert pacer.delay(1000.0) == math.inf
+
+    def test_after_a_pause_all_begin_in_turn(self) -> None:
+        """Processes that pause until the same time begin after each other, evenly over an interval."""
+        controller, begun = Controller(has_worked=True, rate=10.0, hold=math.inf, allowance=0.0), list[float]()
+        pacers = [Pacer(controller) for _ in range(4)]
+        controller.observe(Outcome(Kind.REFUSAL, 0.0, 0.1, 1, 5.0))
+        for number, pacer in enumerate(pacers):
+            pacer.part.share, pacer.part.phase = 0.25, number / 4
+            pacer.heed_lesson(0.1)
+            now = 0.1 + pacer.delay(0.1)
+            begun.append(now + pacer.delay(now))
+        interval = 1 / controller.rate
+        assert begun == pytest.approx([5.1 + number * interval for number in range(4)])
+
+    def test_half_open_somebody_else_finds_out(self) -> None:
+        """A probe of another process, or one of ours of which the others do not know the end, holds ours back for a while."""
+        for name in ("elsewhere", "untold"):
+            pacer, now = shut(0.0)
+            now += pacer.delay(now)
+            assert pacer.delay(now) == 0
+            setattr(pacer.part, name, 1)
+            assert pacer.delay(now) == pytest.approx(4.0)
+            assert pacer.delay(now + 4.0) == 0
+
+    def test_a_lesson_makes_an_end_of_all_that_is_in_flight(self) -> None:
+        """What began before it counts no more, here and elsewhere."""
+        pacer, now = shut(0.0)
+        pacer.part.elsewhere = pacer.part.untold = 3
+        now += pacer.delay(now)
+        pacer.begin(now)
+        pacer.observe(Outcome(Kind.REFUSAL, now, now + 0.1, 1))
+        assert (pacer.part.elsewhere, pacer.part.untold) == (0, 0)
+        assert pacer.delay(pacer.paused_until) == 0
