@@ -1,7 +1,7 @@
 """
 A limiter that shares one quota with other processes, through Redis 6.0 or newer, or Valkey.
 
-It needs the extra `redis`. A request never waits for Redis.
+It needs the extra `redis`. No request fails because of Redis.
 """
 
 from ._redis_log import RedisLog
