@@ -9,6 +9,7 @@ from typing import Self
 
 import anyio
 
+from .._reports import show_log
 from ._breaker import LONGEST_NAP
 from ._group import Group, Status
 from ._log import Log
@@ -32,7 +33,7 @@ class SharedLimiter(AdaptiveLimiter):
     """
     An `AdaptiveLimiter` for a quota that several processes share: they learn the limit together, and divide it.
 
-    Enter it around the clients that use it. A request never waits for the log. While the log is unavailable, the process
+    Enter it around the clients that use it. No request fails because of the log. While the log is unavailable, the process
     keeps its share of the rate, and learns on its own.
     """
 
@@ -58,6 +59,7 @@ class SharedLimiter(AdaptiveLimiter):
         if self._tasks is not None and not self._own_loop_has_ended():
             raise RuntimeError("this limiter is in use already; enter it once, around all clients that share it")
 
+        show_log()
         self._settle_here()
         self._tasks = AsyncExitStack()
         self._group, self._pacer = self._new_group(), self._new_pacer()

@@ -1,7 +1,7 @@
 """
 A limiter that shares one quota with other processes, through Redis 6.0 or newer, or Valkey.
 
-It needs the extra `redis`. A request never waits for Redis.
+It needs the extra `redis`. No request fails because of Redis.
 """
 
 from ._redis_log import RedisLog
@@ -16,9 +16,9 @@ class RedisLimiter(SharedLimiter):
     """
     Learns the server's limit together with all processes that use the same quota of the same Redis, and shares it with them.
 
-    Enter it with `async with`, around the clients that use it. This raises `ValueError` if Redis refuses the password, or a
-    command that the limiter needs. While Redis is unavailable, the limiter keeps its share, and learns on its own. It logs a
-    warning.
+    Enter it with `async with`, around the clients that use it, and leave it in the same task. Entering raises `ValueError`
+    if Redis refuses the password, or a command that the limiter needs. While Redis is unavailable, the limiter keeps its
+    share, and learns on its own. It logs a warning.
 
     Redis holds nothing about corporations, customers or tokens. It forgets a quota five minutes after the last process has
     left.
