@@ -187,7 +187,7 @@ class TestPart:
         assert begun == pytest.approx([5.1 + number * interval for number in range(4)])
 
     def test_half_open_somebody_else_finds_out(self) -> None:
-        """A probe of another process, or one of ours of which the others do not know the end, holds ours back for a while."""
+        """A probe of another process holds ours back for a while, and so does one of ours that the others do not know of."""
         for name in ("elsewhere", "untold"):
             pacer, now = shut(0.0)
             now += pacer.delay(now)
