@@ -219,7 +219,9 @@ class Replica:
             del self.members[name]
 
     def _learn(self, report: Report, heard: float) -> None:
-        controller, outcome = self.controller, report.outcome()._replace(told=self.time)
+        controller, outcome = self.controller, report.outcome()
+        if len(self.members) > 1:
+            outcome = outcome._replace(told=self.time)
         if not self.time - _OLDEST < outcome.sent <= outcome.ended < self.time + SILENCE:
             return  # the clock of its author is wrong
         if outcome.kind is not Kind.SUCCESS and (report.is_late or heard < controller.changed_at):
