@@ -364,6 +364,16 @@ class TestWhenItCannotBeUsed:
         await log.aclose()
 
 
+async def test_ids_that_redis_does_not_give(raw_server: RawServer) -> None:
+    """A server whose entries have no ids as those of Redis cannot be used."""
+    entries, time = "*1\r\n*2\r\n$3\r\nodd\r\n*0", "*2\r\n$1\r\n5\r\n$1\r\n0"
+    raw_server.behave(Redis(EXEC=f"*2\r\n{entries}\r\n{time}"))
+    log = make_log(url_of(raw_server))
+    with pytest.raises(LogUnavailableError, match="the ids of its entries are not those of Redis"):
+        await log.read()
+    await log.aclose()
+
+
 class TestThePassword:
     async def test_it_is_sent_and_shown_nowhere(self, raw_server: RawServer, caplog: pytest.LogCaptureFixture) -> None:
         """No repr, `vars`, log or error shows it, also if the server repeats it."""
