@@ -320,6 +320,13 @@ class TestSilence:
         assert replica.controller.rate == 50.0
         assert list(replica.members) == ["a", "b"]
 
+    @pytest.mark.parametrize(("alone_since", "rate"), [(99.5, 75.0), (100.5, 50.0)])
+    def test_a_share_that_the_rate_includes_is_not_added_again(self, alone_since: float, rate: float) -> None:
+        """Who was alone adds its share only if the others have decided a rate without it."""
+        replica = knows(50.0, "a", at=100.0)
+        replica.apply([said("a", 101.0), said("b", 102.0, brings=25.0, alone_since=alone_since)])
+        assert replica.controller.rate == rate
+
     @pytest.mark.parametrize("seconds", [4.1, 10.0, 1e6])
     def test_after_a_long_one_the_parts_add_up(self, seconds: float) -> None:
         """Nothing that was known before holds. Each brings the rate that it had alone."""

@@ -102,7 +102,7 @@ class Group:
         self._reports: list[Report] = []
         self._told = 0.0  # the requests per second that the others believe we want
         self._is_idle = self._is_warned = False
-        self._warned_at = -math.inf
+        self._warned_at = self._alone_since = -math.inf
         self._hurry = anyio.Event()
         self._exchanged_at = self._saved_at = -math.inf
 
@@ -232,7 +232,7 @@ class Group:
         if joins:
             wanted, waiting = max(wanted, _NEWCOMER_WANTS), max(waiting, _NEWCOMER_WAITS)
         now, brings = anyio.current_time() + self.ahead, rate if joins and rate < math.inf else None
-        known = brings, pause if joins else 0.0
+        known = brings, self._alone_since, pause if joins else 0.0
         return Message(
             self._member, now, heard, round(wanted, 3), in_flight, waiting, tuple(reports), *known, anew=anew, leaves=leaves
         )
@@ -263,7 +263,7 @@ class Group:
 
     def _go_alone(self, exc: LogUnavailableError) -> None:
         if self.replica is not None:
-            self.replica = None
+            self.replica, self._alone_since = None, anyio.current_time() + self.ahead
             reports, self._reports = self._reports, []
             self._on_loss(reports)
         now = anyio.current_time()

@@ -96,6 +96,7 @@ class Message:
         waiting: Its requests that wait.
         reports: What it saw since its last message.
         brings: Its share of the rate, without growth, if it joins; `None` if it knows no limit.
+        alone_since: When it lost the log, if it joins again.
         pause: Seconds for which the server wants no requests at all, as far as it knows, if it joins.
         anew: Whether it joins because what all knew is lost.
         leaves: Whether it is its last message.
@@ -109,6 +110,7 @@ class Message:
     waiting: _Count = 0
     reports: tuple[Report, ...] = ()
     brings: _Amount | None = None
+    alone_since: float = -math.inf
     pause: _Amount = 0.0
     anew: bool = False
     leaves: bool = False
@@ -186,7 +188,7 @@ class Replica:
 
     def _apply(self, message: Message, now: float) -> None:
         self._let_time_pass(message, now)
-        if message.brings and (message.anew or message.member not in self.members):
+        if message.brings and self._lacks_share_of(message):
             self.controller.resume_at(message.brings + (self.controller.rate if self.controller.is_limited else 0.0), now)
         if message.pause:
             self.controller.paused_until = max(self.controller.paused_until, now + message.pause)
@@ -204,6 +206,12 @@ class Replica:
             return
         in_flight = message.in_flight if message.heard >= self.controller.lesson_at else 0
         self.members[message.member] = Member(now, message.wanted, in_flight, message.waiting)
+
+    def _lacks_share_of(self, message: Message) -> bool:
+        """Return whether the rate does not include the share that a member brings: it was decided without that member."""
+        if message.anew or message.member in self.members:
+            return message.anew
+        return not self.controller.is_limited or self.controller.decided_at > message.alone_since
 
     def _let_time_pass(self, message: Message, now: float) -> None:
         """Forget what no longer holds."""
