@@ -1,6 +1,5 @@
 """Lists and streams that are cancelled after one step of the event loop, after two, and so on to their end."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import virtual_time
+from cancelling import WAYS, Cancel
 from commenda_customers import AsyncCustomersAPI, Checkpoint, Token
 from commenda_customers.testing import Emulator
 
@@ -61,32 +61,6 @@ class Stepping(httpx.ASGITransport):
 Read = Callable[[Reading, AsyncCustomersAPI], Awaitable[None]]
 
 
-async def cancel_scope(read: Callable[[], Awaitable[None]], steps: int) -> bool:
-    """Cancel a scope after so many steps; return whether it was in time."""
-    async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as scope:
-            tasks.start_soon(_after, steps, scope.cancel)
-            await read()
-        tasks.cancel_scope.cancel()
-    return scope.cancelled_caught
-
-
-async def cancel_task(read: Callable[[], Awaitable[None]], steps: int) -> bool:
-    """Cancel a task of asyncio after so many steps; return whether it was in time."""
-    task = asyncio.ensure_future(read())
-    await _after(steps, task.cancel)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
-    return task.cancelled()
-
-
-async def _after(steps: int, call: Callable[[], object]) -> None:
-    for _ in range(steps):
-        await checkpoint()
-    call()
-
-
 async def short_lived() -> Token:
     """Return a token that is renewed with each request."""
     await checkpoint()
@@ -94,8 +68,6 @@ async def short_lived() -> Token:
 
 
 TOKEN = "emulator-token"
-Cancel = Callable[[Callable[[], Awaitable[None]], int], Awaitable[bool]]
-WAYS = [("asyncio", cancel_scope), ("asyncio", cancel_task), ("trio", cancel_scope)]
 
 
 @asynccontextmanager

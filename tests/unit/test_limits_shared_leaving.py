@@ -1,13 +1,11 @@
 """Shared limiters that are cancelled after one step of the event loop, after two, and so on to their end."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 import virtual_time
+from cancelling import WAYS, Cancel
 from commenda_customers import Feedback
 from commenda_customers.limits._shared import SharedLimiter
 from memory_log import MemoryLog, Store
@@ -23,40 +21,9 @@ class SteppingLog(MemoryLog):
             await checkpoint()
 
 
-async def cancel_scope(function: Callable[[], Awaitable[None]], steps: int) -> bool:
-    """Cancel a scope after so many steps; return whether it was in time."""
-    async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as scope:
-            tasks.start_soon(_after, steps, scope.cancel)
-            await function()
-        tasks.cancel_scope.cancel()
-    return scope.cancelled_caught
-
-
-async def cancel_task(function: Callable[[], Awaitable[None]], steps: int) -> bool:
-    """Cancel a task of asyncio after so many steps; return whether it was in time."""
-    task = asyncio.ensure_future(function())
-    await _after(steps, task.cancel)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
-    return task.cancelled()
-
-
-async def _after(steps: int, call: Callable[[], object]) -> None:
-    for _ in range(steps):
-        await checkpoint()
-    call()
-
-
-WAYS = [("asyncio", cancel_scope), ("asyncio", cancel_task), ("trio", cancel_scope)]
-
-
 @pytest.mark.parametrize("hangs", ["", "open", "read", "exchange"])
 @pytest.mark.parametrize(("backend", "cancel"), WAYS)
-def test_it_can_be_cancelled_at_each_step(
-    backend: str, cancel: Callable[[Callable[[], Awaitable[None]], int], Awaitable[bool]], hangs: str
-) -> None:
+def test_it_can_be_cancelled_at_each_step(backend: str, cancel: Cancel, hangs: str) -> None:
     """Cancelled at any step, it ends as itself, leaves nothing open and no task, and can be entered again."""
 
     async def main() -> None:
