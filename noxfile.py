@@ -210,7 +210,7 @@ def benchmarks(session: nox.Session) -> None:
     session.install("--no-deps", ".")
     session.run("python", "benchmarks/run.py", *session.posargs)
     if not session.posargs:
-        for name in ("export", "day", "limits"):
+        for name in ("export", "day", "limits", "fleets"):
             session.run("python", f"benchmarks/{name}.py")
 
 

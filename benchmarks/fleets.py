@@ -5,7 +5,7 @@ The real limiter, with a log in memory in place of Redis, reads endless lists fr
 that know nothing of each other, and processes that share a token bucket at the documented rate. What comes out on stdout are
 the tables of `docs/fleets.md`, which explains them.
 
-    python benchmarks/fleets.py [--quick] [--seeds 5] [--processes 2]
+    python benchmarks/fleets.py [--quick] [--seeds 3] [--processes 2]
 """
 
 import argparse
@@ -81,7 +81,7 @@ def odd_ones(sizes: tuple[int, ...]) -> dict[tuple[str, int], tuple[Plan, Plan]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few servers and short runs: less than a minute")
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each kind, of which the mean is shown")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each kind, of which the mean is shown")
     parser.add_argument("--processes", type=int, default=2, help="of this machine that simulate")
     options = parser.parse_args()
 
