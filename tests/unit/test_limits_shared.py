@@ -418,3 +418,33 @@ class TestAsALimiter:
                 await one.acquire(max_wait=0.01)
             assert caught.value.retry_after == pytest.approx(waiting / rate_of(one), rel=0.1)
             tasks.cancel_scope.cancel()
+
+    async def test_a_burst_of_an_idle_process_is_not_refused(self) -> None:
+        """While another process uses the rate, ten requests that may wait three seconds come at once."""
+        store = Store()
+        async with limiter_of(store) as busy, limiter_of(store) as idle, anyio.create_task_group() as tasks:
+            await teach(busy)
+            for _ in range(60):
+                tasks.start_soon(keep_using, busy)
+            await anyio.sleep(5)
+            assert rate_of(idle) < 3
+
+            async def ask() -> None:
+                idle.release(await idle.acquire(max_wait=3.0), OK)
+
+            async with anyio.create_task_group() as burst:
+                for _ in range(10):
+                    burst.start_soon(ask)
+            tasks.cancel_scope.cancel()
+
+    async def test_who_looks_changes_nothing(self) -> None:
+        """Any thread may look how long a request would wait. That tells the others nothing."""
+        store = Store()
+        async with limiter_of(store) as limiter:
+            await teach(limiter)
+            await anyio.sleep(5)
+            before = len(store.entries)
+            for _ in range(20):
+                assert limiter.estimate_wait() == 0
+                await anyio.sleep(0.05)
+            assert len(store.entries) - before <= 2

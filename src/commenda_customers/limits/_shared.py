@@ -108,9 +108,9 @@ class SharedLimiter(AdaptiveLimiter):
     def _is_shared(self) -> bool:
         return self._group.replica is not None
 
-    def _estimate(self, before: int, now: float) -> float:
-        self._take_part(now)  # what waits may just have come, and our share grows with it
-        return super()._estimate(before, now)
+    def _estimate_here(self, *, again: bool) -> float:
+        self._take_part(self._now())  # what waits may just have come, and our share grows with it
+        return super()._estimate_here(again=again)
 
     def _begin(self, now: float) -> None:
         self._begun, self._begun_at = 1.0 + self._begun_lately(now), now - self._ahead
