@@ -81,7 +81,7 @@ def odd_ones(sizes: tuple[int, ...]) -> dict[tuple[str, int], tuple[Plan, Plan]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few servers and short runs: less than a minute")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each kind, of which the mean is shown")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each kind; the tables show their mean")
     parser.add_argument("--processes", type=int, default=2, help="of this machine that simulate")
     options = parser.parse_args()
 

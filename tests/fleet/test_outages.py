@@ -30,7 +30,7 @@ OUTAGES: dict[str, tuple[Callable[[RedisServer], float], Callable[[RedisServer],
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_no_request_waits_for_redis(outage: str, redis_server: RedisServer, start_fleet: StartFleet, report: Report) -> None:
-    """In an outage of Redis, each process goes on with its share and warns once. After it, they share the limit again."""
+    """In an outage of Redis, each process keeps its share and warns once. Then they share the limit again."""
     begin, end = OUTAGES[outage]
     fleet = start_fleet(4, redis_server.url, seconds=28)
     fleet.go()

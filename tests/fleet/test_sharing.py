@@ -73,7 +73,7 @@ def one_process(known: list[Figures], measure_sharing: MeasureSharing) -> Figure
 
 
 def test_one_process(one_process: Figures) -> None:
-    """A process that shares its quota with nobody uses nearly all of the limit."""
+    """A single process uses nearly all of the limit."""
     assert one_process.used >= 0.9
     assert one_process.refused_later <= 0.03
 

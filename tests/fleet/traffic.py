@@ -82,7 +82,7 @@ class Traffic:
         return max(silences)
 
     def unused(self, begin: float, end: float) -> float:
-        """Return how much of the limit was not used, in seconds: one, if nobody used a third of it for three seconds."""
+        """Return the unused part of the limit, in seconds. A third that is unused for three seconds is one second."""
         return (end - begin) * (1 - self.used(begin, end))
 
     def first_of(self, worker: int, since: float) -> float:

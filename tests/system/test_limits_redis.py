@@ -19,7 +19,7 @@ from commenda_customers.limits._redis_log import RedisLog
 from commenda_customers.limits._redis_url import RedisURL
 from commenda_customers.limits.redis import RedisLimiter
 from leaks import TOKEN, reported, see
-from raw_server import Behaviour, Connection, RawServer
+from raw_server import Connection, RawServer
 from redis_servers import Redis, says, working_redis
 from waiting import until
 
@@ -244,7 +244,7 @@ class TestWhenItCannotBeUsed:
         await log.aclose()
 
     async def test_there_is_no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The text is that of the system: nobody listens, there is no such host, or the socket does not exist."""
+        """The error has the text of the system: connection refused, unknown host, or no such socket."""
         with RawServer(listens=False) as server, pytest.raises(LogUnavailableError, match="used now: Connection refused"):
             await make_log(url_of(server)).open()
 
@@ -264,6 +264,7 @@ class TestWhenItCannotBeUsed:
 
         def serve_one(connection: Connection) -> None:
             redis, received = Redis(), connection.receive
+            # Only this connection ends after its first transaction.
             connection.receive = lambda: b"" if b"EXEC" in redis.commands else received()  # type: ignore[method-assign]
             redis(connection)
             connection.end_writing()
@@ -307,8 +308,7 @@ class TestWhenItCannotBeUsed:
 
     async def test_a_cancelled_call_waits_for_nobody(self, raw_server: RawServer) -> None:
         """It ends at once, and so do its connection and its thread. The next call has another connection."""
-        hangs: Behaviour = lambda connection: connection.wait_for_end()  # noqa: E731
-        raw_server.behave(hangs, Redis())
+        raw_server.behave(lambda connection: connection.wait_for_end(), Redis())
         log = make_log(url_of(raw_server))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(log.exchange, "a", "0-0")

@@ -25,7 +25,7 @@ async def request(limiter: SharedLimiter) -> None:
 
 @pytest.mark.anyio
 async def test_requests_that_wait_go_on_when_it_is_left() -> None:
-    """A request never waits for outcomes that nobody tells any more."""
+    """A request does not wait for messages that will never come."""
     limiter = make()
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks, limiter:

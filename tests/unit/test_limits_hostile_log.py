@@ -26,7 +26,7 @@ def reports(kind: Kind | None, sent: float = NOW, ended: float = NOW) -> list[Re
 
 
 def check(replica: Replica) -> None:
-    """Check that a limiter can go on with it."""
+    """Check that a limiter still works with it."""
     controller = replica.controller
     assert controller.present_rate > 0
     assert 0 <= controller.round_trip < math.inf
@@ -47,7 +47,7 @@ def odd_values(value: Any) -> Iterator[Any]:
 
 
 def test_snapshots_with_odd_numbers() -> None:
-    """A snapshot that nobody can work with is none."""
+    """A snapshot with impossible numbers is ignored."""
     replica = Replica()
     replica.apply([entry(0, brings=9.0), entry(0.1, *reports(Kind.SUCCESS), *reports(Kind.REFUSAL))])
     last = Entry(replica.position, "")

@@ -106,9 +106,9 @@ def test_a_quota_that_cannot_be_a_key_is_refused(quota: str, text: str) -> None:
 def test_wrong_types_are_refused() -> None:
     """URL and quota are strings, and `max_in_flight` is an int above zero. An error does not show the password."""
     with pytest.raises(TypeError, match="url: expected str, got bytes"):
-        Limiter(b"redis://localhost", quota="prod")  # type: ignore[arg-type]
+        Limiter(b"redis://localhost", quota="prod")  # type: ignore[arg-type]  # as without a type checker
     with pytest.raises(TypeError, match="quota: expected str, got int"):
-        Limiter("redis://localhost", quota=1)  # type: ignore[arg-type]
+        Limiter("redis://localhost", quota=1)  # type: ignore[arg-type]  # as without a type checker
     with pytest.raises(ValueError, match="max_in_flight: must be above 0") as caught:
         Limiter(f"redis://:{TOKEN}@localhost", quota="prod", max_in_flight=0)
     assert TOKEN not in reported(caught.value)

@@ -4,14 +4,13 @@ import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from ..limits import FixedRate, RateLimiter
-from ..limits._shared import SharedLimiter
 from ._messages import say
 from ._options import usage_error, usage_errors
 
@@ -90,13 +89,14 @@ def limiter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @asynccontextmanager
-async def entered(limiter: RateLimiter | None) -> AsyncGenerator[None]:
-    """Open a shared limiter for the duration of a block. Do nothing with any other limiter."""
+async def entered(limiter: object) -> AsyncGenerator[None]:
+    """Open a shared limiter for the duration of a block. Do nothing with any other limiter, or with none."""
     async with AsyncExitStack() as stack:
-        if isinstance(limiter, SharedLimiter):
+        # Not `SharedLimiter`: its import would slow down every command.
+        if isinstance(limiter, AbstractAsyncContextManager):
             stack.enter_context(_warnings_said())
             with usage_errors():
-                await stack.enter_async_context(limiter)
+                await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", limiter))
         yield
 
 

@@ -129,7 +129,7 @@ class Controller(Breaker):
             self.strikes = 0
 
     def resume_at(self, rate: float, now: float) -> None:
-        """Go on with another rate, because others joined who had a part of the limit, or left."""
+        """Continue with another rate, because a process joined or left."""
         self.rate, self.trial, self.before, self.fallback = rate, None, None, math.inf
         self._begin_period(now)  # first: the rate may be too low
         self.hold = self._least_hold

@@ -5,7 +5,7 @@ Pure: the entries come from a log (`_log.py`), and all times are those of its cl
 its last one. So the `Controller` of each replica learns from the requests of all.
 
 1. *A member* is a process that has appended an entry within the last seconds. Each counts from its first entry on.
-2. *The rate is divided* so that nobody gets more than it wants while another wants more (max-min fairness).
+2. *The rate is divided* by what the members want. Small demands are met first. The rest is shared equally (max-min).
 3. *A decision reaches the others later.* Refusals of what they sent before they heard of it say nothing new.
 4. *After a silence* of all, nothing that was known before holds, unless all stood still. Processes that have lost the log
    know a rate of their own. They bring it with them when they return, and the rates add up.
@@ -283,7 +283,8 @@ def fair_part(amount: float, wanted: float, others: Iterable[float]) -> float:
     """
     Return the share of an *amount* for a process that has *wanted* so much, while *others* want their own amounts.
 
-    No process gets more than it wants while another gets less than it wants. What nobody wants is divided equally.
+    Small demands are met first. The others share what remains equally (max-min fairness). If all demands are met, what
+    is left is divided equally.
     """
     wishes = sorted([wanted, *others])
     left = amount
