@@ -41,7 +41,8 @@ settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests that are never finished go on for longer."""
+    """Let the tests that are never finished go on for longer, and those in virtual time draw other random numbers."""
+    parser.addoption("--seed", type=int, default=0, help="what a unit test draws its random numbers from")
     parser.addoption("--kills", type=int, default=5, help="how often each export is killed")
     parser.addoption("--soak", type=float, default=3, help="for how many seconds the soak makes trouble")
     parser.addoption("--soak-seed", type=int, default=0, help="what the soak draws its random numbers from")

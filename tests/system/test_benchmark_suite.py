@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.one_python
+
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
 

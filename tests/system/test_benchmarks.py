@@ -10,6 +10,8 @@ import pytest
 
 from waiting import until
 
+pytestmark = pytest.mark.one_python
+
 PROXIES = Path(__file__).parent.parent.parent / "benchmarks" / "proxies.py"
 
 FAKE_PROXY = """#!/bin/sh

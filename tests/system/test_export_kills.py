@@ -15,6 +15,8 @@ from commenda_customers.testing import Emulator, faults
 from emulated import ServeEmulator
 from exports import KINDS, Export, Kind, die_after, held, invalid_held, make_lists, prepare_export
 
+pytestmark = pytest.mark.one_python
+
 TROUBLE = [
     faults.Drop(probability=0.02),
     faults.CutBody(probability=0.02),

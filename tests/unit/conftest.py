@@ -1,11 +1,14 @@
-"""Unit tests: no network, no processes, and time that jumps to whatever is waited for."""
+"""Unit tests: no network, no processes, time that jumps to whatever is waited for, and the same random numbers each time."""
 
+import random
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis.internal.entropy import deterministic_PRNG
 
 import virtual_time
 
@@ -37,6 +40,14 @@ def _no_sockets_and_no_processes() -> Iterator[None]:
     finally:
         _is_unit_test = False
     assert _violations == []
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Seed all that is random, and with it the order in which trio runs tasks: chance is in `--seed` alone."""
+    monkeypatch.setattr(secrets, "token_hex", lambda size: random.randbytes(size).hex())
+    with deterministic_PRNG(request.config.getoption("--seed")):
+        yield
 
 
 @pytest.fixture(params=["asyncio", "trio"])
