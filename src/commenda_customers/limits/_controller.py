@@ -112,7 +112,8 @@ class Controller(Breaker):
         if not self.concerns_all(outcome):
             return
 
-        self.period.began = min(self.period.began, outcome.sent)
+        if outcome.kind is Kind.SUCCESS:
+            self.period.began = min(self.period.began, outcome.known_at - outcome.duration)
         self.period.skip(self.idle_before(outcome, 1 / self.present_rate))
         if outcome.kind is Kind.SUCCESS:
             self._succeeded(outcome)
@@ -262,7 +263,7 @@ class Controller(Breaker):
         period = self.period
         refusals = period.refusals - period.refusals_growing
         requests = period.total - period.successes_growing - period.refusals_growing
-        if requests < 1.5 * SAMPLE or refusals < FEWEST_SUSPICIOUS:
+        if requests < 1.5 * SAMPLE or refusals < FEWEST_SUSPICIOUS or (self.is_shared and self.hold <= self._least_hold):
             return False
         refused = refusals / requests
         if not 2 * self.chance + SUSPICIOUS <= refused <= 2.5 * TOLERANCE:
