@@ -22,6 +22,7 @@ class Store:
         entries: The entries that it keeps.
         snapshot: The last one.
         kept: How many entries it keeps.
+        sends_notices: Whether those that wait for a notice get one.
         ahead: Seconds by which its clock is ahead of the event loop's.
         is_away: Whether it answers nothing.
         is_refusing: Whether it answers every call with an error, at once.
@@ -32,6 +33,8 @@ class Store:
         self.snapshot: Snapshot | None = None
         self.kept = 8_000
         self.ahead = EPOCH
+        self.sends_notices = True
+        self._notice = anyio.Event()
         self.is_away = self.is_refusing = False
         self._numbers = count()
         self._last = 0
@@ -51,6 +54,15 @@ class Store:
         first = bisect_left(self.entries, _key(position), key=lambda entry: _key(entry.id))
         return Reading(self.time, self.entries[first:])
 
+    def ring(self) -> None:
+        """Let all return that wait for a notice."""
+        self._notice.set()
+        self._notice = anyio.Event()
+
+    async def wait(self) -> None:
+        """Wait for a notice."""
+        await self._notice.wait()
+
     def clear(self) -> None:
         """Forget everything."""
         self.entries, self.snapshot, self._last = [], None, 0
@@ -65,6 +77,8 @@ class MemoryLog:
         is_open: Whether it is connected.
         is_cut: Whether this process alone cannot reach the store.
         hangs: The calls that never return, by name.
+        is_noisy: Whether its notices never end.
+        fails: The calls that fail at once, by name.
         held: Texts that were sent while `is_holding`, and not delivered: the process believes that the store is away.
         failure: What `open` raises.
         called: The names of all calls.
@@ -72,8 +86,9 @@ class MemoryLog:
 
     def __init__(self, store: Store, delay: float = 0.0) -> None:
         self.store, self.delay = store, delay
-        self.is_open = self.is_cut = self.is_holding = False
+        self.is_open = self.is_cut = self.is_holding = self.is_noisy = False
         self.hangs: set[str] = set()
+        self.fails: set[str] = set()
         self.held: list[str] = []
         self.failure: Exception | None = None
         self.called: list[str] = []
@@ -111,6 +126,18 @@ class MemoryLog:
         self.store.clear()
         await self._come_back()
 
+    async def notify(self) -> None:
+        await self._go("notify")
+        if self.store.sends_notices:
+            self.store.ring()
+        await self._come_back()
+
+    async def wait_for_notice(self) -> None:
+        await self._go("wait_for_notice")
+        if not self.is_noisy:
+            await self.store.wait()
+        await self._come_back()
+
     async def aclose(self) -> None:
         self.called.append("aclose")
         self.is_open = False
@@ -125,7 +152,7 @@ class MemoryLog:
         if name in self.hangs:
             await anyio.sleep_forever()
         await anyio.sleep(self.delay)
-        if self.store.is_refusing:
+        if self.store.is_refusing or name in self.fails:
             raise LogUnavailableError("the connection was refused")
         await self._come_back()
 

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 from fakeredis import TcpFakeServer
 
@@ -13,6 +14,7 @@ SAID_BY_COMMAND = {
     b"XADD": b"$3\r\n1-0\r\n",
     b"GET": b"$-1\r\n",
     b"XRANGE": b"*0\r\n",
+    b"XREAD": b"*-1\r\n",
     b"TIME": b"*2\r\n$1\r\n5\r\n$6\r\n500000\r\n",
 }
 _COMMAND = re.compile(rb"\*\d+\r\n\$\d+\r\n([A-Z]+)\r\n")
@@ -21,7 +23,8 @@ _COMMAND = re.compile(rb"\*\d+\r\n\$\d+\r\n([A-Z]+)\r\n")
 @contextmanager
 def working_redis() -> Iterator[str]:
     """Serve a Redis in memory, and yield its URL."""
-    with TcpFakeServer(("127.0.0.1", 0)) as server:
+    # It does not notice that a client has gone that waits, and ends only after it.
+    with patch("commenda_customers.limits._redis_log._LONGEST_WAIT", 0.2), TcpFakeServer(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

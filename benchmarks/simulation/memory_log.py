@@ -23,6 +23,7 @@ class Store:
     Attributes:
         is_away: Whether it answers nothing at all.
         snapshot: The last one.
+        notice: Set when a process notifies the others.
         calls: Calls that it has answered.
         characters: Those of the entries that it has sent and received.
     """
@@ -31,6 +32,7 @@ class Store:
         self.is_away = False
         self.snapshot: Snapshot | None = None
         self.calls = self.characters = 0
+        self.notice = anyio.Event()
         self._entries: list[Entry] = []
         self._keys: list[tuple[int, int]] = []
 
@@ -97,6 +99,17 @@ class MemoryLog:
     async def clear(self) -> None:
         await self._go()
         self._store.clear()
+        await self._return()
+
+    async def notify(self) -> None:
+        await self._go()
+        self._store.notice.set()
+        self._store.notice = anyio.Event()
+        await self._return()
+
+    async def wait_for_notice(self) -> None:
+        await self._go()
+        await self._store.notice.wait()
         await self._return()
 
     async def aclose(self) -> None:

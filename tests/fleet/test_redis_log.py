@@ -2,19 +2,22 @@
 
 import os
 import signal
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 from redis import Redis
 
 from commenda_customers.limits._log import LogUnavailableError, Snapshot
 from commenda_customers.limits._redis_log import RedisLog
 from commenda_customers.limits._redis_url import RedisURL
+from waiting import until
 
 pytestmark = pytest.mark.anyio
 
-NEEDED = ["xadd", "xrange", "time", "get", "set", "expire", "multi", "exec"]
+NEEDED = ["xadd", "xrange", "xread", "time", "get", "set", "expire", "multi", "exec"]
 KEYS = "~commenda-customers:*"
 
 
@@ -29,7 +32,7 @@ def make_log(port: int, login: str = "") -> RedisLog:
 
 
 async def test_it_needs_few_permissions(redis_server: Any, client: Any) -> None:
-    """Eight commands on its own keys are enough. The last one that is missing is named when the log is opened."""
+    """Nine commands on its own keys are enough. The last one that is missing is named when the log is opened."""
     client.execute_command("ACL", "SETUSER", "few", "on", ">pass", KEYS, *(f"+{name}" for name in NEEDED))
     log = make_log(redis_server.port, "few:pass@")
     await log.open()
@@ -39,9 +42,30 @@ async def test_it_needs_few_permissions(redis_server: Any, client: Any) -> None:
     snapshot, reading = await log.read()
     assert snapshot is not None
     assert [entry.text for entry in reading.entries] == ["a"]
+    await log.notify()
+    await log.wait_for_notice()
     await log.clear()
     assert client.keys() == []
     await log.aclose()
+
+
+async def test_a_notice(redis_server: Any, client: Any) -> None:
+    """It comes within milliseconds. Who stops waiting leaves no connection behind."""
+    one, other = make_log(redis_server.port), make_log(redis_server.port)
+    waited = list[float]()
+    for _ in range(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other.wait_for_notice)
+            await anyio.sleep(0.02)
+            began = anyio.current_time()
+            await one.notify()
+        waited.append(anyio.current_time() - began)
+    assert statistics.median(waited) < 0.1
+    with anyio.move_on_after(0.1):
+        await other.wait_for_notice()
+    await one.aclose()
+    await other.aclose()
+    await until(lambda: len(client.client_list()) == 1)
 
 
 @pytest.mark.parametrize("missing", [*NEEDED, KEYS])

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from redis import Redis as Client
 
-from commenda_customers.limits import _redis_log
+from commenda_customers.limits import _redis_calls, _redis_log
 from commenda_customers.limits._log import LogUnavailableError, Snapshot
 from commenda_customers.limits._redis_log import RedisLog
 from commenda_customers.limits._redis_url import RedisURL
@@ -25,7 +25,7 @@ from waiting import until
 
 pytestmark = pytest.mark.anyio
 
-LOG, STATE = "commenda-customers:1:{prod}:log", "commenda-customers:1:{prod}:state"
+LOG, STATE, NOTICES = (f"commenda-customers:1:{{prod}}:{name}" for name in ("log", "state", "notices"))
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def workers() -> list[threading.Thread]:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for longer than a busy machine needs."""
-    monkeypatch.setattr(_redis_log, "TIMEOUT", 60)
-    monkeypatch.setattr(_redis_log, "_PATIENCE", 120)
+    monkeypatch.setattr(_redis_calls, "TIMEOUT", 60)
+    monkeypatch.setattr(_redis_calls, "_PATIENCE", 120)
 
 
 class TestWhatItKeeps:
@@ -90,7 +90,7 @@ class TestWhatItKeeps:
         await log.aclose()
 
     async def test_it_is_forgotten_when_nobody_uses_it(self, server: str, client: Any) -> None:
-        """There are two keys. Both expire minutes after the last exchange, and at once when the log is cleared."""
+        """Both keys of a log expire minutes after the last exchange, and at once when the log is cleared."""
         log = make_log(server)
         reading = await log.exchange("a", "0-0")
         await log.save(Snapshot(reading.entries[-1].id, "s"))
@@ -146,6 +146,49 @@ class TestWhatItKeeps:
         await log.aclose()
 
 
+class TestNotices:
+    async def test_they_wake_all_that_wait(self, server: str, client: Any) -> None:
+        """A notice ends the waiting of each process. One that came in between is not lost, and none comes twice."""
+        one, other = make_log(server), make_log(server)
+        for _ in range(2):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one.wait_for_notice)
+                tasks.start_soon(other.wait_for_notice)
+                await one.notify()
+        await one.notify()
+        await one.notify()
+        seen = client.xrange(NOTICES)
+        await other.wait_for_notice()
+        assert other._noticed == seen[-1][0]
+        await other.wait_for_notice()  # for nothing
+        assert client.xrange(NOTICES) == seen
+        assert (len(seen), 60 < client.ttl(NOTICES) <= 300) == (1, True)
+        await one.clear()
+        assert client.keys() == []
+        await one.aclose()
+        await other.aclose()
+
+    async def test_who_waits_can_be_cancelled(self, raw_server: RawServer) -> None:
+        """The wait has a connection of its own, so that no other call waits. Cancelled or closed, it ends at once."""
+        raw_server.behave(Connection.wait_for_end, Redis(), Connection.wait_for_end)
+        log = make_log(url_of(raw_server))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(log.wait_for_notice)
+            await until(lambda: raw_server.connections == 1)
+            assert (await log.exchange("a", "0-0")).time == 5.5
+            tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+
+            async def fail() -> None:
+                with pytest.raises(LogUnavailableError):
+                    await log.wait_for_notice()
+
+            tasks.start_soon(fail)
+            await until(lambda: raw_server.connections == 3)
+            await log.aclose()
+        await until(lambda: not workers())
+
+
 class TestOpen:
     async def test_it_changes_nothing(self, server: str, client: Any) -> None:
         """All commands are tried, and Redis is as before."""
@@ -173,7 +216,7 @@ class TestOpen:
             ({"SELECT": "-ERR DB index is out of range"}, "Redis 6.0 or newer has: DB index is out of range"),
             ({"MULTI": "-DENIED Redis is running in protected mode"}, "has: DENIED Redis is running in protected mode"),
             ({"EXEC": "+OK"}, "Redis 6.0 or newer has: Wrong number of response items"),
-            ({"EXEC": "*6\r\n+\r\n+\r\n+\r\n+\r\n*0\r\n*0"}, "does not answer as Redis does"),
+            ({"EXEC": "*7\r\n+\r\n+\r\n+\r\n+\r\n*0\r\n*0\r\n*0"}, "does not answer as Redis does"),
             ({"CLIENT": "HTTP/1.1 400 Bad Request\r\n"}, "does not answer as Redis does"),
         ],
     )
@@ -289,7 +332,7 @@ class TestWhenItCannotBeUsed:
         raw_server.behave(reply_late, Redis())
         log = make_log(url_of(raw_server))
         with monkeypatch.context() as patch:
-            patch.setattr(_redis_log, "TIMEOUT", 0.2)
+            patch.setattr(_redis_calls, "TIMEOUT", 0.2)
             with pytest.raises(LogUnavailableError, match=r"^Redis at 127\.0\.0\.1:\d+ did not answer in time$"):
                 await log.open()
         late.set()
@@ -300,7 +343,7 @@ class TestWhenItCannotBeUsed:
 
     async def test_a_server_that_drips(self, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """A call ends soon even if there is always a byte more, and so does its thread."""
-        monkeypatch.setattr(_redis_log, "_PATIENCE", 0.3)
+        monkeypatch.setattr(_redis_calls, "_PATIENCE", 0.3)
         raw_server.behave(lambda connection: connection.drip(b"+" + b"x" * 10_000, every=0.02))
         with pytest.raises(LogUnavailableError, match="did not answer in time"):
             await make_log(url_of(raw_server)).open()
@@ -346,7 +389,7 @@ class TestWhenItCannotBeUsed:
             found.wait(60)
             return resolve(*args)
 
-        monkeypatch.setattr(_redis_log, "_PATIENCE", 0.01)
+        monkeypatch.setattr(_redis_calls, "_PATIENCE", 0.01)
         monkeypatch.setattr(socket, "getaddrinfo", search)
         raw_server.behave(Redis())
         log = make_log(url_of(raw_server))
@@ -359,7 +402,7 @@ class TestWhenItCannotBeUsed:
             await log.exchange("a", "0-0")
         found.set()
         await until(lambda: not workers())
-        monkeypatch.setattr(_redis_log, "_PATIENCE", 120)
+        monkeypatch.setattr(_redis_calls, "_PATIENCE", 120)
         assert (await log.exchange("a", "0-0")).time == 5.5
         await log.aclose()
 

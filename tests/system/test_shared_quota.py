@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from commenda_customers import AsyncCustomersAPI
-from commenda_customers.limits import _redis_log
+from commenda_customers.limits import _redis_calls
 from commenda_customers.limits.redis import RedisLimiter
 from commenda_customers.testing import Emulator, RateLimit
 from redis_servers import working_redis
@@ -52,13 +52,14 @@ async def test_two_clients_keep_to_one_limit(stoppable_redis: tuple[str, ExitSta
             tasks.start_soon(read, server, one, list(SIZES)[:3], read_ids)
             tasks.start_soon(read, server, other, list(SIZES)[3:], read_ids)
         keys = list(redis.scan_iter())
-        stored = str([redis.xrange(key) if key.endswith(":log") else redis.get(key) for key in keys])
+        stored = str([redis.get(key) if key.endswith(":state") else redis.xrange(key) for key in keys])
         expiries = [redis.ttl(key) for key in keys]
 
     assert read_ids == {name: [customer["id"] for customer in server.customers(name)] for name in SIZES}
     assert '"success"' in stored.replace("\\", "")
     secrets = [server.token, *SIZES, *(name for names in read_ids.values() for name in names)]
     assert [secret for secret in secrets if secret in stored] == []
+    assert {key.rpartition(":")[2] for key in keys} == {"log", "state", "notices"}
     assert all(0 < seconds <= 300 for seconds in expiries)
 
 
@@ -66,8 +67,8 @@ async def test_no_request_fails_when_redis_stops(
     stoppable_redis: tuple[str, ExitStack], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If Redis stops in the middle, the client goes on, and says so once."""
-    monkeypatch.setattr(_redis_log, "TIMEOUT", 60)
-    monkeypatch.setattr(_redis_log, "_PATIENCE", 120)
+    monkeypatch.setattr(_redis_calls, "TIMEOUT", 60)
+    monkeypatch.setattr(_redis_calls, "_PATIENCE", 120)
     url, stack = stoppable_redis
     read_ids: dict[str, list[str]] = {}
     async with (

@@ -83,6 +83,22 @@ def test_sixteen_processes_share_a_limit(run: Any, one: Any) -> None:
     assert fleet.evenness() >= 0.85
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_first_rate_is_right_soon(seed: int, run: Any, one: Any) -> None:
+    """A burst makes the first rate too high. A fleet finds that out nearly as fast as one process does."""
+    job = {"server": "bucket 50/s, burst 50", "seconds": 8.0, "seed": seed}
+    fleet, alone = run(processes=4, **job), one(**job)
+    assert len(fleet.refused) <= len(alone.refused) + 20
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_rate_does_not_swing(seed: int, run: Any) -> None:
+    """What sixteen processes tell late makes no rate too low. So it does not have to grow again and again."""
+    fleet = run(server="bucket 50/s, burst 50", processes=16, seconds=40.0, seed=seed)
+    assert per_second(fleet.admitted, 5, 40) >= 0.97 * 50
+    assert per_second(fleet.refused, 5, 40) <= 1.2
+
+
 def test_all_learn_together_that_a_limit_has_halved(run: Any, one: Any) -> None:
     """When a limit of 50 requests per second becomes 25, few requests are refused, and the new limit is used."""
     job = {"server": "bucket 50/s, halves, RA", "seconds": 80.0}

@@ -123,7 +123,7 @@ def test_nothing_shows_the_password() -> None:
 def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without redis-py, the import of the limiter says how to install it. The package itself works."""
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "commenda_customers.limits.redis")
-    monkeypatch.delitem(sys.modules, "commenda_customers.limits._redis_log")
+    for name in ("redis", "_redis_log", "_redis_calls"):
+        monkeypatch.delitem(sys.modules, f"commenda_customers.limits.{name}")
     with pytest.raises(ModuleNotFoundError, match=r"limits\.redis needs the extra 'redis': pip install '.*\[redis\]'"):
         import_module("commenda_customers.limits.redis")

@@ -174,6 +174,61 @@ class TestSharing:
             assert other._pacer.controller.lesson_at > 0
 
 
+class TestNotices:
+    """Who learns a lesson notifies the others. Without notices, they hear of it at their next beat."""
+
+    async def seconds_until_heard(self, store: Store) -> float:
+        """Return how long after a lesson of one process another one pauses, on average of twenty."""
+        async with limiter_of(store) as one, limiter_of(store) as other:
+            await teach(one)
+            seconds = 0.0
+            for number in range(20):
+                await anyio.sleep(1.1 + 0.013 * number)
+                lesson_at = one._pacer.controller.lesson_at
+                while one._pacer.controller.lesson_at == lesson_at:
+                    await use(one, REFUSED)
+                began = anyio.current_time()
+                while other._pacer.controller.lesson_at == lesson_at:
+                    await anyio.sleep(0.001)
+                seconds += anyio.current_time() - began
+            return seconds / 20
+
+    async def test_a_lesson_is_heard_of_at_once(self) -> None:
+        """The others pause within some milliseconds."""
+        assert await self.seconds_until_heard(Store()) < 0.01
+
+    async def test_the_log_that_sends_none(self) -> None:
+        """They pause within a beat."""
+        store = Store()
+        store.sends_notices = False
+        assert 0.01 < await self.seconds_until_heard(store) < 0.26
+
+    async def test_a_log_whose_notices_never_end(self) -> None:
+        """It costs ten exchanges per second, not all the time of the process."""
+        store = Store()
+        async with limiter_of(store) as limiter:
+            log_of(limiter).is_noisy = True
+            await use(limiter)
+            store.ring()
+            log_of(limiter).called.clear()
+            await anyio.sleep(10)
+            assert 80 < log_of(limiter).called.count("exchange") < 120
+
+    async def test_a_log_that_cannot_send_any(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The limit is shared nevertheless, and nothing is said. From time to time it is tried again."""
+        store = Store()
+        async with limiter_of(store) as one, limiter_of(store) as other:
+            for limiter in (one, other):
+                log_of(limiter).fails.add("wait_for_notice")
+            store.ring()
+            await teach(one)
+            log_of(one).called.clear()
+            await anyio.sleep(60)
+            assert await agree(one, other)
+            assert 10 < log_of(one).called.count("wait_for_notice") < 30
+        assert caplog.records == []
+
+
 class TestOutages:
     """The log cannot be used for a while. Requests do not notice."""
 

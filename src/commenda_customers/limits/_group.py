@@ -22,6 +22,9 @@ _BEAT, _BEAT_WHEN_HELD_UP, _BEAT_WHEN_IDLE, _LEAST_BEAT = 0.25, 0.02, 1.0, 0.01
 _AT_ONCE = 10_000
 """Characters of the entries that are applied in one step, which takes about two milliseconds."""
 
+_LEAST_BETWEEN_NOTICES = 0.1
+"""Seconds: a log whose notices never end must not take all our time."""
+
 _SNAPSHOTS = 1.0
 """Seconds between two snapshots."""
 
@@ -100,6 +103,7 @@ class Group:
         self._member = secrets.token_hex(6)
         self._status, self._on_change, self._on_loss = status, on_change, on_loss
         self._reports: list[Report] = []
+        self._ends: set[float] = set()  # when the outcomes were known that the last message had
         self._told = 0.0  # the requests per second that the others believe we want
         self._is_idle = self._is_warned = False
         self._warned_at = self._alone_since = -math.inf
@@ -144,6 +148,16 @@ class Group:
             except LogUnavailableError as exc:
                 self._go_alone(exc)
                 retry = min(2 * retry, _LAST_RETRY)
+
+    async def heed_notices(self) -> None:
+        """Hurry whenever a process has caused a lesson, until cancelled. Without notices, we hear of it a beat later."""
+        while True:
+            try:
+                await self._log.wait_for_notice()
+                self.hurry()
+                await anyio.sleep(_LEAST_BETWEEN_NOTICES)
+            except LogUnavailableError:
+                await anyio.sleep(_LAST_RETRY)
 
     async def close(self) -> None:
         """Tell the others that this process leaves, even if it is being cancelled."""
@@ -202,6 +216,8 @@ class Group:
             return
 
         self._on_change(replica)
+        if controller.lesson_at in self._ends and len(replica.members) > 1:
+            await self._log.notify()  # it was one of our reports that led to the lesson
         now = anyio.current_time()
         if replica.leads(self._member) and now >= self._saved_at + _SNAPSHOTS:
             self._saved_at = now
@@ -210,6 +226,7 @@ class Group:
     async def _exchange(self, replica: Replica, *, joins: bool = False, anew: bool = False, leaves: bool = False) -> bool:
         """Write a message, and apply all since the last one. Return false if entries are missing: the log has lost them."""
         reports, self._reports = self._reports, []
+        self._ends = {report.ended for report in reports}
         message = self._message(reports, joins=joins, anew=anew, leaves=leaves)
         self._told = message.wanted
         began = anyio.current_time()

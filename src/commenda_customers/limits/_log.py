@@ -46,6 +46,7 @@ class Log(Protocol):
 
     All methods but `aclose` raise `LogUnavailableError` if the log does not answer within about a second, cannot be
     reached, or cannot be written to now.
+    `wait_for_notice` may take longer.
     """
 
     async def open(self) -> None:
@@ -72,6 +73,14 @@ class Log(Protocol):
 
     async def clear(self) -> None:
         """Remove all entries and the snapshot."""
+        ...
+
+    async def notify(self) -> None:
+        """Let the others know that they should read the log now."""
+        ...
+
+    async def wait_for_notice(self) -> None:
+        """Return after a process has called `notify`, possibly this one. It may also return without a reason."""
         ...
 
     async def aclose(self) -> None:

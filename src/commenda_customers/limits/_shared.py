@@ -73,6 +73,7 @@ class SharedLimiter(AdaptiveLimiter):
         tasks = await self._tasks.enter_async_context(anyio.create_task_group())
         self._tasks.callback(tasks.cancel_scope.cancel)
         tasks.start_soon(self._group.run)
+        tasks.start_soon(self._group.heed_notices)
         return self
 
     async def __aexit__(
