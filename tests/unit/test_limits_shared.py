@@ -142,10 +142,10 @@ class TestSharing:
                 tasks.start_soon(probe, limiter)
             await anyio.sleep(20)
             probes.clear()
-            await anyio.sleep(300)
+            await anyio.sleep(120)
             alone = sum(later - earlier > 3.9 for earlier, later in pairwise(probes))
-            assert alone >= 48
-            assert len(probes) <= 1.2 * alone  # two may begin before either has heard of the other
+            assert alone >= 19
+            assert len(probes) <= 1.25 * alone  # two may begin before either has heard of the other
             tasks.cancel_scope.cancel()
 
     async def test_a_probe_that_hangs_blocks_nobody_for_long(self) -> None:
