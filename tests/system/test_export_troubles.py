@@ -29,6 +29,7 @@ def become_nobody() -> None:
         os.setuid(65534)
 
 
+@pytest.mark.one_python
 @EACH_KIND
 def test_two_programs_at_once(kind: Kind, serve: ServeEmulator, tmp_path: Path) -> None:
     """The second program ends with one line that has the reason. The output of the first program is exact."""
@@ -49,6 +50,7 @@ def test_two_programs_at_once(kind: Kind, serve: ServeEmulator, tmp_path: Path) 
     assert kind.left_behind(tmp_path) == set()
 
 
+@pytest.mark.one_python
 @EACH_KIND
 @pytest.mark.parametrize("size", [0, 100, 2_000, 20_000])
 def test_a_full_disk_loses_nothing(kind: Kind, size: int, serve: ServeEmulator, tmp_path: Path) -> None:
