@@ -6,6 +6,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from functools import partial
 from typing import Any
 
 import anyio
@@ -405,6 +406,28 @@ class TestWhenItCannotBeUsed:
         monkeypatch.setattr(_redis_calls, "_PATIENCE", 120)
         assert (await log.exchange("a", "0-0")).time == 5.5
         await log.aclose()
+
+
+async def test_a_call_that_was_given_up_sends_nothing(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been about to connect. A wait that nobody awaits would last for seconds."""
+    may_connect, redis, connect = threading.Event(), Redis(), socket.socket.connect
+
+    def connect_late(*args: Any) -> None:
+        may_connect.wait(60)
+        connect(*args)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_late)
+    raw_server.behave(redis)
+    log = make_log(url_of(raw_server))
+    for call in (log.wait_for_notice, partial(log.exchange, "a", "0-0")):
+        with anyio.move_on_after(0.01):
+            await call()
+    may_connect.set()
+    await until(lambda: not workers())
+    assert raw_server.connections == 2
+    assert b"CLIENT" in redis.commands
+    assert b"XREAD" not in redis.commands
+    assert b"XADD" not in redis.commands
 
 
 async def test_ids_that_redis_does_not_give(raw_server: RawServer) -> None:
