@@ -424,8 +424,8 @@ async def test_a_call_that_was_given_up_sends_nothing(raw_server: RawServer, mon
             await call()
     may_connect.set()
     await until(lambda: not workers())
-    assert raw_server.connections == 2
-    assert b"CLIENT" in redis.commands
+    await until(lambda: raw_server.connections == 2)
+    await until(lambda: b"CLIENT" in redis.commands)
     assert b"XREAD" not in redis.commands
     assert b"XADD" not in redis.commands
 

@@ -8,6 +8,7 @@ never taken for the reply to another command.
 import re
 import ssl
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -60,11 +61,11 @@ class _Connection:
 
     Attributes:
         is_at_work: Whether a thread uses it.
-        is_given_up: Whether it is closed, or the thread that uses it will close it.
     """
 
     def __init__(self, url: RedisURL, timeout: float) -> None:
-        self.is_at_work = self.is_given_up = False
+        self.is_at_work = False
+        self._given_up = threading.Event()
         self._pool = ConnectionPool(
             _CONNECTIONS[url.scheme],
             max_connections=1,
@@ -75,9 +76,15 @@ class _Connection:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=timeout,
             socket_connect_timeout=TIMEOUT,
+            redis_connect_func=partial(_begin, self._given_up),
             **url.options,
         )
         self._redis = cast("Commands", Redis(connection_pool=self._pool))
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is closed, or the thread that uses it will close it."""
+        return self._given_up.is_set()
 
     def use(self, action: Callable[[Commands], T]) -> T:
         """Call *action*, in a thread. If it fails, close the connection."""
@@ -85,7 +92,7 @@ class _Connection:
         try:
             result = action(self._redis)
         except BaseException:
-            self.is_given_up = True
+            self._given_up.set()
             raise
         else:
             return result
@@ -96,8 +103,15 @@ class _Connection:
 
     def give_up(self) -> None:
         """Close it, in the event loop. A thread that waits for a reply gets an error immediately."""
-        self.is_given_up = True  # first: the thread may be about to connect
+        self._given_up.set()  # first: the thread may be about to connect
         self._pool.disconnect()
+
+
+def _begin(given_up: threading.Event, connection: Any) -> None:
+    """Log in. Then stop if nobody awaits the reply any more: Redis might keep the thread waiting, or the entry be old."""
+    connection.on_connect()
+    if given_up.is_set():
+        raise failures.ConnectionError("given up")
 
 
 class _Login(CredentialProvider):
