@@ -5,8 +5,8 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
