@@ -169,6 +169,28 @@ class TestNotices:
         await one.aclose()
         await other.aclose()
 
+    async def test_they_come_after_the_clock_of_redis_was_set_back(self, server: str, client: Any) -> None:
+        """The ids of later notices are smaller. One wait may end for nothing, and the next one hears of them."""
+        one, other = make_log(server), make_log(server)
+        client.xadd(NOTICES, {"text": ""}, id="9000000000000-0")
+        await other.wait_for_notice()
+        await one.clear()
+        await other.wait_for_notice()  # for nothing
+        await one.notify()
+        await other.wait_for_notice()
+        assert other._noticed == client.xrange(NOTICES)[-1][0]
+        await one.notify()
+        client.xadd(NOTICES, {"text": ""}, id="9000000000000-0")
+        await other.wait_for_notice()
+        await one.clear()
+        await one.notify()
+        await other.wait_for_notice()  # nobody hears of this one, but of the next one
+        await one.notify()
+        await other.wait_for_notice()
+        assert other._noticed == client.xrange(NOTICES)[-1][0]
+        await one.aclose()
+        await other.aclose()
+
     async def test_who_waits_can_be_cancelled(self, raw_server: RawServer) -> None:
         """The wait has a connection of its own, so that no other call waits. Cancelled or closed, it ends at once."""
         raw_server.behave(Connection.wait_for_end, Redis(), Connection.wait_for_end)

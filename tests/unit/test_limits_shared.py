@@ -214,6 +214,17 @@ class TestNotices:
             await anyio.sleep(10)
             assert 80 < log_of(limiter).called.count("exchange") < 120
 
+    async def test_a_notice_that_cannot_be_sent(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The others hear of the lesson within a beat, and no process goes alone."""
+        store = Store()
+        async with limiter_of(store) as one, limiter_of(store) as other:
+            log_of(one).fails.add("notify")
+            await teach(one)
+            assert "notify" in log_of(one).called
+            assert log_of(one).called.count("read") == 1  # when it joined
+            assert await agree(one, other)
+        assert caplog.records == []
+
     async def test_a_log_that_cannot_send_any(self, caplog: pytest.LogCaptureFixture) -> None:
         """The limit is shared nevertheless, and nothing is said. From time to time it is tried again."""
         store = Store()
