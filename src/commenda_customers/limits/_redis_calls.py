@@ -130,12 +130,12 @@ class RedisCalls:
 
     Args:
         url: Its address.
-        key: The name of what is called, for errors.
+        keys: The keys that it uses, for errors.
         longest_wait: Seconds for which Redis may keep a command waiting.
     """
 
-    def __init__(self, url: RedisURL, key: str, *, longest_wait: float = 0.0) -> None:
-        self._url, self._key, self._longest_wait = url, key, longest_wait
+    def __init__(self, url: RedisURL, keys: str, *, longest_wait: float = 0.0) -> None:
+        self._url, self._keys, self._longest_wait = url, keys, longest_wait
         self._idle: _Connection | None = None
         self._used: list[_Connection] = []
 
@@ -187,7 +187,7 @@ class RedisCalls:
         reason = self._url.password.redact(_reason(exc)).replace("<token>", "<password>")
         lasting = _lasting_problem(exc, reason, needs_files=self._url.scheme == "rediss")
         if is_new and lasting:
-            return ValueError(lasting.format(where=where, reason=reason, key=self._key))
+            return ValueError(lasting.format(where=where, reason=reason, keys=self._keys))
         if isinstance(exc, TimeoutError | failures.TimeoutError):
             return LogUnavailableError(f"{where} did not answer in time")
         if isinstance(exc, failures.AskError) or reason.startswith(("ASK", "MOVED")):  # depends on redis-py's version
@@ -216,7 +216,7 @@ def _lasting_problem(exc: Exception, reason: str, *, needs_files: bool) -> str:
     problems = [
         (isinstance(exc, failures.AuthenticationError), "url: {where} refuses the user name or the password: {reason}"),
         (is_forbidden, "url: {where} does not permit what the limiter needs: {reason}"),
-        (is_refused and "WRONGTYPE" in reason, "quota: {where} has something else under the name {key}"),
+        (is_refused and "WRONGTYPE" in reason, "quota: {where} has something else under the name {keys}"),
         (is_refused, "url: {where} refuses what the limiter needs, which Redis 6.0 or newer has: {reason}"),
         (is_tls, "url: there is no TLS with {where}: {reason}"),
         (

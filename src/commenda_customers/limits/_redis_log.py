@@ -52,12 +52,11 @@ class RedisLog:
             raise ValueError("quota: must not contain braces, or characters that cannot be printed")
 
         # The braces keep all keys on one node of a cluster.
-        self._log, self._state, self._notices = (
-            f"commenda-customers:1:{{{quota}}}:{name}" for name in ("log", "state", "notices")
-        )
+        keys = f"commenda-customers:1:{{{quota}}}:"
+        self._log, self._state, self._notices = (keys + name for name in ("log", "state", "notices"))
         self._noticed = _NEVER  # the id of the last notice
-        self._calls = RedisCalls(url, self._log)
-        self._waiting = RedisCalls(url, self._log, longest_wait=_LONGEST_WAIT)
+        self._calls = RedisCalls(url, keys + "*")
+        self._waiting = RedisCalls(url, keys + "*", longest_wait=_LONGEST_WAIT)
 
     async def open(self) -> None:
         """Connect, and try all commands in a way that changes nothing."""
