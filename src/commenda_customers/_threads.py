@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TypeVar
 
 import anyio
-from anyio import from_thread
 from anyio.lowlevel import current_token
 
 from ._cancellation import result_of
@@ -32,7 +31,8 @@ async def in_daemon_thread(call: Callable[[], T]) -> T:
         except BaseException as exc:  # noqa: BLE001 - raised below
             failure.append(exc)
         with suppress(RuntimeError):  # the event loop has ended
-            from_thread.run_sync(ended.set, token=token)
+            # Not `from_thread.run_sync`: it waits for the event loop, for ever if that stops now.
+            token.backend_class.run_sync_soon(ended.set, (), token.native_token)
 
     threading.Thread(target=run, daemon=True).start()
     await ended.wait()

@@ -68,6 +68,25 @@ async def test_a_notice(redis_server: Any, client: Any) -> None:
     await until(lambda: len(client.client_list()) == 1)
 
 
+async def test_no_notice(redis_server: Any, client: Any) -> None:
+    """If none comes, a wait ends without an error after some seconds. It keeps its connection."""
+    log = make_log(redis_server.port)
+    for _ in range(2):
+        began = anyio.current_time()
+        await log.wait_for_notice()
+        assert anyio.current_time() - began > 4
+    assert len(client.client_list()) == 2
+    await log.aclose()
+
+
+@pytest.mark.parametrize("name", ["log", "state", "notices"])
+async def test_a_name_that_is_taken(redis_server: Any, client: Any, name: str) -> None:
+    """If another program uses one of the keys for something else, opening fails, and the error shows where they are."""
+    client.sadd(f"commenda-customers:1:{{prod}}:{name}", "of somebody else")
+    with pytest.raises(ValueError, match=r"something else under the name commenda-customers:1:{prod}:\*$"):
+        await make_log(redis_server.port).open()
+
+
 @pytest.mark.parametrize("missing", [*NEEDED, KEYS])
 async def test_a_missing_permission_is_an_error(redis_server: Any, client: Any, missing: str) -> None:
     """Whatever is missing, opening fails, and changes nothing."""

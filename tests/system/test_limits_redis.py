@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,28 @@ class TestNotices:
         await one.aclose()
         await other.aclose()
 
+    async def test_they_come_after_the_clock_of_redis_was_set_back(self, server: str, client: Any) -> None:
+        """The ids of later notices are smaller. One wait may end for nothing, and the next one hears of them."""
+        one, other = make_log(server), make_log(server)
+        client.xadd(NOTICES, {"text": ""}, id="9000000000000-0")
+        await other.wait_for_notice()
+        await one.clear()
+        await other.wait_for_notice()  # for nothing
+        await one.notify()
+        await other.wait_for_notice()
+        assert other._noticed == client.xrange(NOTICES)[-1][0]
+        await one.notify()
+        client.xadd(NOTICES, {"text": ""}, id="9000000000000-0")
+        await other.wait_for_notice()
+        await one.clear()
+        await one.notify()
+        await other.wait_for_notice()  # nobody hears of this one, but of the next one
+        await one.notify()
+        await other.wait_for_notice()
+        assert other._noticed == client.xrange(NOTICES)[-1][0]
+        await one.aclose()
+        await other.aclose()
+
     async def test_who_waits_can_be_cancelled(self, raw_server: RawServer) -> None:
         """The wait has a connection of its own, so that no other call waits. Cancelled or closed, it ends at once."""
         raw_server.behave(Connection.wait_for_end, Redis(), Connection.wait_for_end)
@@ -186,7 +209,7 @@ class TestNotices:
             tasks.start_soon(fail)
             await until(lambda: raw_server.connections == 3)
             await log.aclose()
-        await until(lambda: not workers())
+            await until(lambda: not workers())  # long before the time is up
 
 
 class TestOpen:
@@ -197,7 +220,9 @@ class TestOpen:
         assert client.keys() == []
         for key in (LOG, STATE):
             client.hset(key, "of", "somebody else")
-            with pytest.raises(ValueError, match=r"^quota: Redis at 127\S+ has something else under the name commenda-"):
+            with pytest.raises(
+                ValueError, match=r"^quota: Redis at 127\S+ has something else under the name commenda-\S+:\*$"
+            ):
                 await log.open()
             assert client.ttl(key) == -1
             client.delete(key)
@@ -405,6 +430,28 @@ class TestWhenItCannotBeUsed:
         monkeypatch.setattr(_redis_calls, "_PATIENCE", 120)
         assert (await log.exchange("a", "0-0")).time == 5.5
         await log.aclose()
+
+
+async def test_a_call_that_was_given_up_sends_nothing(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been about to connect. A wait that nobody awaits would last for seconds."""
+    may_connect, redis, connect = threading.Event(), Redis(), socket.socket.connect
+
+    def connect_late(*args: Any) -> None:
+        may_connect.wait(60)
+        connect(*args)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_late)
+    raw_server.behave(redis)
+    log = make_log(url_of(raw_server))
+    for call in (log.wait_for_notice, partial(log.exchange, "a", "0-0")):
+        with anyio.move_on_after(0.01):
+            await call()
+    may_connect.set()
+    await until(lambda: not workers())
+    await until(lambda: raw_server.connections == 2)
+    await until(lambda: b"CLIENT" in redis.commands)
+    assert b"XREAD" not in redis.commands
+    assert b"XADD" not in redis.commands
 
 
 async def test_ids_that_redis_does_not_give(raw_server: RawServer) -> None:

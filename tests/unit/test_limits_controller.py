@@ -249,6 +249,32 @@ class TestChance:
         find_chance(controller, now)
         assert controller.is_limited
 
+    def test_late_news_do_not_stretch_a_period(self) -> None:
+        """What another process tells two seconds after a lesson counts from then on: the rate is not measured too low."""
+        controller = Controller(is_shared=True, rate=50.0, round_trip=0.1, has_worked=True)
+        controller.resume_at(50.0, now=100.0)
+        for told in (100.5, 101.0):
+            for number in range(20):
+                sent = 98.0 + number / 20
+                controller.observe(Outcome(OK, sent, sent + 0.1, 5, told=told))
+        for _ in range(20):
+            controller.observe(Outcome(REFUSED, 100.9, 101.0, 5))
+        assert controller.rate >= 0.9 * 40
+
+    @pytest.mark.parametrize("round_trip", [0.1, 0.4, 1.6])
+    def test_a_shared_rate_is_tried_only_after_it_has_grown(self, round_trip: float) -> None:
+        """The first rate of several processes may be far too high, also if the burst before it made round trips longer."""
+        controller = Controller(is_shared=True, round_trip=round_trip, has_worked=True)
+        controller.resume_at(50.0, now=0.0)
+        often_refused = ([OK] * 11 + [REFUSED]) * 5
+        observe(controller, *often_refused)
+        assert controller.trial is None
+        controller.age = controller.hold + 0.1
+        now = observe(controller, REFUSED, REFUSED, OK)
+        assert not controller.is_growing
+        observe(controller, *often_refused, now=now)
+        assert controller.trial is not None
+
     def test_a_cluster_in_a_trial_does_not_end_it(self) -> None:
         """Chance has clusters too: all pause, but the trial goes on."""
         trial = Trial(rate=11.0, hold=2.0, refused=0.1)

@@ -214,6 +214,34 @@ class TestNotices:
             await anyio.sleep(10)
             assert 80 < log_of(limiter).called.count("exchange") < 120
 
+    async def test_only_who_causes_a_lesson_sends_one(self) -> None:
+        """No other exchange makes the others hurry. Who is alone notifies nobody."""
+        store = Store()
+        async with limiter_of(store) as one:
+            await teach(one)
+            assert "notify" not in log_of(one).called
+            async with limiter_of(store) as other:
+                for limiter in (one, other) * 20:
+                    await use(limiter, seconds=0.1)
+                assert "notify" not in log_of(one).called
+                lesson_at = one._pacer.controller.lesson_at
+                while one._pacer.controller.lesson_at == lesson_at:
+                    await use(one, REFUSED)
+                await anyio.sleep(1.1)
+                assert "notify" in log_of(one).called
+                assert "notify" not in log_of(other).called
+
+    async def test_a_notice_that_cannot_be_sent(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The others hear of the lesson within a beat, and no process goes alone."""
+        store = Store()
+        async with limiter_of(store) as one, limiter_of(store) as other:
+            log_of(one).fails.add("notify")
+            await teach(one)
+            assert "notify" in log_of(one).called
+            assert log_of(one).called.count("read") == 1  # when it joined
+            assert await agree(one, other)
+        assert caplog.records == []
+
     async def test_a_log_that_cannot_send_any(self, caplog: pytest.LogCaptureFixture) -> None:
         """The limit is shared nevertheless, and nothing is said. From time to time it is tried again."""
         store = Store()

@@ -1,10 +1,12 @@
 """The option `transport`, and the connections that the SDK makes for itself."""
 
+import asyncio
 import ssl
 import sys
 import threading
 from typing import Any
 
+import anyio
 import httpcore
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from commenda_customers import AsyncCustomersAPI
 from commenda_customers._http import senders
 from commenda_customers._http.connections import ConnectionStack
 from commenda_customers._http.trace import ConnectionTrace
-from commenda_customers._threads import import_for_good
+from commenda_customers._threads import import_for_good, in_daemon_thread
 
 TOKEN = "token-of-a-test"
 URL = httpx.URL("http://127.0.0.1:1/customers")
@@ -50,6 +52,28 @@ def test_an_import_in_a_thread_that_lasts(monkeypatch: pytest.MonkeyPatch) -> No
         import_for_good("colorsys")
     assert "colorsys" in sys.modules
     assert threading.active_count() == before + 1
+
+
+def test_a_thread_ends_although_the_event_loop_ends_first() -> None:
+    """A call that was cancelled returns when its event loop no longer runs, and is about to be closed."""
+    threads: list[threading.Thread] = []
+    may_return = threading.Event()
+
+    def call() -> None:
+        threads.append(threading.current_thread())
+        may_return.wait(60)
+
+    async def give_up() -> None:
+        with anyio.move_on_after(0.01):
+            await in_daemon_thread(call)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(give_up())
+    may_return.set()
+    threads[0].join(60)
+    is_left = threads[0].is_alive()
+    loop.close()
+    assert not is_left
 
 
 def test_a_version_of_httpx_without_the_private_name_works(monkeypatch: pytest.MonkeyPatch) -> None:

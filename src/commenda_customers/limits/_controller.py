@@ -55,6 +55,7 @@ class Controller(Breaker):
             looks like chance. So they never return to no limit at all.
         rate: Requests per second that hold; infinite while no limit is known.
         hold: Seconds of use before the rate grows.
+        has_grown: Whether the rate was found by growth; if not, it may be far from the limit.
         age: Seconds for which the rate was in use.
         chance: The part of the requests that is refused whatever the rate.
         trial: The trial that is going on.
@@ -72,6 +73,7 @@ class Controller(Breaker):
     is_shared: bool = False
     rate: float = math.inf
     hold: float = 0.0
+    has_grown: bool = False
     age: float = 0.0
     chance: float = 0.0
     trial: Trial | None = None
@@ -133,7 +135,7 @@ class Controller(Breaker):
         """Continue with another rate, because a process joined or left."""
         self.rate, self.trial, self.before, self.fallback = rate, None, None, math.inf
         self._begin_period(now)  # first: the rate may be too low
-        self.hold = self._least_hold
+        self._hold_briefly()
 
     def _succeeded(self, outcome: Outcome) -> None:
         self.note_success(outcome)
@@ -159,7 +161,9 @@ class Controller(Breaker):
             if period.total >= 2.5 * SAMPLE:
                 self._judge(self.trial, now)
         elif self.present_rate >= 2 * self.rate:
-            self.rate, self.hold = self.present_rate, self._least_hold
+            rate = self.present_rate
+            self._hold_briefly()
+            self.rate = rate
             self._begin_period(now, age=self.hold)
         elif self.is_growing and not was_growing:
             period.grew_at = now
@@ -192,7 +196,7 @@ class Controller(Breaker):
         now, wait = outcome.ended, self.nap_after(outcome)
         self.strikes = 1
         if outcome.kind is Kind.REJECTION:
-            self.before = Learned(self.rate, self.hold, self.chance, self.trial)
+            self.before = Learned(self.rate, self.hold, self.chance, self.trial, self.has_grown)
         period = self.period
         if not self.adapts:
             # The rate stays too high, so the pause has to do what a lower rate would do.
@@ -213,7 +217,7 @@ class Controller(Breaker):
         nap = self.nap_after(outcome)
         self.strikes += 1
         if self.before is not None and self.strikes > OUTAGE:  # no limit: the rate is not the cause
-            self.rate, self.hold, self.chance, self.trial = self.before
+            self.rate, self.hold, self.chance, self.trial, self.has_grown = self.before
             self.before, self.fallback = None, math.inf
         if self.fallback < self.rate:  # chance does not refuse again and again
             self.rate, self.chance = self.fallback, 0.0
@@ -245,9 +249,10 @@ class Controller(Breaker):
             grown = KEEP * period.successes_growing / seconds if period.successes_growing >= SAMPLE / 4 else 0.0
             self.rate = max(min(grown, KEEP * old), KEEP * self.rate)
             self.hold = min(2 * max(self.hold, self._least_hold), max(LONGEST_HOLD * UNIT, 2 * SAMPLE / self.rate))
+            self.has_grown = True
             self._begin_period(now)
             return
-        self.hold = self._least_hold
+        self._hold_briefly()
         self._begin_period(now)
 
     def _got_through(self, now: float) -> float:
@@ -263,7 +268,7 @@ class Controller(Breaker):
         period = self.period
         refusals = period.refusals - period.refusals_growing
         requests = period.total - period.successes_growing - period.refusals_growing
-        if requests < 1.5 * SAMPLE or refusals < FEWEST_SUSPICIOUS or (self.is_shared and self.hold <= self._least_hold):
+        if requests < 1.5 * SAMPLE or refusals < FEWEST_SUSPICIOUS or (self.is_shared and not self.has_grown):
             return False
         refused = refusals / requests
         if not 2 * self.chance + SUSPICIOUS <= refused <= 2.5 * TOLERANCE:
@@ -282,12 +287,15 @@ class Controller(Breaker):
         self.trial, self.hold = None, trial.hold
         if refused > min(2 * trial.refused, 1.5 * TOLERANCE):  # the limit is much lower
             self.rate, self.chance = max(KEEP * self.rate * (1 - refused), self.rate / 2), 0.0
-            self.hold = self._least_hold
+            self._hold_briefly()
         elif refused >= trial.refused / 3 and period.refusals > 1:
             self.rate, self.chance = max(trial.rate, self.uncut), refused
         else:
             self.rate, self.chance = KEEP * trial.rate * (1 - trial.refused), 0.0
         self._begin_period(now)
+
+    def _hold_briefly(self) -> None:
+        self.hold, self.has_grown = self._least_hold, False
 
     def _begin_period(self, now: float, *, age: float = 0.0) -> None:
         self.rate = max(self.rate, LEAST_RATE)

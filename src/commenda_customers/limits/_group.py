@@ -217,7 +217,8 @@ class Group:
 
         self._on_change(replica)
         if controller.lesson_at in self._ends and len(replica.members) > 1:
-            await self._log.notify()  # it was one of our reports that led to the lesson
+            with suppress(LogUnavailableError):  # they hear of it a beat later, and the next exchange tells what is wrong
+                await self._log.notify()  # it was one of our reports that led to the lesson
         now = anyio.current_time()
         if replica.leads(self._member) and now >= self._saved_at + _SNAPSHOTS:
             self._saved_at = now

@@ -132,3 +132,4 @@ class Learned(NamedTuple):
     hold: float
     chance: float
     trial: Trial | None
+    has_grown: bool = False

@@ -8,6 +8,7 @@ never taken for the reply to another command.
 import re
 import ssl
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -60,11 +61,11 @@ class _Connection:
 
     Attributes:
         is_at_work: Whether a thread uses it.
-        is_given_up: Whether it is closed, or the thread that uses it will close it.
     """
 
     def __init__(self, url: RedisURL, timeout: float) -> None:
-        self.is_at_work = self.is_given_up = False
+        self.is_at_work = False
+        self._given_up = threading.Event()
         self._pool = ConnectionPool(
             _CONNECTIONS[url.scheme],
             max_connections=1,
@@ -75,9 +76,15 @@ class _Connection:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=timeout,
             socket_connect_timeout=TIMEOUT,
+            redis_connect_func=partial(_begin, self._given_up),
             **url.options,
         )
         self._redis = cast("Commands", Redis(connection_pool=self._pool))
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is closed, or the thread that uses it will close it."""
+        return self._given_up.is_set()
 
     def use(self, action: Callable[[Commands], T]) -> T:
         """Call *action*, in a thread. If it fails, close the connection."""
@@ -85,7 +92,7 @@ class _Connection:
         try:
             result = action(self._redis)
         except BaseException:
-            self.is_given_up = True
+            self._given_up.set()
             raise
         else:
             return result
@@ -96,8 +103,15 @@ class _Connection:
 
     def give_up(self) -> None:
         """Close it, in the event loop. A thread that waits for a reply gets an error immediately."""
-        self.is_given_up = True  # first: the thread may be about to connect
+        self._given_up.set()  # first: the thread may be about to connect
         self._pool.disconnect()
+
+
+def _begin(given_up: threading.Event, connection: Any) -> None:
+    """Log in. Then stop if nobody awaits the reply any more: Redis might keep the thread waiting, or the entry be old."""
+    connection.on_connect()
+    if given_up.is_set():
+        raise failures.ConnectionError("given up")
 
 
 class _Login(CredentialProvider):
@@ -116,12 +130,12 @@ class RedisCalls:
 
     Args:
         url: Its address.
-        key: The name of what is called, for errors.
+        keys: The keys that it uses, for errors.
         longest_wait: Seconds for which Redis may keep a command waiting.
     """
 
-    def __init__(self, url: RedisURL, key: str, *, longest_wait: float = 0.0) -> None:
-        self._url, self._key, self._longest_wait = url, key, longest_wait
+    def __init__(self, url: RedisURL, keys: str, *, longest_wait: float = 0.0) -> None:
+        self._url, self._keys, self._longest_wait = url, keys, longest_wait
         self._idle: _Connection | None = None
         self._used: list[_Connection] = []
 
@@ -173,7 +187,7 @@ class RedisCalls:
         reason = self._url.password.redact(_reason(exc)).replace("<token>", "<password>")
         lasting = _lasting_problem(exc, reason, needs_files=self._url.scheme == "rediss")
         if is_new and lasting:
-            return ValueError(lasting.format(where=where, reason=reason, key=self._key))
+            return ValueError(lasting.format(where=where, reason=reason, keys=self._keys))
         if isinstance(exc, TimeoutError | failures.TimeoutError):
             return LogUnavailableError(f"{where} did not answer in time")
         if isinstance(exc, failures.AskError) or reason.startswith(("ASK", "MOVED")):  # depends on redis-py's version
@@ -202,7 +216,7 @@ def _lasting_problem(exc: Exception, reason: str, *, needs_files: bool) -> str:
     problems = [
         (isinstance(exc, failures.AuthenticationError), "url: {where} refuses the user name or the password: {reason}"),
         (is_forbidden, "url: {where} does not permit what the limiter needs: {reason}"),
-        (is_refused and "WRONGTYPE" in reason, "quota: {where} has something else under the name {key}"),
+        (is_refused and "WRONGTYPE" in reason, "quota: {where} has something else under the name {keys}"),
         (is_refused, "url: {where} refuses what the limiter needs, which Redis 6.0 or newer has: {reason}"),
         (is_tls, "url: there is no TLS with {where}: {reason}"),
         (

@@ -23,6 +23,9 @@ _LONGEST_WAIT = 5.0
 _TEXT = "text"
 """The field of an entry."""
 
+_NEVER = "0-0"
+"""The id of the last notice if there was none."""
+
 _POSITION = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
 
@@ -49,12 +52,11 @@ class RedisLog:
             raise ValueError("quota: must not contain braces, or characters that cannot be printed")
 
         # The braces keep all keys on one node of a cluster.
-        self._log, self._state, self._notices = (
-            f"commenda-customers:1:{{{quota}}}:{name}" for name in ("log", "state", "notices")
-        )
-        self._noticed = "0-0"  # the id of the last notice
-        self._calls = RedisCalls(url, self._log)
-        self._waiting = RedisCalls(url, self._log, longest_wait=_LONGEST_WAIT)
+        keys = f"commenda-customers:1:{{{quota}}}:"
+        self._log, self._state, self._notices = (keys + name for name in ("log", "state", "notices"))
+        self._noticed = _NEVER  # the id of the last notice
+        self._calls = RedisCalls(url, keys + "*")
+        self._waiting = RedisCalls(url, keys + "*", longest_wait=_LONGEST_WAIT)
 
     async def open(self) -> None:
         """Connect, and try all commands in a way that changes nothing."""
@@ -82,8 +84,7 @@ class RedisLog:
 
     async def wait_for_notice(self) -> None:
         """Return after a process has called `notify`, or after some seconds."""
-        for notice in await self._waiting.call(self._wait_for_notice):
-            self._noticed = notice.id
+        self._noticed = await self._waiting.call(self._wait_for_notice)
 
     async def aclose(self) -> None:
         """Close the connections. A call in progress fails."""
@@ -97,7 +98,7 @@ class RedisLog:
         pipe.execute_command("SET", self._state, "", "EX", 0)
         pipe.execute_command("EXPIRE", self._log, "never")
         pipe.execute_command("GET", self._state)
-        pipe.execute_command("XREAD", "STREAMS", self._notices, "0-0")
+        pipe.execute_command("XREAD", "STREAMS", self._notices, _NEVER)
         pipe.execute_command("XRANGE", self._log, "0-1", "0-1")
         pipe.execute_command("TIME")
         *_, state, notices, entries, time = pipe.execute(raise_on_error=False)
@@ -136,9 +137,12 @@ class RedisLog:
         pipe.execute_command("EXPIRE", self._notices, _EXPIRES_AFTER)
         pipe.execute()
 
-    def _wait_for_notice(self, redis: Commands) -> list[Entry]:
+    def _wait_for_notice(self, redis: Commands) -> str:
         milliseconds = int(1000 * _LONGEST_WAIT)
-        return _notices(redis.execute_command("XREAD", "BLOCK", milliseconds, "STREAMS", self._notices, self._noticed))
+        streams = redis.execute_command("XREAD", "BLOCK", milliseconds, "STREAMS", self._notices, self._noticed)
+        # If the clock of Redis was set back, all ids are smaller now. So read the last one even if none has come.
+        notices = _notices(streams) or _entries(redis.execute_command("XRANGE", self._notices, "-", "+"))
+        return notices[-1].id if notices else _NEVER
 
     def _clear(self, redis: Commands) -> None:
         pipe = redis.pipeline()
