@@ -51,11 +51,11 @@ class Controller(Breaker):
 
     Attributes:
         adapts: Whether a rate is learned. If not, the rate is somebody else's concern.
-        is_shared: Whether several processes learn together. Their first rate may be far too high, and a trial at such a rate
-            looks like chance. So they never return to no limit at all.
+        is_shared: Whether several processes learn together. Their first rate may be far too high, and a trial of it looks like
+            chance. So they try only rates that have grown, and never return to no limit at all.
         rate: Requests per second that hold; infinite while no limit is known.
         hold: Seconds of use before the rate grows.
-        has_grown: Whether the rate was found by growth; if not, it may be far from the limit.
+        has_grown: Whether the rate was found by growth. Other rates may be far from the limit.
         age: Seconds for which the rate was in use.
         chance: The part of the requests that is refused whatever the rate.
         trial: The trial that is going on.
@@ -161,9 +161,8 @@ class Controller(Breaker):
             if period.total >= 2.5 * SAMPLE:
                 self._judge(self.trial, now)
         elif self.present_rate >= 2 * self.rate:
-            rate = self.present_rate
             self._hold_briefly()
-            self.rate = rate
+            self.rate *= 2
             self._begin_period(now, age=self.hold)
         elif self.is_growing and not was_growing:
             period.grew_at = now
