@@ -51,8 +51,8 @@ class Controller(Breaker):
 
     Attributes:
         adapts: Whether a rate is learned. If not, the rate is somebody else's concern.
-        is_shared: Whether several processes learn together. Their first rate may be far too high, and a trial of it looks like
-            chance. So they try only rates that have grown, and never return to no limit at all.
+        is_shared: Whether several processes learn together. Their first rate may be far too high, and a trial of it looks
+            like chance. So they try only rates that have grown, and never return to no limit at all.
         rate: Requests per second that hold; infinite while no limit is known.
         hold: Seconds of use before the rate grows.
         has_grown: Whether the rate was found by growth. Other rates may be far from the limit.

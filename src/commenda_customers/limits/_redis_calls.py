@@ -108,10 +108,10 @@ class _Connection:
 
 
 def _begin(given_up: threading.Event, connection: Any) -> None:
-    """Log in. Then stop if nobody awaits the reply any more: Redis might keep the thread waiting, or the entry be old."""
-    connection.on_connect()
+    """Log in, unless it was given up while it connected: then there was nothing to close yet."""
     if given_up.is_set():
         raise failures.ConnectionError("given up")
+    connection.on_connect()
 
 
 class _Login(CredentialProvider):
