@@ -11,7 +11,7 @@ from commenda_customers import AdaptiveLimiter, AsyncCustomersAPI, CustomersErro
 from raw_server import listing
 from script import URL, status
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_python]
 
 LATENCY = 0.4
 """Seconds. Each page costs a millisecond of real time: a faster server would only make the tests slower."""

@@ -12,6 +12,8 @@ import pytest
 
 import virtual_time
 
+pytestmark = pytest.mark.one_python
+
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
 STEADY = "bucket 50/s, burst 10, RA"

@@ -11,7 +11,7 @@ from commenda_customers import AdaptiveLimiter, APIConnectionError, AsyncCustome
 from raw_server import listing
 from script import URL, status
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_python]
 
 Failure = Callable[[], Awaitable[httpx.Response]]
 
