@@ -184,7 +184,7 @@ class TestNotices:
         await other.wait_for_notice()
         await one.clear()
         await one.notify()
-        await other.wait_for_notice()  # nobody hears of this one, but of the next one
+        await other.wait_for_notice()  # this notice is missed, but not the next one
         await one.notify()
         await other.wait_for_notice()
         assert other._noticed == client.xrange(NOTICES)[-1][0]
@@ -433,7 +433,7 @@ class TestWhenItCannotBeUsed:
 
 
 async def test_a_call_that_was_given_up_sends_nothing(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may have been about to connect. A wait that nobody awaits would last for seconds."""
+    """It was cancelled while it connected. If it went on, it could block its thread for seconds."""
     may_connect, redis, connect = threading.Event(), Redis(), socket.socket.connect
 
     def connect_late(*args: Any) -> None:

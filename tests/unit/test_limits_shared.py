@@ -215,7 +215,7 @@ class TestNotices:
             assert 80 < log_of(limiter).called.count("exchange") < 120
 
     async def test_only_who_causes_a_lesson_sends_one(self) -> None:
-        """No other exchange makes the others hurry. Who is alone notifies nobody."""
+        """Other exchanges send no notice. A process that is alone sends none either."""
         store = Store()
         async with limiter_of(store) as one:
             await teach(one)
