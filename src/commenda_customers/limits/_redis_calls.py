@@ -6,10 +6,11 @@ never taken for the reply to another command.
 """
 
 import re
+import socket
 import ssl
 import sys
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
@@ -65,7 +66,7 @@ class _Connection:
 
     def __init__(self, url: RedisURL, timeout: float) -> None:
         self.is_at_work = False
-        self._given_up = threading.Event()
+        self._line = _Line()
         self._pool = ConnectionPool(
             _CONNECTIONS[url.scheme],
             max_connections=1,
@@ -76,15 +77,10 @@ class _Connection:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=timeout,
             socket_connect_timeout=TIMEOUT,
-            redis_connect_func=partial(_begin, self._given_up),
+            redis_connect_func=self._line.begin,
             **url.options,
         )
         self._redis = cast("Commands", Redis(connection_pool=self._pool))
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it is closed, or the thread that uses it will close it."""
-        return self._given_up.is_set()
 
     def use(self, action: Callable[[Commands], T]) -> T:
         """Call *action*, in a thread. If it fails, close the connection."""
@@ -92,26 +88,47 @@ class _Connection:
         try:
             result = action(self._redis)
         except BaseException:
-            self._given_up.set()
+            self._line.is_given_up = True
             raise
         else:
             return result
         finally:
+            self.is_at_work = False  # first: from now on, who gives it up closes it
             if self.is_given_up:
                 self._pool.disconnect()
-            self.is_at_work = False
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is closed, or the thread that uses it will close it."""
+        return self._line.is_given_up
 
     def give_up(self) -> None:
         """Close it, in the event loop. A thread that waits for a reply gets an error immediately."""
-        self._given_up.set()  # first: the thread may be about to connect
-        self._pool.disconnect()
+        self._line.hang_up()
+        if not self.is_at_work:
+            self._pool.disconnect()
 
 
-def _begin(given_up: threading.Event, connection: Any) -> None:
-    """Log in, unless it was given up while it connected: then there was nothing to close yet."""
-    if given_up.is_set():
-        raise failures.ConnectionError("given up")
-    connection.on_connect()
+class _Line:
+    """What the thread and the event loop share of a connection: its socket, and whether anybody awaits a reply."""
+
+    def __init__(self) -> None:
+        self.is_given_up = False
+        self._socket: socket.socket | None = None
+
+    def begin(self, connection: Any) -> None:
+        """Log in, unless it was given up while it connected: then there was nothing to shut down yet."""
+        self._socket = connection._sock  # noqa: SLF001 - redis-py could only close it, see below
+        if self.is_given_up:
+            raise failures.ConnectionError("given up")
+        connection.on_connect()
+
+    def hang_up(self) -> None:
+        """Wake the thread, which closes the socket. If we closed it, the thread could wait for a new one with its number."""
+        self.is_given_up = True  # first: the thread may be about to connect
+        if self._socket is not None:
+            with suppress(OSError):  # it is closed already
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Login(CredentialProvider):
