@@ -433,7 +433,7 @@ class TestWhenItCannotBeUsed:
 
 
 async def test_a_call_that_was_given_up_sends_nothing(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was cancelled while it connected. If it went on, it could block its thread for seconds."""
+    """A call that is cancelled while it connects sends no command."""
     may_connect, redis, connect = threading.Event(), Redis(), socket.socket.connect
 
     def connect_late(*args: Any) -> None:

@@ -118,7 +118,7 @@ class _Line:
 
     def begin(self, connection: Any) -> None:
         """Log in, unless it was given up while it connected: then there was nothing to shut down yet."""
-        self._socket = connection._sock  # noqa: SLF001 - redis-py could only close it, see below
+        self._socket = connection._sock  # noqa: SLF001 - what is public closes it, and wakes no thread safely
         if self.is_given_up:
             raise failures.ConnectionError("given up")
         connection.on_connect()
